@@ -6,4 +6,13 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::expect_used, clippy::panic))]
 
+pub mod api;
+pub mod cli;
+pub mod controllers;
+pub mod error;
 pub mod file360;
+pub mod leader;
+pub mod outbound;
+pub mod reconcile;
+pub mod session;
+pub mod telemetry;

@@ -1,0 +1,20 @@
+//! The custom resources of group `file360.io`, version `v1alpha1`.
+
+pub mod common;
+pub mod connection;
+pub mod crds;
+pub mod secure_workspace;
+
+pub use connection::{Connection, ConnectionSpec, ConnectionStatus};
+pub use secure_workspace::{SecureWorkspace, SecureWorkspaceSpec, SecureWorkspaceStatus};
+
+/// API group of all kinds.
+pub const GROUP: &str = "file360.io";
+/// Served version of all kinds.
+pub const VERSION: &str = "v1alpha1";
+/// Finalizer of every kind.
+pub const FINALIZER: &str = "file360.io/finalizer";
+/// A new value runs the resource now; it returns in `status.lastHandledReconcileAt`.
+pub const REQUESTED_AT: &str = "reconcile.file360.io/requestedAt";
+/// Confirms `deletionPolicy: Delete`; its value is the workspace id.
+pub const CONFIRM_DELETE: &str = "file360.io/confirm-delete";

@@ -1,0 +1,245 @@
+//! `run`: the operator.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Args;
+use k8s_openapi::api::core::v1::Namespace;
+use kube::api::Api;
+use kube::{Client, ResourceExt};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info};
+
+use crate::controllers;
+use crate::controllers::context::{Context, Parts, Tuning};
+use crate::leader::{self, Leader};
+use crate::outbound::guard::Guard;
+use crate::telemetry::http::{self, Readiness};
+use crate::telemetry::logs::{self, LogFormat};
+use crate::telemetry::metrics::Metrics;
+
+/// How long running passes may take to end after a termination signal.
+const DRAIN: Duration = Duration::from_secs(20);
+
+/// Arguments of `run`. Each can be given as a flag or in the environment.
+#[derive(Debug, Args)]
+pub struct RunArgs {
+    /// Look after this namespace only. Then no cluster-scoped right is needed, and --cluster-id is required.
+    #[arg(long, env = "FILE360_NAMESPACE")]
+    namespace: Option<String>,
+    /// Identity of this cluster in File 360. Two operators with one identity take each other's workspaces for their own.
+    /// Default: the uid of the namespace kube-system.
+    #[arg(long, env = "FILE360_CLUSTER_ID")]
+    cluster_id: Option<String>,
+    /// Address for /livez, /readyz and /metrics.
+    #[arg(long, env = "FILE360_METRICS_ADDRESS", default_value = "0.0.0.0:8080")]
+    metrics_address: SocketAddr,
+    /// Only one of several replicas works; `false` for a single process.
+    #[arg(long, env = "FILE360_LEADER_ELECT", default_value_t = true, action = clap::ArgAction::Set)]
+    leader_elect: bool,
+    /// Name of the Lease.
+    #[arg(long, env = "FILE360_LEASE_NAME", default_value = "file360-operator")]
+    lease_name: String,
+    /// Namespace of the Lease. Default: --namespace, else the pod's.
+    #[arg(long, env = "FILE360_LEASE_NAMESPACE")]
+    lease_namespace: Option<String>,
+    /// Without renewal for this long, another replica takes over.
+    #[arg(long, env = "FILE360_LEASE_DURATION", default_value = "15s", value_parser = duration)]
+    lease_duration: Duration,
+    /// Without renewal for this long, the leader stops all writes and exits. Must be shorter than --lease-duration.
+    #[arg(long, env = "FILE360_RENEW_DEADLINE", default_value = "10s", value_parser = duration)]
+    renew_deadline: Duration,
+    /// Hosts, addresses and CIDR ranges that manifests may name although they are loopback, link-local or denied.
+    #[arg(long, env = "FILE360_OUTBOUND_ALLOW", value_delimiter = ',')]
+    outbound_allow: Vec<String>,
+    /// Addresses and CIDR ranges that manifests may not name: pod, service and node ranges.
+    #[arg(long, env = "FILE360_OUTBOUND_DENY", value_delimiter = ',')]
+    outbound_deny: Vec<String>,
+    /// PEM bundle of authorities to trust beside the system's, for every Connection without tls.caRef.
+    #[arg(long, env = "FILE360_CA_FILE")]
+    ca_file: Option<PathBuf>,
+    /// A resource that is being deleted while its Connection has no usable credential goes after this long.
+    #[arg(long, env = "FILE360_ORPHAN_AFTER", default_value = "1h", value_parser = duration)]
+    orphan_after: Duration,
+    /// An outage of a Connection that lasts longer than this is written to the resources that depend on it.
+    #[arg(long, env = "FILE360_OUTAGE_GRACE", default_value = "10m", value_parser = duration)]
+    outage_grace: Duration,
+    /// Secrets in use are read again after this long.
+    #[arg(long, env = "FILE360_SECRET_INTERVAL", default_value = "1m", value_parser = duration)]
+    secret_interval: Duration,
+    /// Objects of one kind that are worked on at once.
+    #[arg(long, env = "FILE360_WORKERS", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=256))]
+    workers: u16,
+    /// Log level, or directives such as `info,file360_operator=debug`.
+    #[arg(long, env = "FILE360_LOG", default_value = "info")]
+    log: String,
+    /// How log lines look.
+    #[arg(long, env = "FILE360_LOG_FORMAT", value_enum, default_value_t = LogFormat::Auto)]
+    log_format: LogFormat,
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    let span: jiff::SignedDuration = text.parse().map_err(|_| format!("{text} is no duration such as 30s, 10m or 1h"))?;
+    span.try_into().map_err(|_| format!("{text} is negative"))
+}
+
+/// Runs the operator until a termination signal, or until the leadership is lost.
+pub async fn run(args: RunArgs) -> Result<(), String> {
+    logs::start(&args.log, args.log_format)?;
+    if args.renew_deadline >= args.lease_duration {
+        return Err("--renew-deadline must be shorter than --lease-duration".into());
+    }
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let guard = Guard::new(&trimmed(&args.outbound_allow), &denied(&args.outbound_deny))
+        .map_err(|why| format!("--outbound-allow/--outbound-deny: {why}"))?;
+    let extra_ca = args.ca_file.as_deref().map(read_ca).transpose()?.unwrap_or_default();
+    let metrics = Arc::new(Metrics::default());
+    let readiness = Arc::new(Readiness::default());
+    readiness.waits("operator", "the Kubernetes API");
+
+    let listener = http::bind(args.metrics_address).await?;
+    let stop_http = CancellationToken::new();
+    let health = tokio::spawn(http::serve(listener, metrics.clone(), readiness.clone(), stop_http.clone()));
+
+    let config = kube::Config::infer().await.map_err(|error| format!("no Kubernetes configuration: {error}"))?;
+    let default_namespace = config.default_namespace.clone();
+    let client =
+        Client::try_from(config).map_err(|error| format!("the Kubernetes configuration cannot be used: {error}"))?;
+    let identity = identity();
+    let cluster_id = match &args.cluster_id {
+        Some(id) => id.clone(),
+        None if args.namespace.is_some() => {
+            return Err("--namespace needs --cluster-id: without cluster-scoped rights it cannot be found out".into());
+        }
+        None => cluster_id(&client).await?,
+    };
+    let lease = leader::Settings {
+        namespace: args.lease_namespace.clone().or_else(|| args.namespace.clone()).unwrap_or(default_namespace),
+        name: args.lease_name.clone(),
+        identity: identity.clone(),
+        duration: args.lease_duration,
+        renew_deadline: args.renew_deadline,
+    };
+    let stop_writes = CancellationToken::new();
+    let shutdown = CancellationToken::new();
+    let ctx = Context::new(Parts {
+        client: client.clone(),
+        cluster_id,
+        instance: identity,
+        namespace: args.namespace.clone(),
+        guard,
+        extra_ca,
+        metrics,
+        readiness: readiness.clone(),
+        stop_writes: stop_writes.clone(),
+        shutdown: shutdown.clone(),
+        tuning: Tuning {
+            workers: usize::from(args.workers),
+            outage_grace: args.outage_grace,
+            orphan_after: args.orphan_after,
+            secret_interval: args.secret_interval,
+            ..Tuning::default()
+        },
+    });
+    info!(version = env!("CARGO_PKG_VERSION"), cluster_id = %ctx.cluster_id, "Starting");
+    let result = lead(ctx, args.leader_elect.then(|| Leader::new(client, lease)), &readiness, &stop_writes, &shutdown).await;
+    stop_http.cancel();
+    let _ = health.await;
+    result
+}
+
+/// Waits for the leadership, then runs the controllers until the end of either.
+async fn lead(
+    ctx: Arc<Context>,
+    leader: Option<Leader>,
+    readiness: &Readiness,
+    stop_writes: &CancellationToken,
+    shutdown: &CancellationToken,
+) -> Result<(), String> {
+    let mut terminated = std::pin::pin!(termination());
+    ctx.metrics.leader.set(0);
+    if let Some(leader) = &leader {
+        // A standby is ready: it is there to take over.
+        readiness.is_ready("operator");
+        tokio::select! {
+            () = leader.acquire() => {}
+            () = &mut terminated => return Ok(()),
+        }
+    }
+    ctx.metrics.leader.set(1);
+    readiness.waits("connections", "the first listing");
+    readiness.waits("workspaces", "the first listing");
+    readiness.is_ready("operator");
+    let mut controllers = tokio::spawn(controllers::run(ctx));
+    let lost = async {
+        match &leader {
+            Some(leader) => leader.keep().await,
+            None => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        () = lost => {
+            stop_writes.cancel();
+            controllers.abort();
+            error!("Not the leader any more: all writes are stopped");
+            Err("the leadership was lost".into())
+        }
+        () = &mut terminated => {
+            info!("Stopping: running passes end first");
+            shutdown.cancel();
+            let _ = tokio::time::timeout(DRAIN, &mut controllers).await;
+            stop_writes.cancel();
+            controllers.abort();
+            if let Some(leader) = &leader {
+                leader.release().await;
+            }
+            Ok(())
+        }
+        ended = &mut controllers => Err(format!("the controllers ended: {ended:?}")),
+    }
+}
+
+async fn termination() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (Ok(mut term), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+        return std::future::pending().await;
+    };
+    tokio::select! { _ = term.recv() => {}, _ = interrupt.recv() => {} }
+}
+
+fn identity() -> String {
+    let host =
+        std::env::var("POD_NAME").or_else(|_| std::env::var("HOSTNAME")).unwrap_or_else(|_| "file360-operator".into());
+    format!("{host}_{:08x}", rand::random::<u32>())
+}
+
+async fn cluster_id(client: &Client) -> Result<String, String> {
+    let namespaces: Api<Namespace> = Api::all(client.clone());
+    let system = namespaces
+        .get("kube-system")
+        .await
+        .map_err(|error| format!("cannot read the uid of namespace kube-system: {error}; set --cluster-id"))?;
+    system.uid().ok_or_else(|| "namespace kube-system has no uid".into())
+}
+
+fn trimmed(entries: &[String]) -> Vec<String> {
+    entries.iter().map(|entry| entry.trim().to_owned()).filter(|entry| !entry.is_empty()).collect()
+}
+
+/// The API server's own address is never a tenant's server.
+fn denied(entries: &[String]) -> Vec<String> {
+    let api_server = std::env::var("KUBERNETES_SERVICE_HOST").ok().filter(|host| host.parse::<std::net::IpAddr>().is_ok());
+    trimmed(entries).into_iter().chain(api_server).collect()
+}
+
+fn read_ca(path: &std::path::Path) -> Result<Vec<reqwest::Certificate>, String> {
+    let pem = std::fs::read(path).map_err(|error| format!("--ca-file {}: {error}", path.display()))?;
+    let certificates = reqwest::Certificate::from_pem_bundle(&pem).unwrap_or_default();
+    if certificates.is_empty() {
+        Err(format!("--ca-file {}: no PEM certificate in it", path.display()))
+    } else {
+        Ok(certificates)
+    }
+}

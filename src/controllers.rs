@@ -1,0 +1,100 @@
+//! The controllers: one pass observes, plans, executes and reports.
+
+pub mod connection;
+pub mod context;
+pub mod finalizers;
+pub mod grants;
+pub mod secure_workspace;
+
+use std::fmt::Debug;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::{Stream, StreamExt};
+use jiff::Timestamp;
+use k8s_openapi::api::core::v1::Namespace;
+use kube::api::Api;
+use kube::core::{NamespaceResourceScope, PartialObjectMeta};
+use kube::runtime::watcher::Event;
+use kube::runtime::{WatchStreamExt, watcher};
+use kube::{Resource, ResourceExt};
+use serde::de::DeserializeOwned;
+use tracing::warn;
+
+use connection::Connections;
+use context::Context;
+use secure_workspace::SecureWorkspaces;
+
+/// How long the first listing of workspaces waits for the Connections' sessions.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Runs all controllers until the task is dropped.
+pub async fn run(ctx: Arc<Context>) {
+    let connections = Connections::new(ctx.clone());
+    let workspaces = SecureWorkspaces::new(ctx.clone());
+    connections.serves(workspaces.clone());
+    ctx.readiness.waits("workspaces", "the first listing");
+    let after_connections = {
+        let (ctx, connections, workspaces) = (ctx.clone(), connections.clone(), workspaces.clone());
+        async move {
+            connections.settled(PATIENCE).await;
+            while !ctx.namespaces.is_listed() {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+            workspaces.run().await;
+        }
+    };
+    // At shutdown the workspaces' running passes end first; they need the Connections until then.
+    tokio::select! {
+        () = after_connections => {}
+        _ = async { tokio::join!(connections.run(), watch_namespaces(ctx, workspaces)) } => {}
+    }
+}
+
+/// All objects of a kind that this operator looks after.
+fn api_of<K>(ctx: &Context) -> Api<K>
+where
+    K: Resource<Scope = NamespaceResourceScope, DynamicType = ()>,
+{
+    match &ctx.namespace {
+        Some(namespace) => Api::namespaced(ctx.client.clone(), namespace),
+        None => Api::all(ctx.client.clone()),
+    }
+}
+
+/// A watch that starts again after failures, with back-off.
+fn watch<K>(api: Api<K>) -> impl Stream<Item = watcher::Result<Event<K>>>
+where
+    K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
+{
+    watcher(api, watcher::Config::default()).default_backoff()
+}
+
+/// How long it is until `at`.
+fn until(at: Timestamp, now: Timestamp) -> Duration {
+    at.duration_since(now).try_into().unwrap_or(Duration::ZERO)
+}
+
+/// Grants name namespaces by label, so their labels are watched; nothing else of them is read.
+async fn watch_namespaces(ctx: Arc<Context>, workspaces: Arc<SecureWorkspaces>) {
+    if ctx.namespace.is_some() {
+        ctx.namespaces.listed();
+        return;
+    }
+    let api: Api<PartialObjectMeta<Namespace>> = Api::all(ctx.client.clone());
+    let mut events = std::pin::pin!(watch(api));
+    let changed = |namespace: PartialObjectMeta<Namespace>| {
+        if ctx.namespaces.set(&namespace.name_any(), namespace.labels().clone()) {
+            workspaces.namespace_changed(&namespace.name_any());
+        }
+    };
+    while let Some(event) = events.next().await {
+        match event {
+            Ok(Event::InitApply(namespace) | Event::Apply(namespace)) => changed(namespace),
+            Ok(Event::Delete(namespace)) => ctx.namespaces.remove(&namespace.name_any()),
+            Ok(Event::InitDone) => ctx.namespaces.listed(),
+            Ok(Event::Init) => {}
+            Err(error) => warn!(%error, "The watch of namespaces failed; it starts again"),
+        }
+    }
+}

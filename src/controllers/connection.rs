@@ -1,0 +1,408 @@
+//! Connection: one pass, top to bottom. A pass makes sure that the Connection's session is there and fits its credential.
+
+pub mod credentials;
+pub mod status;
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
+
+use futures::StreamExt;
+use kube::api::Api;
+use kube::runtime::watcher::Event;
+use kube::{Resource, ResourceExt};
+use parking_lot::Mutex;
+use tracing::{info, warn};
+
+use crate::api::Connection;
+use crate::api::{FINALIZER, REQUESTED_AT};
+use crate::controllers::context::Context;
+use crate::controllers::finalizers;
+use crate::controllers::secure_workspace::SecureWorkspaces;
+use crate::error::{Error, Result};
+use crate::file360::File360;
+use crate::file360::connector::{Connector, Settings, Transport};
+use crate::reconcile::queue::Queue;
+use crate::reconcile::{ObjectKey, backoff, publish};
+use crate::session::{Foreign, Session, Unavailable, Wake};
+use credentials::Credentials;
+
+const KIND: &str = "Connection";
+/// Consumer name of the leader's fence.
+const CONSUMER: &str = "operator";
+const LONGEST_WAIT: Duration = Duration::from_secs(30);
+
+/// The controller of Connections.
+pub struct Connections {
+    ctx: Arc<Context>,
+    queue: Queue,
+    objects: Mutex<HashMap<ObjectKey, Entry>>,
+    /// Connections of the first listing whose first pass has not ended.
+    unsettled: Mutex<Option<HashSet<ObjectKey>>>,
+    workspaces: OnceLock<Arc<SecureWorkspaces>>,
+    me: Weak<Self>,
+}
+
+#[derive(Clone)]
+struct Entry {
+    object: Arc<Connection>,
+    failures: u32,
+    /// Fingerprint of what the session was built from.
+    built_from: Option<String>,
+}
+
+/// What a pass found out.
+pub struct Outcome {
+    /// The session, or why there is none.
+    pub session: Result<Arc<Session>, Error>,
+    /// It is suspended.
+    pub suspended: bool,
+}
+
+impl Connections {
+    /// Nothing runs before [`Connections::run`].
+    pub fn new(ctx: Arc<Context>) -> Arc<Self> {
+        Arc::new_cyclic(|me| Self {
+            ctx,
+            queue: Queue::default(),
+            objects: Mutex::default(),
+            unsettled: Mutex::new(None),
+            workspaces: OnceLock::new(),
+            me: me.clone(),
+        })
+    }
+
+    /// Tells who depends on the sessions.
+    pub fn serves(&self, workspaces: Arc<SecureWorkspaces>) {
+        let _ = self.workspaces.set(workspaces);
+    }
+
+    /// Watches and works until the task is dropped.
+    pub async fn run(self: Arc<Self>) {
+        let workers = (0..4).map(|_| {
+            let this = self.clone();
+            async move {
+                while let Some(key) = this.queue.next().await {
+                    this.pass(&key).await;
+                    this.queue.done(&key);
+                }
+            }
+        });
+        tokio::join!(self.watch(), futures::future::join_all(workers));
+    }
+
+    /// Waits until every Connection of the first listing had its first pass, but not longer than `patience`.
+    pub async fn settled(&self, patience: Duration) {
+        let settle = async {
+            while self.unsettled.lock().as_ref().is_none_or(|waiting| !waiting.is_empty()) {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        let _ = tokio::time::timeout(patience, settle).await;
+    }
+
+    /// Looks at `key` soon.
+    pub fn push(&self, key: ObjectKey) {
+        self.queue.push(key);
+    }
+
+    async fn watch(&self) {
+        self.ctx.readiness.waits("connections", "the first listing");
+        let api: Api<Connection> = crate::controllers::api_of(&self.ctx);
+        let mut events = std::pin::pin!(crate::controllers::watch(api));
+        let mut listing = HashSet::new();
+        while let Some(event) = events.next().await {
+            match event {
+                Ok(Event::Init) => listing.clear(),
+                Ok(Event::InitApply(object)) => {
+                    listing.insert(ObjectKey::of(&object));
+                    self.saw(object);
+                }
+                Ok(Event::InitDone) => {
+                    let mut unsettled = self.unsettled.lock();
+                    unsettled.get_or_insert_with(|| listing.clone());
+                    drop(unsettled);
+                    let gone: Vec<ObjectKey> =
+                        self.objects.lock().keys().filter(|key| !listing.contains(*key)).cloned().collect();
+                    gone.iter().for_each(|key| self.gone(key));
+                    self.ctx.readiness.is_ready("connections");
+                }
+                Ok(Event::Apply(object)) => self.saw(object),
+                Ok(Event::Delete(object)) => self.gone(&ObjectKey::of(&object)),
+                Err(error) => warn!(%error, "The watch of Connections failed; it starts again"),
+            }
+        }
+    }
+
+    fn saw(&self, object: Connection) {
+        let key = ObjectKey::of(&object);
+        let object = Arc::new(object);
+        let mut objects = self.objects.lock();
+        let last = objects.get(&key).cloned();
+        let relevant = last.as_ref().is_none_or(|last| differs(&last.object, &object));
+        let shared_rules_changed = last.as_ref().is_some_and(|last| {
+            last.object.spec.grants != object.spec.grants || last.object.spec.sharing != object.spec.sharing
+        });
+        let entry = match last {
+            Some(entry) if entry.object.uid() == object.uid() => Entry { object: object.clone(), ..entry },
+            _ => Entry { object: object.clone(), failures: 0, built_from: None },
+        };
+        objects.insert(key.clone(), entry);
+        drop(objects);
+        if let Some(lookup) = self.ctx.sessions.peek(&key) {
+            self.ctx.sessions.set(&key, object, lookup.session);
+        }
+        if relevant {
+            self.queue.push(key.clone());
+        }
+        if let Some(workspaces) = self.workspaces.get().filter(|_| shared_rules_changed) {
+            workspaces.connection_changed(&key);
+        }
+    }
+
+    fn gone(&self, key: &ObjectKey) {
+        self.objects.lock().remove(key);
+        self.ctx.sessions.remove(key);
+        if let Some(workspaces) = self.workspaces.get() {
+            workspaces.connection_changed(key);
+        }
+        self.settle(key);
+    }
+
+    fn settle(&self, key: &ObjectKey) {
+        if let Some(unsettled) = self.unsettled.lock().as_mut() {
+            unsettled.remove(key);
+        }
+    }
+
+    async fn pass(&self, key: &ObjectKey) {
+        let Some(entry) = self.objects.lock().get(key).cloned() else { return };
+        let started = tokio::time::Instant::now();
+        let result = if entry.object.meta().deletion_timestamp.is_some() {
+            self.let_go(key, &entry.object).await
+        } else {
+            self.converge(key, &entry).await
+        };
+        self.settle(key);
+        let outcome = match &result {
+            Ok(_) => "ok",
+            Err(error) => error.kind.as_str(),
+        };
+        self.ctx.metrics.pass_ended(KIND, outcome, started.elapsed());
+        let failures = if result.is_ok() { 0 } else { entry.failures.saturating_add(1) };
+        if let Some(entry) = self.objects.lock().get_mut(key) {
+            entry.failures = failures;
+        }
+        match result {
+            Ok(again) => {
+                if let Some(again) = again {
+                    self.queue.push_after(key.clone(), again);
+                }
+            }
+            Err(error) => {
+                warn!(connection = %key, %error, failures, "The Connection is not usable");
+                self.ctx.metrics.retry(KIND, error.kind.as_str());
+                self.queue.push_after(key.clone(), wait_after(failures, &error));
+            }
+        }
+    }
+
+    /// Brings the session to what the spec says and reports. Returns when to look again.
+    async fn converge(&self, key: &ObjectKey, entry: &Entry) -> Result<Option<Duration>> {
+        let connection = &entry.object;
+        let now = self.ctx.now();
+        let suspended =
+            connection.spec.suspend == Some(true) && connection.spec.suspend_until.is_none_or(|until| until > now);
+        let result = if suspended {
+            self.close(key, connection, "Suspended", "the Connection is suspended");
+            Err(Error::new(crate::error::Kind::Stopping, "suspended"))
+        } else {
+            self.open(key, entry).await
+        };
+        if let (false, Err(error)) = (suspended, &result) {
+            let condition = status::reason_of(error);
+            if self.ctx.sessions.peek(key).is_none_or(|lookup| lookup.session.is_err()) {
+                self.close(key, connection, condition, &error.to_string());
+            }
+        }
+        let outcome = Outcome { session: result, suspended };
+        self.report(connection, &outcome).await?;
+        if suspended {
+            let until = connection.spec.suspend_until.map(|until| crate::controllers::until(until, now));
+            return Ok(until);
+        }
+        outcome.session.map(|_| Some(backoff::jittered(self.ctx.tuning.secret_interval)))
+    }
+
+    /// The session, made anew when the credential or the spec changed.
+    async fn open(&self, key: &ObjectKey, entry: &Entry) -> Result<Arc<Session>> {
+        let connection = &entry.object;
+        let credentials = Credentials::read(&self.ctx, connection).await?;
+        let current = self.ctx.sessions.peek(key).and_then(|lookup| lookup.session.ok());
+        if let (Some(session), true) = (current, entry.built_from.as_ref() == Some(&credentials.fingerprint)) {
+            if !session.is_connected() {
+                session.driver.service().await?;
+            }
+            return Ok(session);
+        }
+        let fingerprint = credentials.fingerprint.clone();
+        let transport = Arc::new(Transport::new(Settings {
+            endpoint: credentials.endpoint,
+            credential: credentials.credential,
+            http: credentials.http,
+            requests_per_second: connection.spec.limits.as_ref().and_then(|limits| limits.requests_per_second),
+            concurrency: connection.spec.limits.as_ref().and_then(|limits| limits.concurrency),
+            stop_writes: self.ctx.stop_writes.clone(),
+            observer: self.ctx.metrics.clone(),
+        }));
+        let driver = Connector::new(transport.clone());
+        let service = driver.service().await?;
+        if connection.spec.limits.as_ref().is_none_or(|limits| limits.requests_per_second.is_none()) {
+            transport.limit_rate(service.limits.requests_per_second);
+        }
+        driver.take_fence(&self.ctx.cluster_id, CONSUMER, &self.ctx.instance).await?;
+        let stop = self.ctx.stop_writes.child_token();
+        let session = Arc::new(Session::new(Arc::new(driver), service, self.ctx.cluster_id.clone(), stop));
+        let wake: Arc<dyn Wake> = Arc::new(Waker {
+            key: key.clone(),
+            ctx: self.ctx.clone(),
+            connections: self.me.clone(),
+            workspaces: self.workspaces.get().cloned(),
+        });
+        let cursor = session.take_inventory(&*wake).await?;
+        info!(connection = %key, product = %session.service.product, workspaces = session.index.len(), "Connected");
+        // The old session ends only now that the new one works.
+        let old = self.ctx.sessions.peek(key).and_then(|lookup| lookup.session.ok());
+        let waiting = self.ctx.sessions.set(key, connection.clone(), Ok(session.clone()));
+        tokio::spawn(session.clone().follow(cursor, wake));
+        if let Some(entry) = self.objects.lock().get_mut(key) {
+            entry.built_from = Some(fingerprint);
+        }
+        if let Some(workspaces) = self.workspaces.get() {
+            if let Some(old) = old {
+                old.stop.cancel();
+                workspaces.session_replaced(key, &old, &session);
+            }
+            workspaces.wake(waiting);
+        }
+        Ok(session)
+    }
+
+    fn close(&self, key: &ObjectKey, connection: &Arc<Connection>, reason: &str, message: &str) {
+        let lookup = self.ctx.sessions.peek(key);
+        if let Some(Ok(session)) = lookup.map(|lookup| lookup.session) {
+            session.stop.cancel();
+        }
+        if let Some(entry) = self.objects.lock().get_mut(key) {
+            entry.built_from = None;
+        }
+        let why = Unavailable { reason: reason.to_owned(), message: message.to_owned() };
+        self.ctx.sessions.set(key, connection.clone(), Err(why));
+    }
+
+    async fn report(&self, connection: &Connection, outcome: &Outcome) -> Result<()> {
+        let next = status::after(connection, outcome, self.ctx.now());
+        let flipped = status::flipped(connection.status.as_ref(), &next);
+        if let Some(written) = publish::publish(&self.ctx.client, connection, connection.status.as_ref(), &next).await? {
+            self.ctx.metrics.status_written(KIND);
+            self.remember(written);
+            if let Some((warning, reason, message)) = flipped {
+                self.ctx.event(connection, warning, &reason, &message).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// The own write is known at once: the next pass never plans from what was before it.
+    fn remember(&self, written: Connection) {
+        if let Some(entry) = self.objects.lock().get_mut(&ObjectKey::of(&written)) {
+            entry.object = Arc::new(written);
+        }
+    }
+
+    /// A Connection stays while resources that are being deleted need it.
+    async fn let_go(&self, key: &ObjectKey, connection: &Arc<Connection>) -> Result<Option<Duration>> {
+        if !connection.finalizers().iter().any(|finalizer| finalizer == FINALIZER) {
+            return Ok(None);
+        }
+        let Some(needed) = self.workspaces.get().and_then(|workspaces| workspaces.with_finalizer(key)) else {
+            return Ok(Some(Duration::from_millis(500)));
+        };
+        if needed > 0 && self.ctx.sessions.peek(key).is_none_or(|lookup| lookup.session.is_err()) {
+            let entry = Entry { object: connection.clone(), failures: 0, built_from: None };
+            if let Err(error) = self.open(key, &entry).await {
+                self.close(key, connection, status::reason_of(&error), &error.to_string());
+            }
+        }
+        if needed == 0 {
+            finalizers::remove(&self.ctx.client, &**connection).await?;
+            return Ok(None);
+        }
+        let mut next = connection.status.clone().unwrap_or_default();
+        status::say_needed(&mut next, connection, needed, self.ctx.now());
+        if let Some(written) = publish::publish(&self.ctx.client, &**connection, connection.status.as_ref(), &next).await? {
+            self.ctx.metrics.status_written(KIND);
+            self.remember(written);
+        }
+        Ok(Some(Duration::from_secs(5)))
+    }
+}
+
+/// Whether two versions of a Connection differ in something that a pass looks at.
+fn differs(last: &Connection, next: &Connection) -> bool {
+    last.uid() != next.uid()
+        || last.meta().generation != next.meta().generation
+        || last.meta().deletion_timestamp != next.meta().deletion_timestamp
+        || last.annotations().get(REQUESTED_AT) != next.annotations().get(REQUESTED_AT)
+}
+
+fn wait_after(failures: u32, error: &Error) -> Duration {
+    let own = Duration::from_millis(500).saturating_mul(2u32.saturating_pow(failures.min(8)));
+    backoff::jittered(error.retry_after.unwrap_or_default().max(own.min(LONGEST_WAIT)))
+}
+
+/// Hears what one session's feed tells.
+struct Waker {
+    key: ObjectKey,
+    ctx: Arc<Context>,
+    connections: Weak<Connections>,
+    workspaces: Option<Arc<SecureWorkspaces>>,
+}
+
+impl Wake for Waker {
+    fn workspace_changed(&self, key: &ObjectKey, change: Option<Foreign>) {
+        if let Some(change) = &change {
+            let lag = self.ctx.now().duration_since(change.at).as_secs_f64();
+            self.ctx.metrics.feed_lag_seconds.set(lag.max(0.0));
+        }
+        if let Some(workspaces) = &self.workspaces {
+            workspaces.remote_changed(key, change);
+        }
+    }
+
+    fn principals_changed(&self) {
+        if let Some(workspaces) = &self.workspaces {
+            workspaces.retry_failed(&self.key);
+        }
+    }
+
+    fn tenant_is_back(&self, keys: Vec<ObjectKey>) {
+        if let Some(workspaces) = &self.workspaces {
+            workspaces.wake(keys);
+        }
+    }
+
+    fn feed_state_changed(&self) {
+        let connected = self
+            .ctx
+            .sessions
+            .all()
+            .iter()
+            .filter(|(_, lookup)| lookup.session.as_ref().is_ok_and(|s| s.is_connected()))
+            .count();
+        self.ctx.metrics.feeds_connected.set(i64::try_from(connected).unwrap_or(i64::MAX));
+        if let Some(connections) = self.connections.upgrade() {
+            connections.push(self.key.clone());
+        }
+    }
+}

@@ -1,0 +1,222 @@
+//! What happens when a resource is deleted: outsiders out, then the deletion policy, then the mark is released.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::{Span, Timestamp, ToSpan};
+use kube::ResourceExt;
+use tracing::info;
+
+use super::Next;
+use super::pass::{Pass, business_key, connection_key, permitted};
+use crate::api::secure_workspace::{DeletionPolicy, ExternalOnDelete};
+use crate::api::{CONFIRM_DELETE, FINALIZER};
+use crate::controllers::finalizers;
+use crate::error::{Error, Kind, Result};
+use crate::file360::model::{Audience, OwnerState, PrincipalKind, Workspace, WorkspaceState};
+use crate::reconcile::ownership::{Claim, claim};
+use crate::session::Session;
+
+/// Grace of a trashed workspace when the spec does not say.
+const DEFAULT_GRACE: &str = "P30D";
+/// A blocked deletion is looked at again this often; holds end without a word.
+const BLOCKED_RESYNC: Duration = Duration::from_mins(5);
+
+/// What stands in the way of a deletion.
+pub struct Obstacle {
+    /// Reason of `DeletionBlocked`.
+    pub reason: &'static str,
+    /// What to do.
+    pub message: String,
+}
+
+/// Runs the cleanup of an object that is being deleted.
+pub async fn run(pass: &mut Pass<'_>) -> Result<Next> {
+    if !pass.object.finalizers().iter().any(|finalizer| finalizer == FINALIZER) {
+        return Ok(Next::Rest(None));
+    }
+    let obstacle = match session(pass) {
+        Ok(session) => match steps(pass, &session).await {
+            Ok(None) => return leave(pass, Some(&session)).await,
+            Ok(Some(obstacle)) => obstacle,
+            Err(error) => {
+                let obstacle = Obstacle { reason: reason_of(&error), message: error.to_string() };
+                say(pass, obstacle).await?;
+                if error.is_outage() {
+                    session.defer(pass.key.clone());
+                }
+                return Err(error);
+            }
+        },
+        Err(obstacle) => {
+            if orphaned(pass) {
+                let note = format!(
+                    "{} Went after --orphan-after; the workspace and its outsiders' access stay as they are.",
+                    obstacle.message
+                );
+                pass.ctx.event(&pass.object, true, "Orphaned", &note).await;
+                return leave(pass, None).await;
+            }
+            obstacle
+        }
+    };
+    say(pass, obstacle).await?;
+    Ok(Next::Rest(Some(BLOCKED_RESYNC.min(pass.ctx.tuning.orphan_after))))
+}
+
+fn session(pass: &Pass<'_>) -> Result<Arc<Session>, Obstacle> {
+    let key = connection_key(&pass.object);
+    let lookup = pass.ctx.sessions.get(&key, &pass.key).ok_or_else(|| Obstacle {
+        reason: "ConnectionNotFound",
+        message: format!("Connection {} does not exist; re-create it, or wait for --orphan-after.", key.name),
+    })?;
+    permitted(pass.ctx, &pass.object, &lookup)
+        .map_err(|error| Obstacle { reason: "ConnectionNotGranted", message: error.to_string() })?;
+    lookup.session.map_err(|why| Obstacle {
+        reason: "ConnectionUnavailable",
+        message: format!("Connection {} is not usable: {}", key.name, why.message),
+    })
+}
+
+fn orphaned(pass: &Pass<'_>) -> bool {
+    let since = pass.object.metadata.deletion_timestamp.as_ref().map(|time| time.0);
+    since.is_some_and(|since| pass.now.duration_since(since) >= pass.ctx.tuning.orphan_after.try_into().unwrap_or_default())
+}
+
+async fn leave(pass: &mut Pass<'_>, session: Option<&Arc<Session>>) -> Result<Next> {
+    finalizers::remove(&pass.ctx.client, &pass.object).await?;
+    if let (Some(session), Some(id)) =
+        (session, pass.object.status.as_ref().and_then(|status| status.workspace_id.as_deref()))
+    {
+        session.index.forget(id);
+    }
+    info!(object = %pass.key, "Let go of the workspace");
+    Ok(Next::Gone)
+}
+
+async fn say(pass: &mut Pass<'_>, obstacle: Obstacle) -> Result<()> {
+    pass.report.obstacle = Some(obstacle);
+    pass.publish().await
+}
+
+/// What deletion has to do, in an order that can be repeated from the start. `Some`: it cannot go on.
+async fn steps(pass: &mut Pass<'_>, session: &Arc<Session>) -> Result<Option<Obstacle>> {
+    let found = match &pass.object.spec.workspace_id {
+        Some(id) => session.driver.workspace(id).await?,
+        None => session.driver.workspace_by_key(&business_key(&pass.object, &pass.ctx.cluster_id)).await?,
+    };
+    let Some(workspace) = found else { return Ok(None) };
+    if claim(workspace.owner.as_ref(), &pass.mark(OwnerState::Active)) != Claim::Mine {
+        return Ok(None);
+    }
+    let policy = pass.object.spec.deletion_policy.unwrap_or_default();
+    if policy == DeletionPolicy::Delete && !is_confirmed(pass, &workspace) {
+        return Ok(Some(Obstacle {
+            reason: "AwaitingConfirmation",
+            message: format!(
+                "deletionPolicy: Delete moves the workspace to the trash only with the annotation {CONFIRM_DELETE}: {}; add it, or set deletionPolicy: Retain.",
+                workspace.id
+            ),
+        }));
+    }
+    let external = pass.object.spec.on_delete.as_ref().and_then(|on_delete| on_delete.external).unwrap_or_default();
+    if external == ExternalOnDelete::Revoke && workspace.state == WorkspaceState::Active {
+        revoke_outsiders(pass, session, &workspace).await?;
+    }
+    if let Some(obstacle) = apply_policy(pass, session, &workspace.id, policy).await? {
+        return Ok(Some(obstacle));
+    }
+    release(pass, session, &workspace.id).await?;
+    Ok(None)
+}
+
+fn is_confirmed(pass: &Pass<'_>, workspace: &Workspace) -> bool {
+    pass.object.annotations().get(CONFIRM_DELETE) == Some(&workspace.id)
+}
+
+/// Ends every outsider's access: what the resource gave and what people gave.
+async fn revoke_outsiders(pass: &Pass<'_>, session: &Session, workspace: &Workspace) -> Result<()> {
+    let driver = &session.driver;
+    for request in driver.upload_requests(&workspace.id).await?.value {
+        driver.delete_upload_request(&workspace.id, &request.name, &pass.cause).await?;
+    }
+    for link in driver.links(&workspace.id).await? {
+        if matches!(link.audience, Audience::Guests | Audience::Anyone) {
+            driver.revoke_link(&link.id, &pass.cause).await?;
+        }
+    }
+    for member in driver.members(&workspace.id).await?.value {
+        if member.kind == PrincipalKind::Guest {
+            driver.remove_member(&workspace.id, &member.principal_id, &member.path, &pass.cause).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn apply_policy(pass: &Pass<'_>, session: &Session, id: &str, policy: DeletionPolicy) -> Result<Option<Obstacle>> {
+    let driver = &session.driver;
+    let Some(now) = driver.workspace(id).await? else { return Ok(None) };
+    match policy {
+        DeletionPolicy::Archive if now.state == WorkspaceState::Active => {
+            driver.transition(id, &now.etag, WorkspaceState::Archived, &pass.cause).await?;
+        }
+        DeletionPolicy::Delete if now.state != WorkspaceState::Trashed => {
+            let grace = grace(pass)?;
+            match driver.trash_workspace(id, &now.etag, grace, &pass.cause).await {
+                Err(error) if error.kind == Kind::Conflict && is_protection(&error.code) => {
+                    return Ok(Some(Obstacle {
+                        reason: "Protected",
+                        message: format!("File 360 refuses: {error}. Protected: {}.", error.details.join(", ")),
+                    }));
+                }
+                result => result?,
+            }
+        }
+        _ => {}
+    }
+    Ok(None)
+}
+
+fn is_protection(code: &str) -> bool {
+    matches!(code, "hold-active" | "retained" | "record")
+}
+
+fn grace(pass: &Pass<'_>) -> Result<Duration> {
+    let text = pass.object.spec.delete_grace.as_deref().unwrap_or(DEFAULT_GRACE);
+    grace_from(text, pass.now)
+}
+
+/// The length of a calendar period that starts now.
+fn grace_from(text: &str, now: Timestamp) -> Result<Duration> {
+    let wrong = || Error::new(Kind::Rejected, format!("spec.deleteGrace {text} is no ISO 8601 period such as P30D"));
+    let span: Span = text.parse().map_err(|_| wrong())?;
+    let start = now.to_zoned(jiff::tz::TimeZone::UTC);
+    let end = start.checked_add(span).map_err(|_| wrong())?;
+    let end = end.max(start.checked_add(0.seconds()).map_err(|_| wrong())?);
+    end.timestamp().duration_since(now).try_into().map_err(|_| wrong())
+}
+
+async fn release(pass: &Pass<'_>, session: &Session, id: &str) -> Result<()> {
+    let Some(now) = session.driver.workspace(id).await? else { return Ok(()) };
+    session.driver.set_owner(id, &now.etag, &pass.mark(OwnerState::Released), &pass.cause).await?;
+    Ok(())
+}
+
+fn reason_of(error: &Error) -> &'static str {
+    if error.is_outage() { "ConnectionUnavailable" } else { "CleanupFailed" }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_grace_follows_the_calendar() {
+        let now: Timestamp = "2026-01-31T00:00:00Z".parse().unwrap();
+        let days = |text| grace_from(text, now).unwrap().as_secs() / 86_400;
+        assert_eq!(days("P30D"), 30);
+        assert_eq!(days("P1M"), 28);
+        assert_eq!(days("P1Y"), 365);
+        assert!(grace_from("soon", now).is_err());
+    }
+}

@@ -1,0 +1,379 @@
+//! What a spec asks for, normalised: defaults filled in, names folded, parents of folders added. Pure.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::api::secure_workspace::{
+    AccessMode, Applied, LinkLimits, MemberKind, MemberSpec, SecureWorkspaceSpec, Sharing, UploadRequestSpec,
+};
+use crate::error::{Error, Kind, Result};
+use crate::file360::model::{
+    Audience, ExternalSharing, FieldKind, LinkRules, PrincipalKind, RequestField, Role, SharingRules, UploadRequestInput,
+};
+
+/// A spec, normalised.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Desired {
+    /// Name for people.
+    pub display_name: String,
+    /// Classification; `None`: not declared.
+    pub classification: Option<String>,
+    /// Declared metadata.
+    pub metadata: BTreeMap<String, String>,
+    /// Sharing rule; `None`: not declared.
+    pub sharing: Option<SharingRules>,
+    /// Folders by path, so parents come before children.
+    pub folders: BTreeMap<String, DesiredFolder>,
+    /// `None`: the spec says nothing about access.
+    pub access_mode: Option<AccessMode>,
+    /// Members and grants that hold now.
+    pub members: BTreeMap<MemberKey, DesiredMember>,
+    /// Upload requests by name that hold now.
+    pub requests: BTreeMap<String, UploadRequestInput>,
+    /// Fingerprints of the declared aspects.
+    pub applied: Applied,
+    /// The clock alone changes this then.
+    pub next_change_at: Option<Timestamp>,
+}
+
+/// A declared folder, or the parent of one.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct DesiredFolder {
+    /// Classification; `None`: not declared.
+    pub classification: Option<String>,
+    /// Declared metadata.
+    pub metadata: BTreeMap<String, String>,
+    /// Lock; `None`: not declared.
+    pub locked: Option<bool>,
+}
+
+/// What identifies a member or grant. Names are folded to lower case, as File 360 compares them.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct MemberKey {
+    /// Kind of principal.
+    pub kind: PrincipalKind,
+    /// Folded name.
+    pub name: String,
+    /// `/`, or the folder below which the grant holds.
+    pub path: String,
+}
+
+/// What a member or grant should be.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DesiredMember {
+    /// The name as declared.
+    pub name: String,
+    /// The role.
+    pub role: Role,
+    /// When it ends.
+    pub expires_at: Option<Timestamp>,
+    /// Why.
+    pub reason: Option<String>,
+}
+
+/// What a managed folder carries in File 360: the path it is declared under, which of its properties were declared, and
+/// whether it was there before. It travels with the folder when that is renamed.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FolderMark {
+    /// Declared path.
+    pub path: String,
+    /// Declared properties: `classification`, `locked`, `metadata/<key>`.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub fields: BTreeSet<String>,
+    /// People made it: it is never removed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub adopted: bool,
+}
+
+impl FolderMark {
+    /// Reads the mark of a folder; something else there counts as people's.
+    pub fn parse(managed_key: Option<&str>) -> Option<Self> {
+        serde_json::from_str(managed_key?).ok()
+    }
+
+    /// The text that is kept in File 360.
+    pub fn text(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default()
+    }
+}
+
+impl Desired {
+    /// Normalises `spec` as of `now`. What cannot be is refused with the field and the way out.
+    pub fn of(spec: &SecureWorkspaceSpec, now: Timestamp) -> Result<Self> {
+        let sharing = spec.sharing.as_ref().map(sharing_rules).transpose()?;
+        let mut next_change_at = NextChange { now, at: None };
+        let members = members(spec, &mut next_change_at)?;
+        guests_fit_the_sharing_rule(&members, sharing.as_ref())?;
+        let requests = upload_requests(spec, &mut next_change_at)?;
+        Ok(Self {
+            display_name: spec.display_name.clone(),
+            classification: spec.classification.clone(),
+            metadata: spec.metadata.clone().unwrap_or_default(),
+            folders: folders(spec),
+            access_mode: spec.access.as_ref().map(|access| access.mode.unwrap_or_default()),
+            applied: fingerprints(spec),
+            sharing,
+            members,
+            requests,
+            next_change_at: next_change_at.at,
+        })
+    }
+
+    /// The names of declared workspace properties of one aspect, as kept in `managedFields`.
+    pub fn metadata_fields(&self) -> BTreeSet<String> {
+        let mut fields: BTreeSet<String> = self.metadata.keys().map(|key| format!("metadata/{key}")).collect();
+        fields.extend(self.classification.as_ref().map(|_| "classification".to_owned()));
+        fields
+    }
+
+    /// Whether outsiders are meant to get in: guests or upload requests.
+    pub fn has_outsiders(&self) -> bool {
+        !self.requests.is_empty() || self.members.keys().any(|key| key.kind == PrincipalKind::Guest)
+    }
+}
+
+impl DesiredFolder {
+    /// The names of the declared properties.
+    pub fn fields(&self) -> BTreeSet<String> {
+        let mut fields: BTreeSet<String> = self.metadata.keys().map(|key| format!("metadata/{key}")).collect();
+        fields.extend(self.classification.as_ref().map(|_| "classification".to_owned()));
+        fields.extend(self.locked.map(|_| "locked".to_owned()));
+        fields
+    }
+}
+
+struct NextChange {
+    now: Timestamp,
+    at: Option<Timestamp>,
+}
+
+impl NextChange {
+    /// Whether something that ends at `end` holds now; remembers when that changes.
+    fn holds(&mut self, end: Option<Timestamp>) -> bool {
+        let Some(end) = end else { return true };
+        if end <= self.now {
+            return false;
+        }
+        self.at = Some(self.at.map_or(end, |at| at.min(end)));
+        true
+    }
+}
+
+fn folders(spec: &SecureWorkspaceSpec) -> BTreeMap<String, DesiredFolder> {
+    let mut folders = BTreeMap::new();
+    for folder in spec.folders.iter().flatten() {
+        for parent in parents(&folder.path) {
+            folders.entry(parent.to_owned()).or_insert_with(DesiredFolder::default);
+        }
+        folders.insert(
+            folder.path.clone(),
+            DesiredFolder {
+                classification: folder.classification.clone(),
+                metadata: folder.metadata.clone().unwrap_or_default(),
+                locked: folder.locked,
+            },
+        );
+    }
+    folders
+}
+
+/// The proper parents of `/a/b/c`: `/a`, `/a/b`.
+pub fn parents(path: &str) -> impl Iterator<Item = &str> {
+    path.match_indices('/').skip(1).map(|(at, _)| &path[..at])
+}
+
+fn members(spec: &SecureWorkspaceSpec, next: &mut NextChange) -> Result<BTreeMap<MemberKey, DesiredMember>> {
+    let top = spec.access.iter().flat_map(|access| access.members.iter().flatten()).map(|member| ("/", member));
+    let below = spec
+        .folders
+        .iter()
+        .flatten()
+        .flat_map(|folder| folder.members.iter().flatten().map(|member| (folder.path.as_str(), member)));
+    let mut members = BTreeMap::new();
+    for (path, member) in top.chain(below) {
+        let (key, wanted) = member_at(path, member)?;
+        if !next.holds(wanted.expires_at) {
+            continue;
+        }
+        if members.insert(key, wanted).is_some() {
+            return Err(invalid(format!(
+                "{} {} is named twice for {path} (names compare without case)",
+                kind_name(member.kind),
+                member.name
+            )));
+        }
+    }
+    Ok(members)
+}
+
+fn member_at(path: &str, member: &MemberSpec) -> Result<(MemberKey, DesiredMember)> {
+    let kind = match member.kind {
+        MemberKind::User => PrincipalKind::User,
+        MemberKind::Group => PrincipalKind::Group,
+        MemberKind::Guest => PrincipalKind::Guest,
+    };
+    let name = if kind == PrincipalKind::Guest { folded_email(&member.name)? } else { member.name.to_lowercase() };
+    if kind == PrincipalKind::Guest && matches!(member.role, Role::Owner | Role::Manager) {
+        return Err(invalid(format!(
+            "guest {} cannot be {:?}; give at most Editor to people outside",
+            member.name, member.role
+        )));
+    }
+    let wanted = DesiredMember {
+        name: member.name.clone(),
+        role: member.role,
+        expires_at: member.expires_at,
+        reason: member.reason.clone().filter(|reason| !reason.is_empty()),
+    };
+    Ok((MemberKey { kind, name, path: path.to_owned() }, wanted))
+}
+
+fn kind_name(kind: MemberKind) -> &'static str {
+    match kind {
+        MemberKind::User => "user",
+        MemberKind::Group => "group",
+        MemberKind::Guest => "guest",
+    }
+}
+
+/// An e-mail address in lower case with its domain as A-label.
+fn folded_email(address: &str) -> Result<String> {
+    let wrong = || invalid(format!("guest {address} is not an e-mail address (local@domain)"));
+    let (local, domain) = address.rsplit_once('@').ok_or_else(wrong)?;
+    if local.is_empty() || local.contains(['@', ' ', '"', ',', ';', '<', '>']) || !domain.contains('.') {
+        return Err(wrong());
+    }
+    Ok(format!("{}@{}", local.to_lowercase(), a_label(domain).map_err(|()| wrong())?))
+}
+
+fn a_label(domain: &str) -> Result<String, ()> {
+    idna::domain_to_ascii_strict(domain).map_err(|_| ()).map(|label| label.to_lowercase())
+}
+
+fn sharing_rules(sharing: &Sharing) -> Result<SharingRules> {
+    let mut allowed_domains = Vec::new();
+    for domain in sharing.allowed_domains.iter().flatten() {
+        let (prefix, name) = domain.strip_prefix("*.").map_or(("", domain.as_str()), |name| ("*.", name));
+        let label = a_label(name).map_err(|()| invalid(format!("sharing.allowedDomains: {domain} is not a domain name")))?;
+        allowed_domains.push(format!("{prefix}{label}"));
+    }
+    allowed_domains.sort();
+    allowed_domains.dedup();
+    let limits = sharing.links.clone().unwrap_or_default();
+    Ok(SharingRules {
+        external: sharing.external,
+        allowed_domains,
+        reshare: sharing.reshare.unwrap_or(false),
+        links: link_rules(&limits),
+    })
+}
+
+fn link_rules(limits: &LinkLimits) -> LinkRules {
+    LinkRules {
+        max_audience: limits.max_audience.unwrap_or(Audience::Members),
+        max_days: limits.max_days,
+        password_required: limits.password_required.unwrap_or(false),
+        download: limits.download.unwrap_or(true),
+    }
+}
+
+fn guests_fit_the_sharing_rule(members: &BTreeMap<MemberKey, DesiredMember>, sharing: Option<&SharingRules>) -> Result<()> {
+    let Some(sharing) = sharing else { return Ok(()) };
+    for key in members.keys().filter(|key| key.kind == PrincipalKind::Guest) {
+        let domain = key.name.rsplit_once('@').map_or("", |(_, domain)| domain);
+        let fits = match sharing.external {
+            ExternalSharing::Disabled => false,
+            ExternalSharing::Anyone => true,
+            ExternalSharing::AllowListed => sharing.allowed_domains.iter().any(|allowed| domain_matches(allowed, domain)),
+        };
+        if !fits {
+            return Err(invalid(format!(
+                "guest {} is not allowed by this workspace's own sharing rule; add {domain} to sharing.allowedDomains or remove the guest",
+                key.name
+            )));
+        }
+    }
+    Ok(())
+}
+
+/// Whether `domain` is `allowed`, or below it when it starts with `*.`.
+pub fn domain_matches(allowed: &str, domain: &str) -> bool {
+    match allowed.strip_prefix("*.") {
+        Some(parent) => domain.strip_suffix(parent).is_some_and(|rest| rest.len() > 1 && rest.ends_with('.')),
+        None => allowed == domain,
+    }
+}
+
+fn upload_requests(spec: &SecureWorkspaceSpec, next: &mut NextChange) -> Result<BTreeMap<String, UploadRequestInput>> {
+    let mut requests = BTreeMap::new();
+    for request in spec.upload_requests.iter().flatten() {
+        if next.holds(request.expires_at) {
+            requests.insert(request.name.clone(), request_input(request)?);
+        }
+    }
+    Ok(requests)
+}
+
+fn request_input(request: &UploadRequestSpec) -> Result<UploadRequestInput> {
+    let mut fields = Vec::new();
+    for field in request.fields.iter().flatten() {
+        let kind = field.kind.unwrap_or(FieldKind::Text);
+        let options = field.options.clone().unwrap_or_default();
+        if (kind == FieldKind::Select) == options.is_empty() {
+            return Err(invalid(format!(
+                "uploadRequests {}: field {} of type {kind:?} {} options",
+                request.name,
+                field.name,
+                if kind == FieldKind::Select { "needs" } else { "has no use for" }
+            )));
+        }
+        fields.push(RequestField {
+            name: field.name.clone(),
+            label: field.label.clone().unwrap_or_else(|| field.name.clone()),
+            kind,
+            options,
+            required: field.required.unwrap_or(false),
+        });
+    }
+    Ok(UploadRequestInput {
+        path: request.path.clone(),
+        require_email: request.require_email.unwrap_or(false),
+        expires_at: request.expires_at,
+        fields,
+        managed: true,
+    })
+}
+
+fn fingerprints(spec: &SecureWorkspaceSpec) -> Applied {
+    let grants: Vec<_> = spec.folders.iter().flatten().map(|folder| (&folder.path, &folder.members)).collect();
+    let plain_folders: Vec<_> = spec
+        .folders
+        .iter()
+        .flatten()
+        .map(|folder| (&folder.path, &folder.classification, &folder.metadata, folder.locked))
+        .collect();
+    Applied {
+        access: fingerprint(&(&spec.access, grants)),
+        folders: fingerprint(&plain_folders),
+        metadata: fingerprint(&(&spec.display_name, &spec.classification, &spec.metadata)),
+        sharing: fingerprint(&(&spec.sharing, &spec.upload_requests)),
+    }
+}
+
+fn fingerprint(value: &impl Serialize) -> String {
+    let text = serde_json::to_vec(value).unwrap_or_default();
+    Sha256::digest(text).iter().take(8).fold(String::with_capacity(16), |mut text, byte| {
+        use std::fmt::Write as _;
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+fn invalid(message: String) -> Error {
+    let mut error = Error::new(Kind::Rejected, message);
+    error.code = "invalid-spec".into();
+    error
+}

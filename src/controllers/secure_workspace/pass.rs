@@ -1,0 +1,422 @@
+//! One pass, top to bottom: permitted? observe, plan, guard, execute, report.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use kube::ResourceExt;
+use kube::api::Api;
+use tracing::{debug, info};
+
+use super::desired::Desired;
+use super::execute::Executor;
+use super::fight;
+use super::observe::{self, Found};
+use super::plan::{Action, Observed, Origin, Plan, Step, next_expiry, plan, take_up};
+use super::status::{self, Blocked, Report};
+use super::store::Store;
+use super::{KIND, Next, cleanup, secrets};
+use crate::api::connection::{GrantKind, GrantScope};
+use crate::api::secure_workspace::{DEFAULT_MAX_REMOVALS, DeletionPolicy, Mode};
+use crate::api::{FINALIZER, SecureWorkspace};
+use crate::controllers::context::Context;
+use crate::controllers::{finalizers, grants, until};
+use crate::error::{Error, Kind, Result};
+use crate::file360::Cause;
+use crate::file360::model::{Audience, BusinessKey, OwnerMark, OwnerState, PrincipalKind};
+use crate::reconcile::{ObjectKey, publish};
+use crate::session::{Foreign, Lookup, Session};
+
+/// Times that a pass looks again because somebody else was writing at the same time.
+const MOST_ROUNDS: u32 = 3;
+
+/// The Connection that an object names.
+pub fn connection_key(object: &SecureWorkspace) -> ObjectKey {
+    let reference = &object.spec.connection_ref;
+    let own = object.namespace().unwrap_or_default();
+    ObjectKey::new(reference.namespace.as_deref().unwrap_or(&own), &reference.name)
+}
+
+/// The business key of an object: its `externalRef`, else its own name in this cluster.
+pub fn business_key(object: &SecureWorkspace, cluster_id: &str) -> BusinessKey {
+    match &object.spec.external_ref {
+        Some(external) => BusinessKey { system: external.system.clone(), key: format!("{}/{}", external.kind, external.id) },
+        None => BusinessKey {
+            system: "k8s".into(),
+            key: format!("{cluster_id}/{}/{}", object.namespace().unwrap_or_default(), object.name_any()),
+        },
+    }
+}
+
+/// Whether the Connection grants its use to the object, and its sharing rule stays below the ceiling.
+pub fn permitted(ctx: &Context, object: &SecureWorkspace, lookup: &Lookup) -> Result<GrantScope> {
+    let home = lookup.connection.namespace().unwrap_or_default();
+    let namespace = object.namespace().unwrap_or_default();
+    let labels = ctx.namespaces.of(&namespace);
+    let asking = grants::Asking {
+        namespace: &namespace,
+        labels: &labels,
+        kind: GrantKind::SecureWorkspace,
+        external_system: object.spec.external_ref.as_ref().map(|external| external.system.as_str()),
+    };
+    grants::scope(&home, &lookup.connection.spec, &asking)
+}
+
+/// One pass over one object.
+pub struct Pass<'a> {
+    pub(super) ctx: &'a Context,
+    pub(super) store: &'a Store,
+    pub(super) key: ObjectKey,
+    pub(super) object: SecureWorkspace,
+    pub(super) cause: Cause,
+    pub(super) now: Timestamp,
+    pub(super) report: Report,
+}
+
+impl<'a> Pass<'a> {
+    /// Prepares a pass; nothing is read or written.
+    pub fn new(ctx: &'a Context, store: &'a Store, key: ObjectKey, object: SecureWorkspace) -> Self {
+        let cause = Cause(object.uid().unwrap_or_default());
+        Self { ctx, store, key, cause, now: ctx.now(), object, report: Report::default() }
+    }
+
+    /// Runs the pass and reports.
+    pub async fn run(&mut self) -> Result<Next> {
+        if self.object.metadata.deletion_timestamp.is_some() {
+            return cleanup::run(self).await;
+        }
+        let slow = tokio::time::sleep(self.ctx.tuning.slow_pass);
+        let result = {
+            let ctx = self.ctx;
+            let before = self.object.clone();
+            let mut work = std::pin::pin!(self.converge());
+            tokio::select! {
+                result = &mut work => result,
+                () = slow => {
+                    say_reconciling(ctx, &before, ctx.now()).await;
+                    work.await
+                }
+            }
+        };
+        self.finish(result).await
+    }
+
+    async fn finish(&mut self, result: Result<Option<Arc<Session>>>) -> Result<Next> {
+        let session = match result {
+            Ok(session) => session,
+            Err(error) if error.is_outage() => return self.outage(error).await,
+            Err(error) => {
+                self.report.error = Some(error.clone());
+                self.publish().await?;
+                return Err(error);
+            }
+        };
+        let Some(session) = session else { return Ok(Next::Deferred) };
+        if let Some(workspace) = &self.report.observed.workspace {
+            let uid: Arc<str> = self.cause.0.as_str().into();
+            session.index.belongs(&workspace.id, workspace.revision, &self.key, &uid);
+            self.store.found_workspace(&self.key, &workspace.id);
+        }
+        self.publish().await?;
+        Ok(Next::Rest(self.look_again()))
+    }
+
+    /// When the clock alone makes another pass worth while.
+    fn look_again(&self) -> Option<Duration> {
+        let fight = self.report.fighting.then_some(Duration::from_mins(5));
+        let change = self.report.next_change_at.map(|at| until(at, self.now) + Duration::from_millis(200));
+        fight.into_iter().chain(change).min()
+    }
+
+    /// The tenant is away. What was reported stays; a resource that never said anything says that it waits.
+    async fn outage(&mut self, error: Error) -> Result<Next> {
+        let connection = connection_key(&self.object);
+        let is_fresh = self.object.status.as_ref().is_none_or(|status| status.conditions.is_empty());
+        if is_fresh && self.ctx.outage_marks.check().is_ok() {
+            self.report.error = Some(error.clone());
+            self.publish().await?;
+        }
+        match self.ctx.sessions.get(&connection, &self.key).map(|lookup| lookup.session) {
+            Some(Ok(session)) => {
+                session.defer(self.key.clone());
+                // An answer that cannot be understood or a limit for one call says nothing about the feed: come back anyway.
+                Err(error)
+            }
+            _ => Ok(Next::Deferred),
+        }
+    }
+
+    /// Brings the workspace to what the spec says. `None`: the Connection has no session yet.
+    async fn converge(&mut self) -> Result<Option<Arc<Session>>> {
+        let Some((lookup, session)) = self.session()? else { return Ok(None) };
+        let scope = permitted(self.ctx, &self.object, &lookup)?;
+        self.report.suspended = self.is_suspended();
+        let desired = Desired::of(&self.object.spec, self.now)?;
+        if let (Some(sharing), Some(ceiling)) = (&desired.sharing, &lookup.connection.spec.sharing) {
+            grants::within_ceiling(sharing, &ceiling.max)?;
+        }
+        let foreign = self.store.take_foreign(&self.key);
+        self.report.foreign.clone_from(&foreign);
+        for round in 1..=MOST_ROUNDS {
+            let interleaved = self.round(&session, &lookup, scope, &desired).await?;
+            if !interleaved {
+                break;
+            }
+            debug!(object = %self.key, round, "Somebody else wrote at the same time; looking again");
+            if round == MOST_ROUNDS {
+                return Err(Error::new(Kind::Stale, "somebody else keeps changing the workspace at the same time"));
+            }
+        }
+        self.note_times(&desired);
+        Ok(Some(session))
+    }
+
+    /// Observes, plans, guards and executes once. Returns whether somebody else wrote in between.
+    async fn round(
+        &mut self,
+        session: &Arc<Session>,
+        lookup: &Lookup,
+        scope: GrantScope,
+        desired: &Desired,
+    ) -> Result<bool> {
+        let found = observe::observe(self, session, scope).await?;
+        self.report.observed.clone_from(&found.observed);
+        let mut plan = self.plan(desired, &found);
+        self.tolerate_fights(&mut plan);
+        let allowed = self.guard(&plan);
+        self.report.plan = plan;
+        if !allowed || self.report.plan.is_empty() {
+            if self.report.plan.is_empty() {
+                self.report.applied = Some(desired.applied.clone());
+                self.after_convergence(session, lookup, desired).await?;
+            }
+            return Ok(false);
+        }
+        self.ensure_finalizer(lookup, desired).await?;
+        let steps = self.report.plan.steps.clone();
+        let mut executor = Executor::new(self, session, desired, found);
+        let outcome = executor.run(&steps).await;
+        let (observed, done, interleaved) = executor.into_parts();
+        self.report.observed = observed;
+        self.note_corrections(&steps[..done]).await;
+        outcome?;
+        if interleaved {
+            return Ok(true);
+        }
+        self.report.applied = Some(desired.applied.clone());
+        self.report.plan.steps.clear();
+        self.after_convergence(session, lookup, desired).await?;
+        Ok(false)
+    }
+
+    fn session(&self) -> Result<Option<(Lookup, Arc<Session>)>> {
+        let key = connection_key(&self.object);
+        let Some(lookup) = self.ctx.sessions.get(&key, &self.key) else {
+            return Err(grants::not_granted(&self.key.namespace));
+        };
+        permitted(self.ctx, &self.object, &lookup)?;
+        match &lookup.session {
+            Ok(session) => {
+                let session = session.clone();
+                Ok(Some((lookup, session)))
+            }
+            Err(why) => {
+                let mut error =
+                    Error::new(Kind::Unavailable, format!("Connection {} is not usable: {}", key.name, why.message));
+                error.code = "connection-unavailable".into();
+                Err(error)
+            }
+        }
+    }
+
+    fn is_suspended(&self) -> bool {
+        let spec = &self.object.spec;
+        spec.suspend == Some(true) && spec.suspend_until.is_none_or(|until| until > self.now)
+    }
+
+    fn plan(&self, desired: &Desired, found: &Found) -> Plan {
+        let applied = self.object.status.as_ref().and_then(|status| status.applied.as_ref());
+        let mut plan = plan(desired, &found.observed, applied, self.object.spec.drift.as_ref());
+        if let Some(workspace) = &found.observed.workspace {
+            plan.steps.splice(0..0, take_up(workspace, found.is_mine));
+        }
+        plan
+    }
+
+    /// What somebody keeps undoing is left alone for a while, and said.
+    fn tolerate_fights(&mut self, plan: &mut Plan) {
+        let now = self.now;
+        let mut fighting = Vec::new();
+        self.store.with_fight(&self.key, |fight| {
+            let Some(fight) = fight else { return };
+            let is_fight = |step: &Step| step.origin == Origin::Drift && fight.is_on(&step.action.subject(), now);
+            fighting.extend(plan.steps.extract_if(.., |step| is_fight(step)));
+        });
+        self.report.fighting = !fighting.is_empty();
+        plan.tolerated.extend(fighting);
+    }
+
+    /// Whether the plan may be run; says why not.
+    fn guard(&mut self, plan: &Plan) -> bool {
+        let spec = &self.object.spec;
+        let approved = spec.mode == Some(Mode::Approve) && spec.approved_plan.as_deref() == Some(&*plan.hash());
+        let max = spec.max_removals.unwrap_or(DEFAULT_MAX_REMOVALS) as usize;
+        self.report.blocked = if plan.is_empty() {
+            None
+        } else if self.report.suspended {
+            Some(Blocked::Suspended)
+        } else if spec.mode == Some(Mode::Plan) {
+            Some(Blocked::PlanOnly)
+        } else if spec.mode == Some(Mode::Approve) && !approved {
+            Some(if spec.approved_plan.is_some() { Blocked::PlanChanged } else { Blocked::AwaitingApproval })
+        } else if plan.removals() > max && !approved {
+            Some(Blocked::TooManyRemovals { removals: plan.removals(), max })
+        } else {
+            None
+        };
+        self.report.blocked.is_none()
+    }
+
+    /// The finalizer is there before the first step that deletion has to undo (D1).
+    async fn ensure_finalizer(&mut self, lookup: &Lookup, desired: &Desired) -> Result<()> {
+        let has = self.object.finalizers().iter().any(|finalizer| finalizer == FINALIZER);
+        if has || !self.needs_finalizer(desired) {
+            return Ok(());
+        }
+        if !lookup.connection.finalizers().iter().any(|finalizer| finalizer == FINALIZER) {
+            self.keep_connection(lookup).await?;
+        }
+        self.object = finalizers::add(&self.ctx.client, &self.object).await?;
+        self.store.wrote(&self.key, &self.object);
+        Ok(())
+    }
+
+    /// Reads the Connection live: many objects need it at once, and one write is enough.
+    async fn keep_connection(&self, lookup: &Lookup) -> Result<()> {
+        let key = ObjectKey::of(&*lookup.connection);
+        let api: Api<crate::api::Connection> = Api::namespaced(self.ctx.client.clone(), &key.namespace);
+        let Some(connection) = api.get_opt(&key.name).await? else { return Ok(()) };
+        if connection.metadata.deletion_timestamp.is_some() {
+            return Err(Error::new(Kind::Reference, format!("Connection {} is being deleted", key.name)));
+        }
+        match finalizers::add(&self.ctx.client, &connection).await {
+            // Another pass was faster.
+            Err(error) if error.code == "Conflict" => Ok(()),
+            result => result.map(|_| ()),
+        }
+    }
+
+    fn needs_finalizer(&self, desired: &Desired) -> bool {
+        let observed = &self.report.observed;
+        matches!(self.object.spec.deletion_policy, Some(DeletionPolicy::Archive | DeletionPolicy::Delete))
+            || desired.has_outsiders()
+            || has_outsiders(observed)
+    }
+
+    /// What is due once File 360 is as declared: the finalizer for outsiders that others let in, and the Secrets.
+    async fn after_convergence(&mut self, session: &Arc<Session>, lookup: &Lookup, desired: &Desired) -> Result<()> {
+        if self.report.suspended || matches!(self.object.spec.mode, Some(Mode::Plan)) {
+            return Ok(());
+        }
+        self.ensure_finalizer(lookup, desired).await?;
+        let _ = session;
+        self.report.secrets = secrets::write(self).await?;
+        Ok(())
+    }
+
+    async fn note_corrections(&mut self, done: &[Step]) {
+        let by = self.report.foreign.as_ref().map_or_else(|| "somebody".to_owned(), |foreign: &Foreign| foreign.by.clone());
+        let mut lines = Vec::new();
+        for step in done.iter().filter(|step| step.origin == Origin::Drift) {
+            let subject = step.action.subject();
+            self.store.with_fight(&self.key, |fight| fight.get_or_insert_default().corrected(&subject, self.now));
+            self.ctx.metrics.drift_corrected.inc();
+            lines.push(step.action.to_string());
+        }
+        if !lines.is_empty() {
+            let text = format!("{by} changed the workspace in File 360; put right: {}.", lines.join("; "));
+            info!(object = %self.key, by, corrections = lines.len(), "Drift corrected");
+            self.ctx.event(&self.object, false, "DriftCorrected", &text).await;
+        }
+        let outsiders = done.iter().filter(|step| step.action.lets_outsiders_in()).count();
+        let removed = done.iter().filter(|step| step.origin == Origin::Spec && step.action.is_removal()).count();
+        if outsiders + removed > 0 && lines.is_empty() {
+            let text = done.iter().filter(|step| step.action.lets_outsiders_in() || step.action.is_removal());
+            let text: Vec<String> = text.map(|step| step.action.to_string()).collect();
+            self.ctx.event(&self.object, false, "AccessChanged", &format!("{}.", text.join("; "))).await;
+        }
+        if done.iter().any(|step| matches!(step.action, Action::TakeOwnership)) {
+            self.ctx.event(&self.object, false, "Adopted", "Took up an existing workspace.").await;
+        }
+    }
+
+    fn note_times(&mut self, desired: &Desired) {
+        let suspend_end = self.object.spec.suspend_until.filter(|until| self.report.suspended && *until > self.now);
+        let ends = [desired.next_change_at, next_expiry(&self.report.observed, self.now), suspend_end];
+        self.report.next_change_at = ends.into_iter().flatten().min();
+    }
+
+    /// Writes the status when it changed.
+    pub(super) async fn publish(&mut self) -> Result<()> {
+        let next = status::after(&self.object, &self.report, self.now);
+        let flipped = status::flipped(self.object.status.as_ref(), &next);
+        let written = publish::publish(&self.ctx.client, &self.object, self.object.status.as_ref(), &next).await;
+        match written {
+            Ok(None) => {}
+            Ok(Some(object)) => {
+                self.ctx.metrics.status_written(KIND);
+                self.store.wrote(&self.key, &object);
+                if let Some((warning, reason, message)) = flipped {
+                    self.ctx.event(&self.object, warning, &reason, &message).await;
+                }
+                self.object = object;
+            }
+            // Gone in between: there is nobody left to tell.
+            Err(error) if error.kind == Kind::NotFound => {}
+            Err(error) => return Err(error.while_doing("write the status")),
+        }
+        Ok(())
+    }
+
+    /// The mark of this very object.
+    pub(super) fn mark(&self, state: OwnerState) -> OwnerMark {
+        OwnerMark {
+            cluster_id: self.ctx.cluster_id.to_string(),
+            namespace: self.key.namespace.to_string(),
+            name: self.key.name.to_string(),
+            uid: self.cause.0.clone(),
+            state,
+        }
+    }
+}
+
+/// Whether people outside have access now: guests, upload requests, or links that are open to them.
+pub(super) fn has_outsiders(observed: &Observed) -> bool {
+    observed.members.iter().any(|member| member.kind == PrincipalKind::Guest)
+        || !observed.requests.is_empty()
+        || observed.links.iter().any(|link| matches!(link.audience, Audience::Guests | Audience::Anyone))
+}
+
+async fn say_reconciling(ctx: &Context, object: &SecureWorkspace, now: Timestamp) {
+    let next = status::reconciling(object, now);
+    match publish::publish(&ctx.client, object, object.status.as_ref(), &next).await {
+        Ok(Some(_)) => ctx.metrics.status_written(KIND),
+        Ok(None) => {}
+        Err(error) => debug!(%error, "The slow pass could not be announced"),
+    }
+}
+
+/// Tells one object that its Connection has been away for long.
+pub async fn mark_outage(ctx: &Context, store: &Store, key: &ObjectKey, why: &str) -> Result<()> {
+    let api: Api<SecureWorkspace> = Api::namespaced(ctx.client.clone(), &key.namespace);
+    let Some(object) = api.get_opt(&key.name).await? else { return Ok(()) };
+    let next = status::away(&object, why, ctx.now());
+    if let Some(written) = publish::publish(&ctx.client, &object, object.status.as_ref(), &next).await? {
+        ctx.metrics.status_written(KIND);
+        store.wrote(key, &written);
+    }
+    Ok(())
+}
+
+/// Longest pause of a fight; the window of its corrections has passed then.
+pub const FIGHT_WINDOW: jiff::SignedDuration = fight::WINDOW;

@@ -1,0 +1,325 @@
+//! What happened → status. Pure.
+
+use std::collections::BTreeSet;
+
+use jiff::{SignedDuration, Timestamp};
+use kube::ResourceExt;
+
+use super::cleanup::Obstacle;
+use super::plan::{Observed, Plan, Step};
+use crate::api::common::{condition, is_true};
+use crate::api::secure_workspace::{AccessStatus, Applied, DriftItem, DriftStatus, SecureWorkspaceStatus};
+use crate::api::{REQUESTED_AT, SecureWorkspace};
+use crate::error::{Disposition, Error, Kind, clean};
+use crate::file360::model::PrincipalKind;
+use crate::reconcile::conditions::Conditions;
+use crate::session::Foreign;
+
+/// Changes that the status lists.
+const LISTED_DRIFT: usize = 20;
+const WEEK: SignedDuration = SignedDuration::from_hours(7 * 24);
+/// Reason for a resource whose Connection has been away for long.
+pub const CONNECTION_UNAVAILABLE: &str = "ConnectionUnavailable";
+
+/// Why a plan is not run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Blocked {
+    /// `spec.suspend`.
+    Suspended,
+    /// `mode: Plan`.
+    PlanOnly,
+    /// `mode: Approve` without `approvedPlan`.
+    AwaitingApproval,
+    /// `approvedPlan` names another plan.
+    PlanChanged,
+    /// More removals than `maxRemovals`.
+    TooManyRemovals {
+        /// How many.
+        removals: usize,
+        /// How many are allowed.
+        max: usize,
+    },
+}
+
+/// What a pass found and did.
+#[derive(Default)]
+pub struct Report {
+    /// What is there, as far as known.
+    pub observed: Observed,
+    /// What is to be done, and what differs and stays.
+    pub plan: Plan,
+    /// Set when File 360 is as declared.
+    pub applied: Option<Applied>,
+    /// Why the plan is not run.
+    pub blocked: Option<Blocked>,
+    /// The resource is suspended.
+    pub suspended: bool,
+    /// What failed.
+    pub error: Option<Error>,
+    /// What stands in the way of the deletion.
+    pub obstacle: Option<Obstacle>,
+    /// Who changed File 360 last.
+    pub foreign: Option<Foreign>,
+    /// Somebody keeps undoing corrections.
+    pub fighting: bool,
+    /// The clock alone changes the state then.
+    pub next_change_at: Option<Timestamp>,
+    /// Secrets that carry addresses.
+    pub secrets: Vec<String>,
+    /// The creation found an existing workspace.
+    pub existed: bool,
+}
+
+impl Default for Observed {
+    fn default() -> Self {
+        Self::nothing()
+    }
+}
+
+/// The status after a pass. A pass that failed keeps what earlier passes and its own finished steps learned.
+pub fn after(object: &SecureWorkspace, report: &Report, now: Timestamp) -> SecureWorkspaceStatus {
+    let last = object.status.clone().unwrap_or_default();
+    let generation = object.metadata.generation.unwrap_or_default();
+    let token = object.annotations().get(REQUESTED_AT).cloned();
+    let mut next = SecureWorkspaceStatus {
+        observed_generation: Some(generation),
+        last_handled_reconcile_at: token.or(last.last_handled_reconcile_at.clone()),
+        conditions: Vec::new(),
+        plan: None,
+        ..last.clone()
+    };
+    if let Some(workspace) = &report.observed.workspace {
+        next.workspace_id = Some(workspace.id.clone());
+        next.url = Some(clean(&workspace.url, 2048));
+        next.revision = i64::try_from(workspace.revision).ok();
+        next.access = Some(access(&report.observed, now));
+    }
+    let mut conditions = Conditions::after(&last.conditions, generation, now);
+    if let Some(obstacle) = &report.obstacle {
+        conditions.keep("Ready");
+        conditions.set("DeletionBlocked", true, obstacle.reason, &obstacle.message);
+    } else if let Some(error) = &report.error {
+        failed(&mut conditions, error);
+    } else {
+        next.drift = drift(&last, report, now);
+        next.next_change_at = report.next_change_at;
+        if let Some(applied) = &report.applied {
+            next.applied = Some(applied.clone());
+            next.secrets.clone_from(&report.secrets);
+        }
+        next.plan = report.blocked.as_ref().map(|_| report.plan.status());
+        judged(&mut conditions, object, report, next.drift.as_ref());
+    }
+    next.conditions = conditions.finish();
+    next
+}
+
+fn failed(conditions: &mut Conditions<'_>, error: &Error) {
+    let reason = reason_of(error);
+    conditions.set("Ready", false, reason, &error.to_string());
+    if error.disposition() == Disposition::Terminal {
+        conditions.set("Stalled", true, reason, &error.to_string());
+    } else {
+        conditions.set("Reconciling", true, reason, "Trying again.");
+    }
+}
+
+fn judged(conditions: &mut Conditions<'_>, object: &SecureWorkspace, report: &Report, drift: Option<&DriftStatus>) {
+    let hash = || report.plan.hash();
+    match &report.blocked {
+        None => {
+            conditions.set("Ready", true, "Converged", "The workspace is as declared.");
+        }
+        Some(Blocked::Suspended) => {
+            conditions.set("Ready", false, "Suspended", "Suspended with changes outstanding; see status.plan.");
+        }
+        Some(Blocked::PlanOnly) => {
+            conditions.set("Ready", false, "Planned", "mode: Plan; status.plan says what would be done.");
+        }
+        Some(Blocked::AwaitingApproval) => {
+            let message = format!("The plan waits for approval: set spec.approvedPlan: {}.", hash());
+            conditions.set("Ready", false, "AwaitingApproval", &message);
+        }
+        Some(Blocked::PlanChanged) => {
+            let message = format!(
+                "The approved plan is not what would be done now; review status.plan and set spec.approvedPlan: {}.",
+                hash()
+            );
+            conditions.set("Ready", false, "PlanChanged", &message);
+        }
+        Some(Blocked::TooManyRemovals { removals, max }) => {
+            let listed = report.plan.steps.iter().filter(|step| step.action.is_removal()).take(10);
+            let listed: Vec<String> = listed.map(|step| step.action.to_string()).collect();
+            let message = format!(
+                "The plan removes {removals}, more than spec.maxRemovals ({max}): {}{}. If that is meant, raise spec.maxRemovals or approve the plan.",
+                listed.join("; "),
+                if *removals > 10 { "; …" } else { "" }
+            );
+            conditions.set("Ready", false, "RemovalBlocked", &message);
+            conditions.set("RemovalBlocked", true, "TooManyRemovals", &message);
+            conditions.set("Stalled", true, "RemovalBlocked", &message);
+        }
+    }
+    if report.suspended {
+        let spec = &object.spec;
+        let until = spec.suspend_until.map(|until| format!(" until {until}")).unwrap_or_default();
+        let why = spec.suspend_reason.as_deref().unwrap_or("no reason given");
+        conditions.set("Suspended", true, "Suspended", &format!("Suspended{until}: {why}."));
+    }
+    if let Some(drift) = drift {
+        let items: Vec<&str> = drift.items.iter().take(5).map(|item| item.path.as_str()).collect();
+        let by = drift.items.iter().find_map(|item| item.by.as_deref()).unwrap_or("somebody");
+        if report.fighting {
+            let message = format!(
+                "{by} keeps undoing what this resource declares ({}); corrections pause. Settle who owns it.",
+                items.join(", ")
+            );
+            conditions.set("Drifted", true, "DriftFight", &message);
+        } else if report.plan.tolerated.is_empty() {
+            let message =
+                format!("No longer declared, but not empty: {}. Move the content or declare the folder.", items.join(", "));
+            conditions.set("Drifted", true, "FolderNotEmpty", &message);
+        } else {
+            let message = format!("File 360 differs and is left so by spec.drift: {}.", items.join(", "));
+            conditions.set("Drifted", true, "Tolerated", &message);
+        }
+    }
+}
+
+/// The reason of the Ready condition for a failure.
+pub fn reason_of(error: &Error) -> &'static str {
+    match (error.code.as_str(), error.kind) {
+        ("invalid-spec", _) => "InvalidSpec",
+        ("principal-not-found", _) => "PrincipalNotFound",
+        ("connection-not-granted", _) => "ConnectionNotGranted",
+        ("connection-unavailable", _) => CONNECTION_UNAVAILABLE,
+        ("sharing-ceiling-exceeded", _) => "SharingCeilingExceeded",
+        ("sharing-policy-denied", _) => "SharingDenied",
+        ("already-exists", _) => "AlreadyExists",
+        ("owned-by-other", _) => "OwnedByOther",
+        ("workspace-not-found", _) => "WorkspaceNotFound",
+        ("secret-not-owned", _) => "SecretNotOwned",
+        ("fenced", _) => "Fenced",
+        ("unauthenticated", _) => CONNECTION_UNAVAILABLE,
+        (_, Kind::Denied) => "AccessDenied",
+        (_, Kind::Rejected) => "Rejected",
+        (_, Kind::Unsupported) => "Unsupported",
+        (_, Kind::Conflict) => "Conflict",
+        (_, Kind::Stale) => "ChangedMeanwhile",
+        (_, Kind::Reference | Kind::NotFound) => "ReferenceNotFound",
+        (_, Kind::Kubernetes) => "KubernetesApiFailed",
+        _ => CONNECTION_UNAVAILABLE,
+    }
+}
+
+fn access(observed: &Observed, now: Timestamp) -> AccessStatus {
+    let of_kind = |external: bool| {
+        let members = observed.members.iter().filter(|member| (member.kind == PrincipalKind::Guest) == external);
+        let distinct: BTreeSet<&str> = members.map(|member| member.principal_id.as_str()).collect();
+        u32::try_from(distinct.len()).unwrap_or(u32::MAX)
+    };
+    let soon = |end: Timestamp| end > now && end.duration_since(now) <= WEEK;
+    let expiring = observed.members.iter().filter(|member| member.expires_at.is_some_and(soon)).count();
+    AccessStatus {
+        internal: of_kind(false),
+        external: of_kind(true),
+        expiring_in7_days: u32::try_from(expiring).unwrap_or(u32::MAX),
+    }
+}
+
+fn drift(last: &SecureWorkspaceStatus, report: &Report, now: Timestamp) -> Option<DriftStatus> {
+    let known = |path: &str| last.drift.iter().flat_map(|drift| &drift.items).find(|item| item.path == path);
+    let item = |path: String, want: Option<String>, have: Option<String>, by: Option<String>| {
+        let before = known(&path);
+        DriftItem {
+            since: Some(before.and_then(|item| item.since).unwrap_or(now)),
+            by: before.and_then(|item| item.by.clone()).or(by),
+            path: clean(&path, 1400),
+            want: want.map(|text| clean(&text, 1200)),
+            have: have.map(|text| clean(&text, 1200)),
+        }
+    };
+    let by = || report.foreign.as_ref().map(|foreign| foreign.by.clone());
+    let tolerated = report.plan.tolerated.iter().map(|step: &Step| {
+        let (want, have) = step.action.want_and_have();
+        item(step.action.subject(), want, have, by())
+    });
+    let kept =
+        report.plan.kept_folders.iter().map(|path| item(format!("folders{path}"), None, Some("has content".into()), None));
+    let mut items: Vec<DriftItem> = tolerated.chain(kept).collect();
+    let count = items.len();
+    items.truncate(LISTED_DRIFT);
+    (count > 0).then(|| DriftStatus {
+        count: u32::try_from(count).unwrap_or(u32::MAX),
+        items,
+        truncated: count > LISTED_DRIFT,
+    })
+}
+
+/// Whether a pass would find nothing to do, given the workspace's revision now.
+pub fn is_settled(object: &SecureWorkspace, revision: u64, now: Timestamp) -> bool {
+    let Some(status) = &object.status else { return false };
+    object.metadata.deletion_timestamp.is_none()
+        && status.observed_generation == object.metadata.generation
+        && is_true(&status.conditions, "Ready")
+        && condition(&status.conditions, "Reconciling").is_none()
+        && status.revision == i64::try_from(revision).ok()
+        && status.next_change_at.is_none_or(|at| at > now)
+        && object
+            .annotations()
+            .get(REQUESTED_AT)
+            .is_none_or(|token| Some(token) == status.last_handled_reconcile_at.as_ref())
+        && (object.spec.suspend == Some(true)) == is_true(&status.conditions, "Suspended")
+}
+
+/// Whether the status tells of an outage.
+pub fn tells_of_outage(object: &SecureWorkspace) -> bool {
+    let conditions = object.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
+    condition(conditions, "Ready").is_some_and(|ready| ready.status == "Unknown" && ready.reason == CONNECTION_UNAVAILABLE)
+}
+
+/// The status of an object whose pass takes long.
+pub fn reconciling(object: &SecureWorkspace, now: Timestamp) -> SecureWorkspaceStatus {
+    let last = object.status.clone().unwrap_or_default();
+    let generation = object.metadata.generation.unwrap_or_default();
+    let mut conditions = Conditions::after(&last.conditions, generation, now);
+    for known in &last.conditions {
+        conditions.keep(&known.type_);
+    }
+    if condition(&last.conditions, "Ready").is_none() {
+        conditions.set("Ready", false, "Progressing", "The first pass is under way.");
+    }
+    conditions.set("Reconciling", true, "Progressing", "A pass is under way.");
+    SecureWorkspaceStatus { conditions: conditions.finish(), ..last }
+}
+
+/// The status of an object whose Connection has been away for long.
+pub fn away(object: &SecureWorkspace, why: &str, now: Timestamp) -> SecureWorkspaceStatus {
+    let last = object.status.clone().unwrap_or_default();
+    let generation = object.metadata.generation.unwrap_or_default();
+    let mut conditions = Conditions::after(&last.conditions, generation, now);
+    for known in last.conditions.iter().filter(|known| !matches!(known.type_.as_str(), "Ready" | "Stalled")) {
+        conditions.keep(&known.type_);
+    }
+    let message = format!("The Connection has been away for long; what is declared may differ from File 360. {why}");
+    conditions.set_status("Ready", "Unknown", CONNECTION_UNAVAILABLE, &message);
+    SecureWorkspaceStatus { conditions: conditions.finish(), ..last }
+}
+
+/// The Event for a change of Ready: whether it is a warning, reason and message. The first success is no news.
+pub fn flipped(last: Option<&SecureWorkspaceStatus>, next: &SecureWorkspaceStatus) -> Option<(bool, String, String)> {
+    let blocked =
+        |status: &SecureWorkspaceStatus| condition(&status.conditions, "DeletionBlocked").map(|c| c.reason.clone());
+    if let Some(now) = condition(&next.conditions, "DeletionBlocked") {
+        let same = last.and_then(blocked).is_some_and(|reason| reason == now.reason);
+        return (!same).then(|| (true, now.reason.clone(), now.message.clone()));
+    }
+    let before = last.and_then(|status| condition(&status.conditions, "Ready"));
+    let now = condition(&next.conditions, "Ready")?;
+    let is_good = now.status == "True";
+    match before {
+        None if is_good => None,
+        Some(before) if before.status == now.status && before.reason == now.reason => None,
+        _ => Some((!is_good, now.reason.clone(), now.message.clone())),
+    }
+}

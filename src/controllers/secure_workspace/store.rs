@@ -1,0 +1,252 @@
+//! What is remembered of each object between its passes.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use kube::ResourceExt;
+use parking_lot::Mutex;
+
+use super::fight::Fight;
+use crate::api::{CONFIRM_DELETE, FINALIZER, REQUESTED_AT, SecureWorkspace};
+use crate::reconcile::ObjectKey;
+use crate::session::Foreign;
+
+/// What is remembered of one object. Small: there is one for each.
+pub struct Entry {
+    /// Its uid.
+    pub uid: Arc<str>,
+    /// Its Connection.
+    pub connection: ObjectKey,
+    /// Its workspace, once known.
+    pub workspace: Option<Box<str>>,
+    /// Failures in a row.
+    pub failures: u32,
+    /// It has the operator's finalizer.
+    pub has_finalizer: bool,
+    /// Its status tells of an outage.
+    pub marked: bool,
+    seen: Seen,
+    /// resourceVersion of the newest version that is known, own writes included.
+    version: u64,
+    /// A version that a pass has not looked at yet.
+    pending: Option<Box<SecureWorkspace>>,
+    /// The latest change of somebody else.
+    foreign: Option<Box<Foreign>>,
+    fight: Option<Box<Fight>>,
+    round: u32,
+}
+
+/// What of an object starts a pass when it changes. The operator's own status writes change none of it.
+#[derive(PartialEq, Eq)]
+struct Seen {
+    generation: i64,
+    deleting: bool,
+    token: Option<Box<str>>,
+    confirmation: Option<Box<str>>,
+}
+
+impl Seen {
+    fn of(object: &SecureWorkspace) -> Self {
+        let annotation = |name: &str| object.annotations().get(name).map(|value| value.as_str().into());
+        Self {
+            generation: object.metadata.generation.unwrap_or_default(),
+            deleting: object.metadata.deletion_timestamp.is_some(),
+            token: annotation(REQUESTED_AT),
+            confirmation: annotation(CONFIRM_DELETE),
+        }
+    }
+}
+
+/// What a watch event amounts to.
+pub enum Verdict {
+    /// Nothing that matters changed.
+    Nothing,
+    /// The first sight of an object that is as it should be.
+    UpToDate {
+        /// The clock changes it then.
+        again: Option<Duration>,
+    },
+    /// A pass is due.
+    Work,
+}
+
+/// All objects of the kind.
+#[derive(Default)]
+pub struct Store {
+    state: Mutex<State>,
+}
+
+#[derive(Default)]
+struct State {
+    entries: HashMap<ObjectKey, Entry>,
+    round: u32,
+    listed: bool,
+}
+
+impl Store {
+    /// A listing begins.
+    pub fn begin_listing(&self) {
+        self.state.lock().round += 1;
+    }
+
+    /// A listing is complete; returns what was not in it.
+    pub fn end_listing(&self) -> Vec<ObjectKey> {
+        let mut state = self.state.lock();
+        state.listed = true;
+        let round = state.round;
+        state.entries.iter().filter(|(_, entry)| entry.round != round).map(|(key, _)| key.clone()).collect()
+    }
+
+    /// Whether the first listing is complete.
+    pub fn is_listed(&self) -> bool {
+        self.state.lock().listed
+    }
+
+    /// Takes up a version of an object. `is_up_to_date` judges an object that is seen for the first time.
+    pub fn saw(
+        &self,
+        key: &ObjectKey,
+        object: SecureWorkspace,
+        is_up_to_date: impl Fn(&SecureWorkspace) -> bool,
+    ) -> Verdict {
+        let uid = object.uid().unwrap_or_default();
+        let seen = Seen::of(&object);
+        let version = version_of(&object);
+        let mut state = self.state.lock();
+        let round = state.round;
+        if let Some(entry) = state.entries.get_mut(key).filter(|entry| *entry.uid == *uid) {
+            entry.round = round;
+            if version < entry.version {
+                // Older than the operator's own last write.
+                return Verdict::Nothing;
+            }
+            entry.version = version;
+            entry.has_finalizer = has_finalizer(&object);
+            let matters = entry.seen != seen;
+            entry.seen = seen;
+            if matters || entry.pending.is_some() {
+                entry.pending = Some(Box::new(object));
+            }
+            return if matters { Verdict::Work } else { Verdict::Nothing };
+        }
+        drop(state);
+        let up_to_date = is_up_to_date(&object);
+        let again = object
+            .status
+            .as_ref()
+            .and_then(|status| status.next_change_at)
+            .map(|at| super::super::until(at, Timestamp::now()));
+        let mut state = self.state.lock();
+        let entry = Entry {
+            uid: uid.into(),
+            connection: super::pass::connection_key(&object),
+            workspace: object.status.as_ref().and_then(|status| status.workspace_id.as_deref()).map(Into::into),
+            failures: 0,
+            has_finalizer: has_finalizer(&object),
+            marked: super::status::tells_of_outage(&object),
+            seen,
+            version,
+            foreign: None,
+            fight: None,
+            round,
+            pending: (!up_to_date).then(|| Box::new(object)),
+        };
+        state.entries.insert(key.clone(), entry);
+        if up_to_date { Verdict::UpToDate { again } } else { Verdict::Work }
+    }
+
+    /// The version that waits for a pass, if it is the newest that is known.
+    pub fn take(&self, key: &ObjectKey) -> Option<Box<SecureWorkspace>> {
+        let mut state = self.state.lock();
+        let entry = state.entries.get_mut(key)?;
+        let object = entry.pending.take()?;
+        (version_of(&object) >= entry.version).then_some(object)
+    }
+
+    /// The operator wrote the object: older versions are not looked at any more.
+    pub fn wrote(&self, key: &ObjectKey, object: &SecureWorkspace) {
+        let mut state = self.state.lock();
+        let Some(entry) = state.entries.get_mut(key) else { return };
+        entry.version = entry.version.max(version_of(object));
+        entry.has_finalizer = has_finalizer(object);
+    }
+
+    /// Notes the workspace of an object.
+    pub fn found_workspace(&self, key: &ObjectKey, workspace: &str) {
+        if let Some(entry) =
+            self.state.lock().entries.get_mut(key).filter(|entry| entry.workspace.as_deref() != Some(workspace))
+        {
+            entry.workspace = Some(workspace.into());
+        }
+    }
+
+    /// Workspace and uid of an object.
+    pub fn workspace_of(&self, key: &ObjectKey) -> Option<(Box<str>, Arc<str>)> {
+        let state = self.state.lock();
+        let entry = state.entries.get(key)?;
+        Some((entry.workspace.clone()?, entry.uid.clone()))
+    }
+
+    /// Somebody else changed the workspace.
+    pub fn remote_changed(&self, key: &ObjectKey, change: Option<Foreign>) {
+        if let (Some(entry), Some(change)) = (self.state.lock().entries.get_mut(key), change) {
+            entry.foreign = Some(Box::new(change));
+        }
+    }
+
+    /// The latest change of somebody else that no pass has looked at.
+    pub fn take_foreign(&self, key: &ObjectKey) -> Option<Foreign> {
+        self.state.lock().entries.get_mut(key)?.foreign.take().map(|change| *change)
+    }
+
+    /// Runs `f` on the memory of drift corrections of an object.
+    pub fn with_fight<T>(&self, key: &ObjectKey, f: impl FnOnce(&mut Option<Box<Fight>>) -> T) -> Option<T> {
+        self.state.lock().entries.get_mut(key).map(|entry| f(&mut entry.fight))
+    }
+
+    /// A pass failed; returns how many did in a row.
+    pub fn failed(&self, key: &ObjectKey) -> u32 {
+        self.state.lock().entries.get_mut(key).map_or(1, |entry| {
+            entry.failures = entry.failures.saturating_add(1);
+            entry.failures
+        })
+    }
+
+    /// A pass succeeded.
+    pub fn succeeded(&self, key: &ObjectKey) {
+        if let Some(entry) = self.state.lock().entries.get_mut(key) {
+            entry.failures = 0;
+            entry.marked = false;
+        }
+    }
+
+    /// The status tells of an outage now.
+    pub fn marked(&self, key: &ObjectKey) {
+        if let Some(entry) = self.state.lock().entries.get_mut(key) {
+            entry.marked = true;
+        }
+    }
+
+    /// Forgets an object.
+    pub fn forget(&self, key: &ObjectKey) -> Option<Entry> {
+        self.state.lock().entries.remove(key)
+    }
+
+    /// The objects that `wanted` picks.
+    pub fn keys_where(&self, wanted: impl Fn(&ObjectKey, &Entry) -> bool) -> Vec<ObjectKey> {
+        let state = self.state.lock();
+        state.entries.iter().filter(|(key, entry)| wanted(key, entry)).map(|(key, _)| key.clone()).collect()
+    }
+}
+
+fn has_finalizer(object: &SecureWorkspace) -> bool {
+    object.finalizers().iter().any(|finalizer| finalizer == FINALIZER)
+}
+
+/// Resource versions of one kind are comparable numbers (guaranteed since Kubernetes 1.35, true before); anything else is
+/// taken as newer than everything.
+fn version_of(object: &SecureWorkspace) -> u64 {
+    object.resource_version().and_then(|text| text.parse().ok()).unwrap_or(u64::MAX)
+}

@@ -1,0 +1,3 @@
+//! Where bytes and events go.
+
+pub mod guard;

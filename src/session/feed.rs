@@ -1,0 +1,190 @@
+//! The one reader of a tenant's change feed.
+//!
+//! It starts with a complete listing, so that nothing that happened before is missed: the cursor is taken first, then the
+//! listing, then the feed from the cursor. When the cursor expires or the feed's history was replaced, it starts over.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tracing::{debug, info, warn};
+
+use super::Session;
+use crate::error::{Error, Kind, Result};
+use crate::file360::model::{Change, ChangeKind};
+use crate::reconcile::{ObjectKey, backoff};
+
+const WAIT: Duration = Duration::from_secs(25);
+/// Pages that the listing may have: 10 million workspaces.
+const MOST_PAGES: usize = 10_000;
+/// Even a feed that never fails is checked against a complete listing this often.
+const INVENTORY: Duration = Duration::from_mins(30);
+
+/// A change that somebody else made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Foreign {
+    /// Who, as `kind name`.
+    pub by: String,
+    /// When.
+    pub at: Timestamp,
+}
+
+/// Who is told about changes.
+pub trait Wake: Send + Sync {
+    /// The workspace of `key` changed. `None`: seen in a listing, nobody knows who.
+    fn workspace_changed(&self, key: &ObjectKey, change: Option<Foreign>);
+    /// Users or groups changed: whoever misses one may try again.
+    fn principals_changed(&self);
+    /// The tenant answers again after an outage: these were waiting.
+    fn tenant_is_back(&self, keys: Vec<ObjectKey>);
+    /// The feed's state changed.
+    fn feed_state_changed(&self);
+}
+
+impl Session {
+    /// Reads a complete listing into the index and returns the cursor that the feed continues from.
+    pub async fn take_inventory(&self, wake: &dyn Wake) -> Result<String> {
+        let cursor = self.driver.changes("now", Duration::ZERO).await?.next_cursor;
+        let mut listing = HashMap::new();
+        let mut page_cursor: Option<String> = None;
+        for _ in 0..MOST_PAGES {
+            let page = self.driver.workspaces(Some(&self.cluster_id), page_cursor.as_deref()).await?;
+            listing.extend(page.items.into_iter().map(|row| (row.id, row.revision)));
+            match page.next_cursor {
+                Some(next) if page_cursor.as_ref() != Some(&next) => page_cursor = Some(next),
+                Some(_) => return Err(Error::new(Kind::Malformed, "the listing of workspaces repeats its cursor")),
+                None => {
+                    for key in self.index.compare(&listing) {
+                        wake.workspace_changed(&key, None);
+                    }
+                    return Ok(cursor);
+                }
+            }
+        }
+        Err(Error::new(Kind::Malformed, "the listing of workspaces does not end"))
+    }
+
+    /// Follows the feed from `cursor` until the session is stopped.
+    pub async fn follow(self: Arc<Self>, cursor: String, wake: Arc<dyn Wake>) {
+        let stop = self.stop.clone();
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = self.follow_forever(cursor, &*wake) => {}
+        }
+    }
+
+    async fn follow_forever(&self, mut cursor: String, wake: &dyn Wake) {
+        let mut failures = 0;
+        let mut last_inventory = tokio::time::Instant::now();
+        self.set_connected(true, wake);
+        loop {
+            match self.advance(&cursor, wake).await {
+                Ok(next) => {
+                    cursor = next;
+                    failures = 0;
+                    self.set_connected(true, wake);
+                    if last_inventory.elapsed() < INVENTORY {
+                        continue;
+                    }
+                }
+                Err(error) if error.kind == Kind::Expired => {
+                    info!(error = %error, "The change feed starts over with a complete listing");
+                }
+                Err(error) => {
+                    failures += 1;
+                    self.set_connected(false, wake);
+                    warn!(error = %error, failures, "The change feed does not answer");
+                    tokio::time::sleep(feed_delay(failures, &error)).await;
+                    continue;
+                }
+            }
+            match self.take_inventory(wake).await {
+                Ok(next) => {
+                    cursor = next;
+                    last_inventory = tokio::time::Instant::now();
+                }
+                Err(error) => {
+                    failures += 1;
+                    warn!(error = %error, failures, "The listing after an interrupted change feed failed");
+                    tokio::time::sleep(feed_delay(failures, &error)).await;
+                }
+            }
+        }
+    }
+
+    fn set_connected(&self, connected: bool, wake: &dyn Wake) {
+        if self.connected.swap(connected, Ordering::Relaxed) != connected {
+            wake.feed_state_changed();
+        }
+        if connected {
+            let waiting = self.take_deferred();
+            if !waiting.is_empty() {
+                wake.tenant_is_back(waiting.into_iter().collect());
+            }
+        }
+    }
+
+    /// Handles the next page; returns where to go on.
+    async fn advance(&self, cursor: &str, wake: &dyn Wake) -> Result<String> {
+        let page = self.driver.changes(cursor, WAIT).await?;
+        if page.feed_epoch != self.service.feed_epoch && self.epoch_is_new(&page.feed_epoch) {
+            return Err(Error::new(Kind::Expired, "the feed's history was replaced"));
+        }
+        for change in &page.items {
+            self.handle(change, wake);
+        }
+        Ok(page.next_cursor)
+    }
+
+    /// Remembers the epoch of the feed; true when it differs from the last one.
+    fn epoch_is_new(&self, epoch: &str) -> bool {
+        let mut known = self.feed_epoch.lock();
+        let changed = known.as_deref() != Some(epoch);
+        *known = Some(epoch.to_owned());
+        changed
+    }
+
+    fn handle(&self, change: &Change, wake: &dyn Wake) {
+        self.feed_position.store(change.sequence, Ordering::Relaxed);
+        if change.kind == ChangeKind::PrincipalChanged {
+            self.forget_principals();
+            wake.principals_changed();
+            return;
+        }
+        let (Some(workspace), Some(revision)) = (change.workspace_id.as_deref(), change.revision) else { return };
+        if !moves_the_revision(change.kind) {
+            return;
+        }
+        let Some(row) = self.index.get(workspace) else { return };
+        self.index.saw(workspace, revision);
+        let Some((key, uid)) = row.resource else { return };
+        if change.caused_by.as_deref() == Some(&*uid) {
+            debug!(workspace.id = workspace, revision, "Own echo");
+            return;
+        }
+        let by = crate::error::clean(&format!("{:?} {}", change.actor.kind, change.actor.name), 300);
+        wake.workspace_changed(&key, Some(Foreign { by, at: change.time }));
+    }
+}
+
+/// Whether a change can concern what a SecureWorkspace declares. Files do not.
+fn moves_the_revision(kind: ChangeKind) -> bool {
+    !matches!(
+        kind,
+        ChangeKind::FileUploaded
+            | ChangeKind::VersionAdded
+            | ChangeKind::FileChanged
+            | ChangeKind::FileDeleted
+            | ChangeKind::FileRestored
+            | ChangeKind::GovernanceChanged
+            | ChangeKind::Unknown
+    )
+}
+
+/// Short waits: the feed is what makes an outage's end known. The server's own wish is respected.
+fn feed_delay(failures: u32, error: &Error) -> Duration {
+    let own = Duration::from_millis(250).saturating_mul(2u32.saturating_pow(failures.min(7)));
+    backoff::jittered(error.retry_after.unwrap_or_default().max(own.min(Duration::from_secs(15))))
+}

@@ -1,0 +1,112 @@
+//! Which workspace belongs to which resource.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::reconcile::ObjectKey;
+
+/// What is known about one workspace. Kept small: there is one for each workspace of this cluster.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// Revision last seen.
+    pub revision: u64,
+    /// The resource, once one is known.
+    pub resource: Option<(ObjectKey, Arc<str>)>,
+}
+
+/// The workspaces that this cluster manages.
+#[derive(Default)]
+pub struct Index {
+    rows: Mutex<HashMap<Box<str>, Row>>,
+}
+
+impl Index {
+    /// Notes the revision that a listing or the feed told; it never goes back.
+    pub fn saw(&self, workspace: &str, revision: u64) {
+        let mut rows = self.rows.lock();
+        match rows.get_mut(workspace) {
+            Some(row) => row.revision = row.revision.max(revision),
+            None => {
+                rows.insert(workspace.into(), Row { revision, resource: None });
+            }
+        }
+    }
+
+    /// Notes which resource (key and uid) manages a workspace.
+    pub fn belongs(&self, workspace: &str, revision: u64, key: &ObjectKey, uid: &Arc<str>) {
+        let mut rows = self.rows.lock();
+        match rows.get_mut(workspace) {
+            Some(row) => {
+                row.revision = row.revision.max(revision);
+                if row.resource.as_ref().is_none_or(|(known, known_uid)| known != key || known_uid != uid) {
+                    row.resource = Some((key.clone(), uid.clone()));
+                }
+            }
+            None => {
+                rows.insert(workspace.into(), Row { revision, resource: Some((key.clone(), uid.clone())) });
+            }
+        }
+    }
+
+    /// What is known about a workspace.
+    pub fn get(&self, workspace: &str) -> Option<Row> {
+        self.rows.lock().get(workspace).cloned()
+    }
+
+    /// Forgets a workspace.
+    pub fn forget(&self, workspace: &str) {
+        self.rows.lock().remove(workspace);
+    }
+
+    /// How many are known.
+    pub fn len(&self) -> usize {
+        self.rows.lock().len()
+    }
+
+    /// None is known.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Takes up a complete listing: returns the resources whose workspace has another revision than was known, or is not in
+    /// the listing any more.
+    pub fn compare(&self, listing: &HashMap<String, u64>) -> Vec<ObjectKey> {
+        let mut rows = self.rows.lock();
+        let mut changed = Vec::new();
+        for (workspace, row) in rows.iter_mut() {
+            let now = listing.get(&**workspace);
+            if let Some((key, _)) = row.resource.as_ref().filter(|_| now != Some(&row.revision)) {
+                changed.push(key.clone());
+            }
+            row.revision = now.copied().unwrap_or(row.revision);
+        }
+        for (workspace, revision) in listing {
+            if !rows.contains_key(workspace.as_str()) {
+                rows.insert(workspace.as_str().into(), Row { revision: *revision, resource: None });
+            }
+        }
+        changed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_listing_wakes_those_that_changed_or_vanished_and_nobody_else() {
+        let index = Index::default();
+        let uid: Arc<str> = "u".into();
+        for (workspace, revision) in [("w1", 1), ("w2", 5), ("w3", 9)] {
+            index.belongs(workspace, revision, &ObjectKey::new("ns", workspace), &uid);
+        }
+        index.saw("w4", 3);
+        let listing = [("w1", 1), ("w2", 6), ("w4", 4), ("w5", 1)].map(|(id, revision)| (id.to_owned(), revision));
+        let mut woken = index.compare(&listing.into_iter().collect());
+        woken.sort();
+        assert_eq!(woken, [ObjectKey::new("ns", "w2"), ObjectKey::new("ns", "w3")]);
+        assert_eq!(index.get("w5").unwrap().revision, 1);
+    }
+}

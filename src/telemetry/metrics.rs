@@ -1,0 +1,193 @@
+//! What is measured. Labels come from closed sets; object names never become labels.
+
+use std::fmt::Debug;
+use std::hash::Hash;
+use std::sync::atomic::{AtomicI64, AtomicU64};
+use std::time::Duration;
+
+use prometheus_client::encoding::{EncodeLabelSet, text::encode};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::{Registry, Unit};
+
+use crate::file360::connector::Observer;
+
+/// Labels of a reconcile.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Reconcile {
+    kind: &'static str,
+    outcome: &'static str,
+}
+
+/// Label of a kind.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ByKind {
+    kind: &'static str,
+}
+
+/// Labels of a call to File 360.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ApiCall {
+    operation: String,
+    outcome: &'static str,
+}
+
+/// Label of an operation.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ByOperation {
+    operation: String,
+}
+
+/// Label of a step.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ByStep {
+    step: &'static str,
+}
+
+/// Labels of a retry.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Retry {
+    kind: &'static str,
+    reason: &'static str,
+}
+
+type SecondsFamily<L> = Family<L, Histogram, fn() -> Histogram>;
+
+/// All metrics of the process.
+pub struct Metrics {
+    registry: Registry,
+    reconciles: Family<Reconcile, Counter>,
+    reconcile_seconds: SecondsFamily<ByKind>,
+    api_calls: Family<ApiCall, Counter>,
+    api_call_seconds: SecondsFamily<ByOperation>,
+    steps: Family<ByStep, Counter>,
+    retries: Family<Retry, Counter>,
+    status_writes: Family<ByKind, Counter>,
+    /// Differences corrected because somebody else changed File 360.
+    pub drift_corrected: Counter,
+    /// Differences that stand by policy.
+    pub drift_standing: Gauge<i64, AtomicI64>,
+    /// Keys that wait for a worker.
+    pub queue_depth: Family<ByKind, Gauge<i64, AtomicI64>>,
+    /// Seconds from a change in File 360 to its entry being handled; the last entry's.
+    pub feed_lag_seconds: Gauge<f64, AtomicU64>,
+    /// Connections whose feed is being read.
+    pub feeds_connected: Gauge<i64, AtomicI64>,
+    /// 1 on the leader.
+    pub leader: Gauge<i64, AtomicI64>,
+}
+
+fn seconds() -> Histogram {
+    Histogram::new(exponential_buckets(0.001, 2.5, 12))
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut metrics = Self {
+            registry: Registry::with_prefix("file360"),
+            reconciles: Family::default(),
+            reconcile_seconds: Family::new_with_constructor(seconds),
+            api_calls: Family::default(),
+            api_call_seconds: Family::new_with_constructor(seconds),
+            steps: Family::default(),
+            retries: Family::default(),
+            status_writes: Family::default(),
+            drift_corrected: Counter::default(),
+            drift_standing: Gauge::default(),
+            queue_depth: Family::default(),
+            feed_lag_seconds: Gauge::default(),
+            feeds_connected: Gauge::default(),
+            leader: Gauge::default(),
+        };
+        metrics.register();
+        metrics
+    }
+}
+
+impl Metrics {
+    fn register(&mut self) {
+        let registry = &mut self.registry;
+        registry.register("reconciles", "Passes by kind and outcome", self.reconciles.clone());
+        registry.register_with_unit(
+            "reconcile_duration",
+            "Duration of a pass",
+            Unit::Seconds,
+            self.reconcile_seconds.clone(),
+        );
+        registry.register("api_calls", "Calls to File 360 by operation and outcome", self.api_calls.clone());
+        registry.register_with_unit("api_call_duration", "Duration of a call", Unit::Seconds, self.api_call_seconds.clone());
+        registry.register("steps", "Steps run, by name", self.steps.clone());
+        registry.register("retries", "Passes that are tried again, by kind and reason", self.retries.clone());
+        registry.register("status_writes", "Status writes to the Kubernetes API by kind", self.status_writes.clone());
+        registry.register("drift_corrected", "Changes of others that were put right", self.drift_corrected.clone());
+        registry.register("drift_items", "Changes of others that stand by policy", self.drift_standing.clone());
+        registry.register("queue_depth", "Objects that wait for a worker, by kind", self.queue_depth.clone());
+        registry.register_with_unit(
+            "feed_lag",
+            "Age of the last change feed entry when it was handled",
+            Unit::Seconds,
+            self.feed_lag_seconds.clone(),
+        );
+        registry.register("feeds_connected", "Connections whose change feed is being read", self.feeds_connected.clone());
+        registry.register("leader", "1 on the leader, else 0", self.leader.clone());
+    }
+
+    /// One pass ended.
+    pub fn pass_ended(&self, kind: &'static str, outcome: &'static str, took: Duration) {
+        self.reconciles.get_or_create(&Reconcile { kind, outcome }).inc();
+        self.reconcile_seconds.get_or_create(&ByKind { kind }).observe(took.as_secs_f64());
+    }
+
+    /// One pass is going to be tried again.
+    pub fn retry(&self, kind: &'static str, reason: &'static str) {
+        self.retries.get_or_create(&Retry { kind, reason }).inc();
+    }
+
+    /// One step was run.
+    pub fn step(&self, step: &'static str) {
+        self.steps.get_or_create(&ByStep { step }).inc();
+    }
+
+    /// One status was written.
+    pub fn status_written(&self, kind: &'static str) {
+        self.status_writes.get_or_create(&ByKind { kind }).inc();
+    }
+
+    /// How many objects of a kind wait for a worker.
+    pub fn set_queue_depth(&self, kind: &'static str, depth: usize) {
+        self.queue_depth.get_or_create(&ByKind { kind }).set(i64::try_from(depth).unwrap_or(i64::MAX));
+    }
+
+    /// The text that `/metrics` answers.
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        // Writing to a String does not fail.
+        let _ = encode(&mut text, &self.registry);
+        text
+    }
+}
+
+impl Observer for Metrics {
+    fn call_ended(&self, operation: &'static str, outcome: &'static str, took: Duration) {
+        let operation = operation.replace(' ', "_");
+        self.api_call_seconds.get_or_create(&ByOperation { operation: operation.clone() }).observe(took.as_secs_f64());
+        self.api_calls.get_or_create(&ApiCall { operation, outcome }).inc();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_metric_is_named_after_the_operator() {
+        let metrics = Metrics::default();
+        metrics.call_ended("list members", "ok", Duration::from_millis(3));
+        metrics.pass_ended("SecureWorkspace", "converged", Duration::from_millis(9));
+        let text = metrics.text();
+        assert!(text.contains(r#"file360_api_calls_total{operation="list_members",outcome="ok"} 1"#), "{text}");
+        assert!(text.lines().filter(|line| !line.starts_with('#')).all(|line| line.starts_with("file360_")));
+    }
+}
