@@ -84,7 +84,7 @@ impl ServerConfig {
             clock: Clock::default(),
             token_lifetime: oauth::LONGEST_LIFE,
             requests_per_second: None,
-            changes_retention: Duration::from_secs(14 * 86_400),
+            changes_retention: Duration::from_hours(14 * 24),
             sweep_every: Duration::from_secs(1),
             test_faults: false,
         }

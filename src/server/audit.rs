@@ -35,7 +35,7 @@ pub struct Record<'r> {
 }
 
 /// Appends an event in the open transaction.
-pub fn append(ledger: &mut Ledger<'_>, call: &Call, record: Record<'_>) -> Result<(), Refusal> {
+pub fn append(ledger: &mut Ledger<'_>, call: &Call, record: &Record<'_>) -> Result<(), Refusal> {
     let client = match &call.caller {
         Caller::Client { id, on_behalf_of: Some(_), .. } => Some(id.as_str()),
         _ => None,
@@ -57,7 +57,7 @@ pub fn append_event(
     ledger: &mut Ledger<'_>,
     time: jiff::Timestamp,
     action: &str,
-    record: Record<'_>,
+    record: &Record<'_>,
     mut event: Value,
 ) -> Result<(), Refusal> {
     let sequence = ledger.heads.audit + 1;

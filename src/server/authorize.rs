@@ -255,7 +255,12 @@ pub fn admit(principal: &Principal<'_>, operation: Operation) -> Result<(), Refu
 }
 
 /// Whether the effect may happen, and how.
-pub fn authorize(principal: &Principal<'_>, operation: Operation, effect: Effect, target: &Target<'_>) -> Result<Permit, Refusal> {
+pub fn authorize(
+    principal: &Principal<'_>,
+    operation: Operation,
+    effect: Effect,
+    target: &Target<'_>,
+) -> Result<Permit, Refusal> {
     admit(principal, operation)?;
     if let Some(workspace) = &target.workspace {
         by_workspace_state(principal, effect, workspace)?;
@@ -280,7 +285,9 @@ fn unauthenticated() -> Refusal {
 
 /// Content as people know it: what the state of the workspace freezes or hides.
 fn touches_content(effect: Effect) -> bool {
-    use Effect::{AddFile, AddFolder, ChangeFile, ChangeItem, DeleteItem, DeleteVersion, Download, ReadContent, RestoreItem};
+    use Effect::{
+        AddFile, AddFolder, ChangeFile, ChangeItem, DeleteItem, DeleteVersion, Download, ReadContent, RestoreItem,
+    };
     matches!(
         effect,
         ReadContent | Download | AddFolder | AddFile | ChangeFile | DeleteVersion | ChangeItem | DeleteItem | RestoreItem
@@ -306,7 +313,10 @@ fn by_workspace_state(principal: &Principal<'_>, effect: Effect, workspace: &Wor
         }
         Some(WorkspaceState::Trashed)
             if touches_content(effect)
-                || matches!(effect, ManageWorkspace | Effect::Lifecycle | ShareMembers | EndMembers | ShareLink | ShareRequest | EndShare) =>
+                || matches!(
+                    effect,
+                    ManageWorkspace | Effect::Lifecycle | ShareMembers | EndMembers | ShareLink | ShareRequest | EndShare
+                ) =>
         {
             Err(refuse(409, "state-conflict", "The workspace is in the trash: restore it first."))
         }
@@ -365,9 +375,12 @@ fn by_person(role: Option<Role>, guest: bool, effect: Effect, target: &Target<'_
         Effect::ShareMembers | Effect::EndMembers => matches!(role, Owner | Manager) && (!guest || reshare),
         Effect::ManageWorkspace | Effect::Lifecycle => matches!(role, Owner | Manager) && !guest,
         Effect::DeleteWorkspace | Effect::RestoreWorkspace => role == Owner && !guest,
-        Effect::OwnWorkspace | Effect::PurgeWorkspace | Effect::PurgeItem | Effect::Govern | Effect::Ungovern | Effect::ClientOnly => {
-            false
-        }
+        Effect::OwnWorkspace
+        | Effect::PurgeWorkspace
+        | Effect::PurgeItem
+        | Effect::Govern
+        | Effect::Ungovern
+        | Effect::ClientOnly => false,
     };
     if allowed { Ok(()) } else { Err(forbidden()) }
 }
@@ -387,7 +400,9 @@ fn by_visibility(principal: &Principal<'_>, effect: Effect, item: &ItemFacts) ->
         (true, _) if in_trash => Ok(()),
         (true, Effect::ReadContent) if matches!(principal, Principal::Client { .. }) => Ok(()),
         (true, _) => Err(Refusal::not_found("item")),
-        (false, Effect::RestoreItem | Effect::PurgeItem) => Err(refuse(409, "state-conflict", "The item is not in the trash.")),
+        (false, Effect::RestoreItem | Effect::PurgeItem) => {
+            Err(refuse(409, "state-conflict", "The item is not in the trash."))
+        }
         (false, _) => Ok(()),
     }
 }

@@ -139,8 +139,8 @@ impl Call {
             let wanted = if patch { "application/merge-patch+json" } else { "application/json" };
             return Err(Refusal::new(415, "media-type", format!("The body's media type must be {wanted}.")));
         }
-        let value: serde_json::Value =
-            serde_json::from_slice(&self.body).map_err(|error| Refusal::malformed(format!("The body is not JSON: {error}")))?;
+        let value: serde_json::Value = serde_json::from_slice(&self.body)
+            .map_err(|error| Refusal::malformed(format!("The body is not JSON: {error}")))?;
         if !value.is_object() {
             return Err(Refusal::invalid("", "The body must be a JSON object."));
         }

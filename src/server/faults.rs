@@ -115,7 +115,10 @@ impl Faults {
     /// Calls per operation since the start.
     pub fn counters(&self) -> BTreeMap<String, u64> {
         let counts = Operation::ALL.iter().zip(&self.counters);
-        counts.map(|(operation, count)| (operation.id().to_owned(), count.load(Ordering::Relaxed))).filter(|(_, count)| *count > 0).collect()
+        counts
+            .map(|(operation, count)| (operation.id().to_owned(), count.load(Ordering::Relaxed)))
+            .filter(|(_, count)| *count > 0)
+            .collect()
     }
 
     /// Sets all switches.
@@ -138,7 +141,10 @@ impl Fault {
             let blanks = Bytes::from(vec![b' '; 64 * 1024]);
             return json(Body::from_stream(futures::stream::repeat_with(move || Ok::<_, std::io::Error>(blanks.clone()))));
         }
-        replaced(self.status.and_then(|status| StatusCode::from_u16(status).ok()).unwrap_or(StatusCode::SERVICE_UNAVAILABLE), self.retry_after)
+        replaced(
+            self.status.and_then(|status| StatusCode::from_u16(status).ok()).unwrap_or(StatusCode::SERVICE_UNAVAILABLE),
+            self.retry_after,
+        )
     }
 
     /// What becomes of the answer of an operation that ran.
@@ -172,7 +178,7 @@ async fn truncated(response: Response) -> Response {
 }
 
 /// `GET /test/faults`
-pub async fn get(app: App, _call: Call) -> Reply {
+pub fn get(app: &App) -> Reply {
     let switches = app.faults.switches.lock().clone();
     Reply::plain(Answer::ok(&Switches { request_counters: Some(app.faults.counters()), ..switches }))
 }
@@ -195,5 +201,5 @@ pub async fn put(app: App, call: Call) -> Reply {
     }
     app.faults.set(Switches { feed_epoch_bump: false, ..switches });
     super::sweep::run(&app).await;
-    get(app, call).await
+    get(&app)
 }

@@ -79,7 +79,8 @@ pub fn router(app: App) -> Router {
                 continue;
             }
             let handler = move |State(app): State<App>, params: Result<RawPathParams, _>, request: Request| async move {
-                let params = params.map(|params| params.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect());
+                let params =
+                    params.map(|params| params.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect());
                 match params {
                     Ok(params) => serve(app, operation, params, request).await,
                     Err::<_, axum::extract::rejection::RawPathParamsRejection>(_) => {
@@ -135,7 +136,12 @@ async fn serve(app: App, operation: Operation, params: Vec<(String, String)>, re
     }
 }
 
-async fn answer(app: &App, operation: Operation, params: Vec<(String, String)>, request: Request) -> (Response, Option<super::limits::Quota>) {
+async fn answer(
+    app: &App,
+    operation: Operation,
+    params: Vec<(String, String)>,
+    request: Request,
+) -> (Response, Option<super::limits::Quota>) {
     let (call, body) = match prepare(app, operation, params, request) {
         Ok(prepared) => prepared,
         Err(refusal) => return (refusal.respond(None), None),
@@ -174,7 +180,12 @@ async fn run(app: &App, mut call: Call, body: Body) -> Reply {
     }
 }
 
-fn prepare(app: &App, operation: Operation, params: Vec<(String, String)>, request: Request) -> Result<(Call, Body), Refusal> {
+fn prepare(
+    app: &App,
+    operation: Operation,
+    params: Vec<(String, String)>,
+    request: Request,
+) -> Result<(Call, Body), Refusal> {
     let (parts, body) = request.into_parts();
     let target = parts.uri.path_and_query().map_or_else(|| parts.uri.path().to_owned(), |target| target.as_str().to_owned());
     let query = parse_query(operation, parts.uri.query().unwrap_or_default())?;
@@ -200,7 +211,8 @@ fn parse_query(operation: Operation, query: &str) -> Result<Vec<(String, String)
     for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
         if !operation.query().contains(&name.as_ref()) {
             let shown: String = name.chars().filter(|c| !c.is_control()).take(64).collect();
-            return Err(Refusal::new(400, "unknown-parameter", format!("The operation has no parameter `{shown}`.")).at(&shown, "Unknown."));
+            return Err(Refusal::new(400, "unknown-parameter", format!("The operation has no parameter `{shown}`."))
+                .at(&shown, "Unknown."));
         }
         if parsed.iter().any(|(known, _)| *known == name) {
             return Err(Refusal::malformed(format!("`{name}` is given twice.")).at(&name, "Given twice."));
@@ -222,7 +234,8 @@ fn caller(app: &App, operation: Operation, headers: &HeaderMap) -> Result<Caller
         let (scheme, token) = text.split_once(' ')?;
         scheme.eq_ignore_ascii_case("bearer").then(|| token.trim())
     });
-    let grant = token.filter(|_| !app.faults.tokens_are_rejected()).and_then(|token| app.tokens.find(token, app.config.clock.now()));
+    let grant =
+        token.filter(|_| !app.faults.tokens_are_rejected()).and_then(|token| app.tokens.find(token, app.config.clock.now()));
     let Some(grant) = grant else {
         return Err(Refusal::new(401, "unauthenticated", "The token is unknown or has expired.")
             .header(header::WWW_AUTHENTICATE, "Bearer realm=\"file360\", error=\"invalid_token\""));
@@ -232,7 +245,8 @@ fn caller(app: &App, operation: Operation, headers: &HeaderMap) -> Result<Caller
 }
 
 async fn collect(headers: &HeaderMap, body: Body) -> Result<Bytes, Refusal> {
-    let declared = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()).and_then(|text| text.parse().ok());
+    let declared =
+        headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()).and_then(|text| text.parse().ok());
     let too_large = || Refusal::new(413, "too-large", "A JSON body has at most 1 MiB.");
     if declared.is_some_and(|length: usize| length > MAX_JSON) {
         return Err(too_large());
@@ -323,7 +337,9 @@ fn principal(call: &Call) -> Principal<'_> {
         Caller::Nobody => Principal::Nobody,
         Caller::Outsider { through, .. } => Principal::Outsider(*through),
         Caller::Server => Principal::Client { id: "file360", scopes: authorize::Scopes::all() },
-        Caller::Client { scopes, on_behalf_of: Some(_), .. } => Principal::Person { scopes: *scopes, role: None, guest: false },
+        Caller::Client { scopes, on_behalf_of: Some(_), .. } => {
+            Principal::Person { scopes: *scopes, role: None, guest: false }
+        }
         Caller::Client { id, scopes, on_behalf_of: None } => Principal::Client { id, scopes: *scopes },
     }
 }

@@ -39,7 +39,11 @@ impl Buckets {
             return Err(Quota { remaining: 0, reset: 1 });
         }
         *level -= 1.0;
-        #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "between 0 and the limit, which is a u32")]
+        #[allow(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            reason = "between 0 and the limit, which is a u32"
+        )]
         Ok(Quota { remaining: *level as u64, reset: 1 })
     }
 }

@@ -20,7 +20,7 @@ use super::operation::Scope;
 use super::refusal::Refusal;
 
 /// Longest life of a token.
-pub const LONGEST_LIFE: Duration = Duration::from_secs(900);
+pub const LONGEST_LIFE: Duration = Duration::from_mins(15);
 /// Most tokens alive at once; past it, the expired ones are thrown away first and then everything.
 const MOST_TOKENS: usize = 100_000;
 
@@ -69,8 +69,8 @@ impl Tokens {
 }
 
 /// `POST /oauth2/token`
-pub async fn issue(app: App, call: Call) -> Reply {
-    Reply::plain(grant(&app, &call))
+pub fn issue(app: &App, call: &Call) -> Reply {
+    Reply::plain(grant(app, call))
 }
 
 fn grant(app: &App, call: &Call) -> Result<Answer, Refusal> {
@@ -107,7 +107,8 @@ fn grant(app: &App, call: &Call) -> Result<Answer, Refusal> {
         }
     };
     let life = app.config.token_lifetime.min(LONGEST_LIFE);
-    let expires_at = call.now.saturating_add(SignedDuration::try_from(life).unwrap_or(SignedDuration::ZERO)).unwrap_or(call.now);
+    let expires_at =
+        call.now.saturating_add(SignedDuration::try_from(life).unwrap_or(SignedDuration::ZERO)).unwrap_or(call.now);
     let token = app.tokens.issue(Grant { client: id, scopes, expires_at }, call.now);
     let body = json!({"access_token": token, "token_type": "Bearer", "expires_in": life.as_secs(), "scope": scopes.words()});
     Ok(Answer::ok(&body)?.with(header::CACHE_CONTROL, "no-store"))

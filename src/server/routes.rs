@@ -11,8 +11,8 @@ pub mod members;
 pub mod principals;
 pub mod service;
 pub mod sharing;
-pub mod upload_requests;
 pub mod trash;
+pub mod upload_requests;
 pub mod workspaces;
 
 use std::future::Future;
@@ -48,7 +48,7 @@ pub fn run(operation: Operation) -> Run {
     use Operation as O;
     use Run::{Read, Wait, Write};
     match operation {
-        O::IssueToken => Wait(|app, call, _| Box::pin(super::oauth::issue(app, call))),
+        O::IssueToken => Wait(|app, call, _| Box::pin(async move { super::oauth::issue(&app, &call) })),
         O::GetHealth => Wait(|app, call, _| Box::pin(service::health(app, call))),
         O::GetService => Wait(|app, call, _| Box::pin(service::describe(app, call))),
         O::WhoAmI => Read(service::me),
@@ -92,7 +92,7 @@ pub fn run(operation: Operation) -> Run {
         O::PutClientState => Write(client_state::put),
         O::DeleteClientState => Write(client_state::delete),
         O::ListChanges => Wait(|app, call, _| Box::pin(changes::list(app, call))),
-        O::GetFaults => Wait(|app, call, _| Box::pin(super::faults::get(app, call))),
+        O::GetFaults => Wait(|app, _, _| Box::pin(async move { super::faults::get(&app) })),
         O::PutFaults => Wait(|app, call, _| Box::pin(super::faults::put(app, call))),
     }
 }

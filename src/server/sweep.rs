@@ -44,8 +44,16 @@ fn step(ledger: &mut Ledger<'_>, app: &App) -> usize {
     let now = app.config.clock.now();
     let mut done = 0;
     let due: [(&str, Operation, Ending); 5] = [
-        ("SELECT workspace_id, principal_id, folder_id FROM members WHERE expires_at <= ?1 LIMIT ?2", Operation::RemoveMember, end_member),
-        ("SELECT id, workspace_id, '' FROM links WHERE expires_at <= ?1 AND ended = 0 LIMIT ?2", Operation::DeleteLink, end_link),
+        (
+            "SELECT workspace_id, principal_id, folder_id FROM members WHERE expires_at <= ?1 LIMIT ?2",
+            Operation::RemoveMember,
+            end_member,
+        ),
+        (
+            "SELECT id, workspace_id, '' FROM links WHERE expires_at <= ?1 AND ended = 0 LIMIT ?2",
+            Operation::DeleteLink,
+            end_link,
+        ),
         (
             "SELECT id, workspace_id, '' FROM upload_requests WHERE expires_at <= ?1 AND ended = 0 LIMIT ?2",
             Operation::DeleteUploadRequest,
@@ -164,7 +172,8 @@ fn forget(ledger: &mut Ledger<'_>, app: &App, now: i64) -> Result<usize, Refusal
         app.store.tail.pruned(*last);
     }
     done += pruned.len();
-    let purged: Option<String> = db.prepare_cached("SELECT workspace_id FROM purges LIMIT 1")?.query_row([], |row| row.get(0)).ok();
+    let purged: Option<String> =
+        db.prepare_cached("SELECT workspace_id FROM purges LIMIT 1")?.query_row([], |row| row.get(0)).ok();
     if let Some(workspace) = purged {
         done += 1 + purge_some(db, &workspace)?;
     }

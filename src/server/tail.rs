@@ -31,15 +31,19 @@ impl Tail {
     /// The end of the feed in this database.
     pub fn load(db: &Connection) -> Result<Self, rusqlite::Error> {
         let mut statement = db.prepare("SELECT sequence, body FROM changes ORDER BY sequence DESC LIMIT ?1")?;
-        let rows = statement.query_map([KEPT], |row| {
-            Ok(Entry { sequence: row.get(0)?, body: Arc::from(row.get_ref(1)?.as_str()?) })
-        })?;
+        let rows = statement
+            .query_map([KEPT], |row| Ok(Entry { sequence: row.get(0)?, body: Arc::from(row.get_ref(1)?.as_str()?) }))?;
         let mut recent = rows.collect::<Result<VecDeque<_>, _>>()?;
         recent.make_contiguous().reverse();
         let pruned = super::store::schema::meta(db, "changesPruned")?.and_then(|text| text.parse().ok()).unwrap_or(0);
         let head = recent.back().map_or(pruned, |entry| entry.sequence);
         let epoch = super::store::schema::meta(db, "feedEpoch")?.unwrap_or_default();
-        Ok(Self { recent: RwLock::new(recent), head: watch::Sender::new(head), epoch: RwLock::new(epoch), floor: pruned.into() })
+        Ok(Self {
+            recent: RwLock::new(recent),
+            head: watch::Sender::new(head),
+            epoch: RwLock::new(epoch),
+            floor: pruned.into(),
+        })
     }
 
     /// Makes committed entries visible and wakes who waits.

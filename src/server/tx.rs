@@ -147,8 +147,12 @@ impl<'a> View<'a> {
 
 fn resolve(db: &Connection, call: &Call) -> Result<(Actor, Option<Person>), Refusal> {
     match &call.caller {
-        Caller::Nobody => Ok((Actor { kind: PrincipalKind::Guest, id: None, name: String::new(), email_verified: false }, None)),
-        Caller::Server => Ok((Actor { kind: PrincipalKind::Client, id: None, name: SERVER.to_owned(), email_verified: false }, None)),
+        Caller::Nobody => {
+            Ok((Actor { kind: PrincipalKind::Guest, id: None, name: String::new(), email_verified: false }, None))
+        }
+        Caller::Server => {
+            Ok((Actor { kind: PrincipalKind::Client, id: None, name: SERVER.to_owned(), email_verified: false }, None))
+        }
         Caller::Outsider { email, verified, .. } => {
             let name = email.clone().unwrap_or_default();
             Ok((Actor { kind: PrincipalKind::Guest, id: None, name, email_verified: *verified }, None))
@@ -160,7 +164,8 @@ fn resolve(db: &Connection, call: &Call) -> Result<(Actor, Option<Person>), Refu
             if !call.has_scope(super::operation::Scope::Admin) {
                 return Err(Refusal::new(403, "insufficient-scope", "On-Behalf-Of needs the scope `admin`.").audited());
             }
-            let person = people::person(db, person)?.ok_or_else(|| Refusal::new(403, "forbidden", "On-Behalf-Of names nobody."))?;
+            let person =
+                people::person(db, person)?.ok_or_else(|| Refusal::new(403, "forbidden", "On-Behalf-Of names nobody."))?;
             let actor =
                 Actor { kind: person.kind, id: Some(person.id.clone()), name: person.name.clone(), email_verified: false };
             Ok((actor, Some(person)))
@@ -219,15 +224,16 @@ where
 
 /// Records a refusal in a savepoint of its own.
 pub fn record_refusal(ledger: &mut Ledger<'_>, call: &Call, refusal: &Refusal, about: About) {
-    let actor = resolve(ledger.db, call).map(|(actor, _)| actor).unwrap_or_else(|_| Actor {
+    let unresolved = || Actor {
         kind: PrincipalKind::Client,
         id: Some(call.client_id().to_owned()),
         name: call.client_id().to_owned(),
         email_verified: false,
-    });
+    };
+    let actor = resolve(ledger.db, call).map_or_else(|_| unresolved(), |(actor, _)| actor);
     let recorded = ledger.atomically(|ledger| {
         let record = Record { actor, about, outcome: Outcome::Refused, code: Some(refusal.code()), details: None };
-        audit::append(ledger, call, record)
+        audit::append(ledger, call, &record)
     });
     if let Err(error) = recorded {
         tracing::error!(%error, "a refusal could not be recorded");
@@ -252,7 +258,7 @@ impl<'a> Tx<'a, '_, '_> {
         if self.effects > 0 {
             let (actor, about) = (self.actor.clone(), self.about());
             let details = self.details.take();
-            audit::append(self.ledger, call, Record { actor, about, outcome: Outcome::Success, code: None, details })?;
+            audit::append(self.ledger, call, &Record { actor, about, outcome: Outcome::Success, code: None, details })?;
         }
         if let Some(key) = key {
             self.remember(key, &answer)?;
@@ -386,7 +392,7 @@ impl<'a> Tx<'a, '_, '_> {
     }
 
     /// Records something beside the call's own audit event.
-    pub fn record(&mut self, record: Record<'_>) -> Result<(), Refusal> {
+    pub fn record(&mut self, record: &Record<'_>) -> Result<(), Refusal> {
         audit::append(self.ledger, self.view.call, record)
     }
 
@@ -456,10 +462,11 @@ pub fn announce(
         caused_by,
     };
     let body = serde_json::to_string(&change)?;
-    ledger
-        .db
-        .prepare_cached("INSERT INTO changes (sequence, time, body) VALUES (?1, ?2, ?3)")?
-        .execute(params![sequence, time.as_millisecond(), body])?;
+    ledger.db.prepare_cached("INSERT INTO changes (sequence, time, body) VALUES (?1, ?2, ?3)")?.execute(params![
+        sequence,
+        time.as_millisecond(),
+        body
+    ])?;
     ledger.heads.change = sequence;
     ledger.entries.push(Entry { sequence, body: body.into() });
     Ok(())

@@ -234,7 +234,12 @@ impl Placed {
     }
 
     /// Asks `authorize` about an effect on this item, with more facts.
-    pub fn authorize_as(&self, view: &View<'_>, effect: Effect, more: impl FnOnce(&mut Target<'_>)) -> Result<Permit, Refusal> {
+    pub fn authorize_as(
+        &self,
+        view: &View<'_>,
+        effect: Effect,
+        more: impl FnOnce(&mut Target<'_>),
+    ) -> Result<Permit, Refusal> {
         let deep = matches!(effect, Effect::DeleteItem | Effect::PurgeItem);
         let mut target = Target {
             workspace: Some(self.workspace.facts()),

@@ -8,7 +8,8 @@ use crate::server::refusal::Refusal;
 use crate::server::tx::View;
 
 /// Kinds by their number in the database.
-pub const KINDS: [PrincipalKind; 4] = [PrincipalKind::User, PrincipalKind::Group, PrincipalKind::Guest, PrincipalKind::Client];
+pub const KINDS: [PrincipalKind; 4] =
+    [PrincipalKind::User, PrincipalKind::Group, PrincipalKind::Guest, PrincipalKind::Client];
 /// Roles by their number in the database.
 pub const ROLES: [Role; 6] = [Role::Owner, Role::Manager, Role::Editor, Role::Contributor, Role::Uploader, Role::Viewer];
 
@@ -87,15 +88,25 @@ pub fn upsert(db: &Connection, principal: &Principal) -> Result<Option<String>, 
         if known.display_name == principal.display_name && known.email == principal.email {
             return Ok(None);
         }
-        db.prepare_cached("UPDATE principals SET display_name = ?2, email = ?3 WHERE id = ?1")?
-            .execute(params![known.id, principal.display_name, principal.email])?;
+        db.prepare_cached("UPDATE principals SET display_name = ?2, email = ?3 WHERE id = ?1")?.execute(params![
+            known.id,
+            principal.display_name,
+            principal.email
+        ])?;
         return Ok(Some(known.id));
     }
     let mut insert = db.prepare_cached(
         "INSERT INTO principals (id, kind, name, name_fold, display_name, email) VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
     )?;
     let fold = names::fold(&principal.name);
-    insert.execute(params![principal.id, principal.kind as u8, principal.name, fold, principal.display_name, principal.email])?;
+    insert.execute(params![
+        principal.id,
+        principal.kind as u8,
+        principal.name,
+        fold,
+        principal.display_name,
+        principal.email
+    ])?;
     Ok(Some(principal.id.clone()))
 }
 

@@ -63,7 +63,9 @@ pub fn etag(revision: u64) -> String {
 
 /// The workspace with this id, or 404.
 pub fn by_id(view: &View<'_>, id: &str) -> Result<Record, Refusal> {
-    find(view.db, id, &view.call.public_url)?.ok_or_else(|| Refusal::not_found("workspace")).inspect(|record| seen(view, record))
+    find(view.db, id, &view.call.public_url)?
+        .ok_or_else(|| Refusal::not_found("workspace"))
+        .inspect(|record| seen(view, record))
 }
 
 /// The workspace with this id.
@@ -104,7 +106,9 @@ impl Record {
     /// A guest's role ends where the sharing rule ends.
     pub fn role(&self, view: &View<'_>, folders: Option<&[&str]>) -> Result<Option<Role>, Refusal> {
         match &view.person {
-            Some(person) if person.kind == PrincipalKind::Guest && !may_share_with(&self.public.sharing, &person.name) => Ok(None),
+            Some(person) if person.kind == PrincipalKind::Guest && !may_share_with(&self.public.sharing, &person.name) => {
+                Ok(None)
+            }
             _ => people::role_at(view, &self.public.id, folders),
         }
     }

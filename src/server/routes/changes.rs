@@ -31,18 +31,18 @@ async fn wait(app: &App, call: &Call) -> Result<Answer, Refusal> {
     let limit = call.limit()?;
     let wait = call.number("wait", 0..=u64::from(MAX_WAIT_SECONDS))?.unwrap_or(0);
     let mut head = app.store.tail.watch();
-    let position = start(app, call).await?;
+    let position = start(app, call)?;
     let deadline = tokio::time::Instant::now() + Duration::from_secs(wait);
     loop {
         head.mark_unchanged();
         let entries = after(app, position, limit).await?;
         if !entries.is_empty() || wait == 0 {
-            return page(app, position, &entries, limit);
+            return Ok(page(app, position, &entries, limit));
         }
         tokio::select! {
-            changed = head.changed() => if changed.is_err() { return page(app, position, &[], limit) },
-            () = tokio::time::sleep_until(deadline) => return page(app, position, &[], limit),
-            () = app.stopping.cancelled() => return page(app, position, &[], limit),
+            changed = head.changed() => if changed.is_err() { return Ok(page(app, position, &[], limit)) },
+            () = tokio::time::sleep_until(deadline) => return Ok(page(app, position, &[], limit)),
+            () = app.stopping.cancelled() => return Ok(page(app, position, &[], limit)),
         }
         if let Some(cursor) = call.query("cursor").filter(|cursor| !is_word(cursor)) {
             // The epoch may have changed while this call waited.
@@ -55,23 +55,18 @@ fn is_word(cursor: &str) -> bool {
     matches!(cursor, "now" | "earliest")
 }
 
-async fn start(app: &App, call: &Call) -> Result<u64, Refusal> {
+fn start(app: &App, call: &Call) -> Result<u64, Refusal> {
     match call.query("cursor") {
-        None | Some("earliest") => floor(app).await,
+        None | Some("earliest") => Ok(app.store.tail.floor()),
         Some("now") => Ok(app.store.tail.head()),
         Some(cursor) => {
             let position = parse(app, cursor)?;
-            if app.faults.cursors_are_expired() || position < floor(app).await? {
+            if app.faults.cursors_are_expired() || position < app.store.tail.floor() {
                 return Err(expired("Entries after the cursor are no longer kept."));
             }
             Ok(position)
         }
     }
-}
-
-/// Position of the last entry that is no longer kept.
-async fn floor(app: &App) -> Result<u64, Refusal> {
-    Ok(app.store.tail.floor())
 }
 
 fn expired(detail: &str) -> Refusal {
@@ -96,7 +91,8 @@ async fn after(app: &App, position: u64, limit: usize) -> Result<Vec<Entry>, Ref
     }
     app.store
         .read(move |db| {
-            let mut find = db.prepare_cached("SELECT sequence, body FROM changes WHERE sequence > ?1 ORDER BY sequence LIMIT ?2")?;
+            let mut find =
+                db.prepare_cached("SELECT sequence, body FROM changes WHERE sequence > ?1 ORDER BY sequence LIMIT ?2")?;
             let rows = find.query_map(rusqlite::params![position, limit], |row| {
                 Ok(Entry { sequence: row.get(0)?, body: row.get_ref(1)?.as_str()?.into() })
             })?;
@@ -106,7 +102,7 @@ async fn after(app: &App, position: u64, limit: usize) -> Result<Vec<Entry>, Ref
 }
 
 /// The entries are kept as JSON, so the page is put together without parsing them.
-fn page(app: &App, position: u64, entries: &[Entry], limit: usize) -> Result<Answer, Refusal> {
+fn page(app: &App, position: u64, entries: &[Entry], limit: usize) -> Answer {
     let epoch = app.store.tail.epoch();
     let last = entries.last().map_or(position, |entry| entry.sequence);
     let cursor = URL_SAFE_NO_PAD.encode(format!("{epoch}:{last}"));
@@ -124,5 +120,5 @@ fn page(app: &App, position: u64, entries: &[Entry], limit: usize) -> Result<Ans
     body.push_str(&rest[1..]);
     let mut answer = Answer::empty(200);
     answer.body = Payload::Json(Bytes::from(body));
-    Ok(answer)
+    answer
 }

@@ -20,7 +20,9 @@ fn find(view: &View<'_>) -> Result<Option<ClientState>, Refusal> {
     let found = find
         .query_row([view.call.client_id(), key], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)))
         .optional()?;
-    found.map(|(value, rev)| Ok(ClientState { value: serde_json::from_str(&value)?, etag: format!("\"{rev}\"") })).transpose()
+    found
+        .map(|(value, rev)| Ok(ClientState { value: serde_json::from_str(&value)?, etag: format!("\"{rev}\"") }))
+        .transpose()
 }
 
 /// `GET /v1/client-state/{key}`
@@ -48,7 +50,11 @@ pub fn put(tx: &mut Tx<'_, '_, '_>) -> Outcome {
         None if tx.call.creates_only() => {}
         None if tx.call.headers.contains_key(http::header::IF_MATCH) => return Err(Refusal::etag_mismatch()),
         None => {
-            return Err(Refusal::new(428, "precondition-required", "The document is new: the call needs `If-None-Match: *`."));
+            return Err(Refusal::new(
+                428,
+                "precondition-required",
+                "The document is new: the call needs `If-None-Match: *`.",
+            ));
         }
     }
     let value = tx.call.json::<Input>()?.value.ok_or_else(|| Refusal::invalid("/value", "The value is missing or null."))?;

@@ -122,7 +122,11 @@ pub fn update(tx: &mut Tx<'_, '_, '_>) -> Outcome {
     if changed {
         store(tx, &after)?;
         let moved_item = items::by_id(tx, &after.id)?;
-        announce(tx, &moved_item, if after.kind == ItemKind::File { ChangeKind::FileChanged } else { ChangeKind::FolderChanged })?;
+        announce(
+            tx,
+            &moved_item,
+            if after.kind == ItemKind::File { ChangeKind::FileChanged } else { ChangeKind::FolderChanged },
+        )?;
     }
     let item = items::by_id(tx, &after.id)?.shown(tx)?;
     Ok(Answer::ok(&item)?.tagged(&item.etag))

@@ -76,7 +76,9 @@ pub fn restore(tx: &mut Tx<'_, '_, '_>) -> Outcome {
     before.authorize(tx)?;
     if before.public.state == WorkspaceState::Trashed {
         tx.db
-            .prepare_cached("UPDATE workspaces SET state = coalesce(kept_state, 0), kept_state = NULL, purge_at = NULL WHERE id = ?1")?
+            .prepare_cached(
+                "UPDATE workspaces SET state = coalesce(kept_state, 0), kept_state = NULL, purge_at = NULL WHERE id = ?1",
+            )?
             .execute([&before.public.id])?;
         tx.changed(&before.public.id, ChangeKind::WorkspaceRestored, News::default())?;
     }

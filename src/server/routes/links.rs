@@ -4,8 +4,8 @@ use jiff::Timestamp;
 use rusqlite::{OptionalExtension, Row, params};
 use serde::Deserialize;
 
-use super::sharing::{self, LinkShape};
 use super::Outcome;
+use super::sharing::{self, LinkShape};
 use crate::file360::model::{Audience, ChangeKind, Link, NewLink};
 use crate::server::App;
 use crate::server::authorize::{Effect, Permit};
@@ -198,6 +198,7 @@ fn answer(tx: &Tx<'_, '_, '_>, status: u16, id: &str) -> Outcome {
 /// Merge patch of a link. The outer `None` leaves a member as it is.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
+#[allow(clippy::option_option, reason = "absent, null and a value are three different things in a merge patch")]
 struct LinkPatch {
     audience: Option<Audience>,
     #[serde(deserialize_with = "present")]
@@ -225,10 +226,10 @@ pub async fn update(app: App, call: Call) -> Reply {
         Ok(hash) => hash,
         Err(refusal) => return app.refused_unless_admitted(call, refusal).await,
     };
-    app.write(call, move |tx| change(tx, patch, hash)).await
+    app.write(call, move |tx| change(tx, &patch, hash)).await
 }
 
-fn change(tx: &mut Tx<'_, '_, '_>, patch: LinkPatch, hash: Option<String>) -> Outcome {
+fn change(tx: &mut Tx<'_, '_, '_>, patch: &LinkPatch, hash: Option<String>) -> Outcome {
     let (before, placed) = by_id(tx, tx.call.param("id"))?;
     let mut after = before.clone();
     after.audience = patch.audience.unwrap_or(before.audience);

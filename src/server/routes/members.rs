@@ -65,7 +65,8 @@ fn folder_at(view: &View<'_>, workspace: &workspaces::Record, path: &str) -> Res
     }
     let found = items::at_path(view, workspace, &segments)?;
     let folder = found.filter(|found| found.item.kind == crate::file360::model::ItemKind::Folder);
-    let folder = folder.ok_or_else(|| Refusal::new(422, "path-missing", "There is no folder at the path.").at("path", "No folder."))?;
+    let folder = folder
+        .ok_or_else(|| Refusal::new(422, "path-missing", "There is no folder at the path.").at("path", "No folder."))?;
     Ok((folder.item.id.clone(), folder.path()))
 }
 
@@ -128,7 +129,13 @@ pub fn set(tx: &mut Tx<'_, '_, '_>) -> Outcome {
     Answer::json(if known.is_some() { 200 } else { 201 }, &after)
 }
 
-fn store(tx: &Tx<'_, '_, '_>, workspace: &workspaces::Record, after: &Member, folder: &str, permit: Permit) -> Result<(), Refusal> {
+fn store(
+    tx: &Tx<'_, '_, '_>,
+    workspace: &workspaces::Record,
+    after: &Member,
+    folder: &str,
+    permit: Permit,
+) -> Result<(), Refusal> {
     let mut upsert = tx.db.prepare_cached(
         "INSERT INTO members (workspace_id, principal_id, folder_id, role, expires_at, reason, managed, state)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
@@ -153,7 +160,7 @@ fn authorize(tx: &Tx<'_, '_, '_>, workspace: &workspaces::Record, external: bool
         Some(root) => items::by_id(tx, &root.id)?.gate(),
         None => crate::server::authorize::Gate::default(),
     };
-    workspace.authorize_with(tx, Target { external, gate, ..Target::default() })
+    workspace.authorize_with(tx, Target { gate, external, ..Target::default() })
 }
 
 fn manages(role: Role) -> bool {
@@ -173,12 +180,14 @@ fn keep_a_manager(tx: &Tx<'_, '_, '_>, workspace: &workspaces::Record, leaving: 
     if another {
         return Ok(());
     }
-    Err(Refusal::new(409, "last-manager", "The last owner or manager of a workspace that nobody else owns cannot leave.").audited())
+    Err(Refusal::new(409, "last-manager", "The last owner or manager of a workspace that nobody else owns cannot leave.")
+        .audited())
 }
 
 /// The first membership of a guest in a workspace brings an invitation, in the same transaction.
 fn invite(tx: &Tx<'_, '_, '_>, workspace: &workspaces::Record, guest: &Principal) -> Result<(), Refusal> {
-    let mut find = tx.db.prepare_cached("SELECT EXISTS (SELECT 1 FROM members WHERE workspace_id = ?1 AND principal_id = ?2)")?;
+    let mut find =
+        tx.db.prepare_cached("SELECT EXISTS (SELECT 1 FROM members WHERE workspace_id = ?1 AND principal_id = ?2)")?;
     let member: bool = find.query_row([&workspace.public.id, &guest.id], |row| row.get(0))?;
     if member {
         return Ok(());

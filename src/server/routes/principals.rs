@@ -23,7 +23,9 @@ pub fn list(view: &View<'_>) -> Outcome {
     };
     let after = view.call.after()?;
     let (after_kind, after_name) = match after.split_once(' ') {
-        Some((kind, name)) => (kind.parse().map_err(|_| Refusal::malformed("The cursor is not one of this server's."))?, name),
+        Some((kind, name)) => {
+            (kind.parse().map_err(|_| Refusal::malformed("The cursor is not one of this server's."))?, name)
+        }
         None => (-1, ""),
     };
     let limit = view.call.limit()?;

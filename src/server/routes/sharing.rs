@@ -59,7 +59,8 @@ pub fn allows_link(rules: &SharingRules, link: LinkShape, made_at: Timestamp) ->
     }
     if let Some(days) = limits.max_days {
         // One minute for clocks that differ and calls that take their time.
-        let latest = made_at.saturating_add(SignedDuration::from_secs(i64::from(days) * 86_400 + 60)).unwrap_or(Timestamp::MAX);
+        let latest =
+            made_at.saturating_add(SignedDuration::from_secs(i64::from(days) * 86_400 + 60)).unwrap_or(Timestamp::MAX);
         if link.expires_at.is_none_or(|at| at > latest) {
             return Err(denied("/expiresAt", format!("Links in this workspace end within {days} days.")));
         }
@@ -76,7 +77,9 @@ pub fn denied(pointer: &str, detail: impl Into<String>) -> Refusal {
 /// An end in the future, in whole milliseconds.
 pub fn expiry(at: Option<Timestamp>, now: Timestamp) -> Result<Option<Timestamp>, Refusal> {
     match at.map(crate::server::clock::to_millis) {
-        Some(at) if at <= now => Err(Refusal::new(422, "expiry-in-past", "The end lies in the past.").at("/expiresAt", "In the past.")),
+        Some(at) if at <= now => {
+            Err(Refusal::new(422, "expiry-in-past", "The end lies in the past.").at("/expiresAt", "In the past."))
+        }
         other => Ok(other),
     }
 }

@@ -64,19 +64,19 @@ impl Record {
     }
 
     /// As callers see it: the path is where the folder is now, the address is for those who share.
-    fn public(&self, view: &View<'_>) -> Result<UploadRequest, Refusal> {
+    fn public(&self, view: &View<'_>) -> UploadRequest {
         let mut input = self.input.clone();
         if let Ok(folder) = items::by_id(view, &self.folder_id) {
             input.path = folder.path();
         }
         let shares = view.call.has_scope(Scope::Share);
-        Ok(UploadRequest {
+        UploadRequest {
             id: self.id.clone(),
             name: self.name.clone(),
             input,
             url: shares.then(|| format!("{}/u/{}", view.call.public_url, self.token)),
             etag: self.etag(),
-        })
+        }
     }
 }
 
@@ -91,7 +91,7 @@ pub fn list(view: &View<'_>) -> Outcome {
     let mut page = Vec::new();
     for row in rows {
         let row = row?;
-        page.push((row.name.clone(), row.public(view)?));
+        page.push((row.name.clone(), row.public(view)));
     }
     Answer::page(page, limit)
 }
@@ -100,8 +100,9 @@ pub fn list(view: &View<'_>) -> Outcome {
 pub fn get(view: &View<'_>) -> Outcome {
     let workspace = workspaces::by_id(view, view.call.param("id"))?;
     workspace.authorize(view)?;
-    let found = find(view, &workspace.public.id, view.call.param("name"))?.ok_or_else(|| Refusal::not_found("upload request"))?;
-    Ok(Answer::ok(&found.public(view)?)?.tagged(&found.etag()))
+    let found =
+        find(view, &workspace.public.id, view.call.param("name"))?.ok_or_else(|| Refusal::not_found("upload request"))?;
+    Ok(Answer::ok(&found.public(view))?.tagged(&found.etag()))
 }
 
 /// `PUT /v1/workspaces/{id}/upload-requests/{name}`
@@ -114,7 +115,8 @@ pub fn put(tx: &mut Tx<'_, '_, '_>) -> Outcome {
     validate(&input)?;
     let segments = names::segments(&input.path, "/path")?;
     let folder = items::at_path(tx, &workspace, &segments)?.filter(|folder| folder.item.kind == ItemKind::Folder);
-    let folder = folder.ok_or_else(|| Refusal::new(422, "path-missing", "There is no folder at the path.").at("/path", "No folder."))?;
+    let folder = folder
+        .ok_or_else(|| Refusal::new(422, "path-missing", "There is no folder at the path.").at("/path", "No folder."))?;
     input.path = folder.path();
     input.expires_at = input.expires_at.map(crate::server::clock::to_millis);
     let known = find(tx, &workspace.public.id, &name)?;
@@ -122,18 +124,27 @@ pub fn put(tx: &mut Tx<'_, '_, '_>) -> Outcome {
         tx.call.allow_match(&known.etag())?;
         let same = UploadRequestInput { path: input.path.clone(), ..known.input.clone() };
         if known.folder_id == folder.item.id && same == input {
-            return Ok(Answer::ok(&known.public(tx)?)?.tagged(&known.etag()));
+            return Ok(Answer::ok(&known.public(tx))?.tagged(&known.etag()));
         }
     }
     sharing::expiry(input.expires_at, tx.now)?;
-    let (id, token) = known.as_ref().map_or_else(|| (tx.id('u'), names::secret()), |known| (known.id.clone(), known.token.clone()));
+    let (id, token) =
+        known.as_ref().map_or_else(|| (tx.id('u'), names::secret()), |known| (known.id.clone(), known.token.clone()));
     let mut upsert = tx.db.prepare_cached(
         "INSERT INTO upload_requests (id, workspace_id, name, folder_id, input, token, expires_at, ended, rev)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, 0, 1)
          ON CONFLICT (id) DO UPDATE SET folder_id = ?4, input = ?5, expires_at = ?7, ended = 0, rev = rev + 1",
     )?;
     let expires_at = input.expires_at.map(Timestamp::as_millisecond);
-    upsert.execute(params![id, workspace.public.id, name, folder.item.id, serde_json::to_string(&input)?, token, expires_at])?;
+    upsert.execute(params![
+        id,
+        workspace.public.id,
+        name,
+        folder.item.id,
+        serde_json::to_string(&input)?,
+        token,
+        expires_at
+    ])?;
     drop(upsert);
     tx.note(|about| {
         about.item_id = None;
@@ -143,7 +154,7 @@ pub fn put(tx: &mut Tx<'_, '_, '_>) -> Outcome {
     tx.changed(&workspace.public.id, ChangeKind::UploadRequestChanged, News::about(&id).at(&input.path))?;
     let revision = tx.answered_revision(false);
     let stored = find(tx, &workspace.public.id, &name)?.ok_or_else(|| Refusal::not_found("upload request"))?;
-    let answer = Answer::json(if known.is_some() { 200 } else { 201 }, &stored.public(tx)?)?.tagged(&stored.etag());
+    let answer = Answer::json(if known.is_some() { 200 } else { 201 }, &stored.public(tx))?.tagged(&stored.etag());
     if let Some(revision) = revision {
         tx.concerns(revision);
     }
@@ -178,7 +189,8 @@ fn validate(input: &UploadRequestInput) -> Result<(), Refusal> {
 pub fn delete(tx: &mut Tx<'_, '_, '_>) -> Outcome {
     let workspace = workspaces::by_id(tx, tx.call.param("id"))?;
     workspace.authorize(tx)?;
-    let found = find(tx, &workspace.public.id, tx.call.param("name"))?.ok_or_else(|| Refusal::not_found("upload request"))?;
+    let found =
+        find(tx, &workspace.public.id, tx.call.param("name"))?.ok_or_else(|| Refusal::not_found("upload request"))?;
     tx.call.allow_match(&found.etag())?;
     tx.db.prepare_cached("DELETE FROM upload_requests WHERE id = ?1")?.execute([&found.id])?;
     tx.note(|about| about.subject = Some(found.id.clone()));

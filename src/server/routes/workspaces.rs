@@ -105,7 +105,7 @@ pub fn create_by_key(tx: &mut Tx<'_, '_, '_>) -> Outcome {
     if let Some(existing) = records::by_key(tx, &key)? {
         return Err(Refusal::new(409, "key-exists", "A workspace with this business key exists.").existing(&existing.public));
     }
-    insert(tx, Some(key))
+    insert(tx, Some(&key))
 }
 
 /// `POST /v1/workspaces`
@@ -114,7 +114,7 @@ pub fn create(tx: &mut Tx<'_, '_, '_>) -> Outcome {
     insert(tx, None)
 }
 
-fn insert(tx: &mut Tx<'_, '_, '_>, key: Option<BusinessKey>) -> Outcome {
+fn insert(tx: &mut Tx<'_, '_, '_>, key: Option<&BusinessKey>) -> Outcome {
     let new: NewWorkspace = tx.call.json()?;
     validate_properties(&new.display_name, new.classification.as_deref(), &new.metadata, &new.managed_fields)?;
     let sharing = new.sharing.map(sharing::normalised).transpose()?.unwrap_or_default();
@@ -133,8 +133,8 @@ fn insert(tx: &mut Tx<'_, '_, '_>, key: Option<BusinessKey>) -> Outcome {
     )?;
     insert.execute(params![
         id,
-        key.as_ref().map(|key| &key.system),
-        key.as_ref().map(|key| &key.key),
+        key.map(|key| &key.system),
+        key.map(|key| &key.key),
         new.display_name,
         new.classification,
         serde_json::to_string(&new.metadata)?,
@@ -156,7 +156,9 @@ fn insert(tx: &mut Tx<'_, '_, '_>, key: Option<BusinessKey>) -> Outcome {
     drop(root);
     if let Some(person) = tx.person.clone() {
         tx.db
-            .prepare_cached("INSERT INTO members (workspace_id, principal_id, folder_id, role, managed) VALUES (?1, ?2, ?3, 0, 0)")?
+            .prepare_cached(
+                "INSERT INTO members (workspace_id, principal_id, folder_id, role, managed) VALUES (?1, ?2, ?3, 0, 0)",
+            )?
             .execute(params![id, person.id, root_id])?;
     }
     tx.note(|about| about.workspace_id = Some(id.clone()));
@@ -235,7 +237,8 @@ pub fn set_owner(tx: &mut Tx<'_, '_, '_>) -> Outcome {
     let caller = tx.call.client_id();
     let foreign = before.facts().bound_to.is_some_and(|bound| bound != caller);
     if foreign && !tx.call.has_scope(Scope::Admin) {
-        let detail = "Another client's active ownership mark stands; only that client, or one with the scope `admin`, changes it.";
+        let detail =
+            "Another client's active ownership mark stands; only that client, or one with the scope `admin`, changes it.";
         return Err(Refusal::new(409, "owned-by-other", detail).existing(&before.public).audited());
     }
     let binding = binding(tx, Some(&owner));

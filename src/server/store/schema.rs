@@ -11,7 +11,9 @@ const VERSION: i64 = 1;
 pub fn migrate(db: &Connection) -> Result<(), rusqlite::Error> {
     let version: i64 = db.pragma_query_value(None, "user_version", |row| row.get(0))?;
     if version > VERSION {
-        return Err(rusqlite::Error::InvalidParameterName(format!("the database has version {version}; this server knows {VERSION}")));
+        return Err(rusqlite::Error::InvalidParameterName(format!(
+            "the database has version {version}; this server knows {VERSION}"
+        )));
     }
     if version == 0 {
         db.execute_batch(&format!("BEGIN IMMEDIATE; {TABLES} {INDEXES} PRAGMA user_version = {VERSION}; COMMIT;"))?;

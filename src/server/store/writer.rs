@@ -93,7 +93,8 @@ impl Writer {
 }
 
 fn unavailable() -> Refusal {
-    Refusal::new(503, "unavailable", "The server could not make the change durable; whether it took effect is unknown.").retry_after(1)
+    Refusal::new(503, "unavailable", "The server could not make the change durable; whether it took effect is unknown.")
+        .retry_after(1)
 }
 
 fn load(db: &Connection) -> Result<Heads, rusqlite::Error> {
@@ -101,7 +102,9 @@ fn load(db: &Connection) -> Result<Heads, rusqlite::Error> {
     let pruned: Option<String> = super::schema::meta(db, "changesPruned")?;
     let pruned = pruned.and_then(|text| text.parse().ok()).unwrap_or(0_u64);
     let (audit, hash) = db
-        .query_row("SELECT sequence, hash FROM audit ORDER BY sequence DESC LIMIT 1", [], |row| Ok((row.get(0)?, row.get(1)?)))
+        .query_row("SELECT sequence, hash FROM audit ORDER BY sequence DESC LIMIT 1", [], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })
         .or_else(|error| match error {
             rusqlite::Error::QueryReturnedNoRows => Ok((0, [0; 32])),
             other => Err(other),
