@@ -3,8 +3,11 @@
 pub mod check;
 pub mod crds;
 pub mod run;
+pub mod serve;
 
 use clap::{Parser, Subcommand};
+
+use crate::telemetry::logs::{self, LogFormat};
 
 /// Makes OpenText File 360 match what Kubernetes manifests declare.
 #[derive(Debug, Parser)]
@@ -18,6 +21,8 @@ pub struct Cli {
 enum Command {
     /// Run the operator.
     Run(Box<run::RunArgs>),
+    /// Run the embedded File 360: for development, demos, CI and contract tests.
+    Serve(Box<serve::ServeArgs>),
     /// Print the CustomResourceDefinitions, or write them to a folder.
     Crds(crds::CrdsArgs),
     /// Validate manifests without a cluster: schemas, rules, and what the operator itself would refuse.
@@ -28,6 +33,10 @@ enum Command {
 pub async fn run(cli: Cli) -> Result<(), String> {
     match cli.command {
         Command::Run(args) => run::run(*args).await,
+        Command::Serve(args) => {
+            logs::start("info", LogFormat::Auto)?;
+            serve::run(*args).await.map_err(|error| error.to_string())
+        }
         Command::Crds(args) => crds::run(&args),
         Command::Check(args) => check::run(&args),
     }

@@ -14,5 +14,6 @@ pub mod file360;
 pub mod leader;
 pub mod outbound;
 pub mod reconcile;
+pub mod server;
 pub mod session;
 pub mod telemetry;

@@ -1,0 +1,98 @@
+//! The operations: a file per resource, and the table that says which function runs each.
+
+pub mod changes;
+pub mod client_state;
+pub mod fences;
+pub mod folders;
+pub mod items;
+pub mod lifecycle;
+pub mod links;
+pub mod members;
+pub mod principals;
+pub mod service;
+pub mod sharing;
+pub mod trash;
+pub mod upload_requests;
+pub mod workspaces;
+
+use std::future::Future;
+use std::pin::Pin;
+
+use axum::body::Body;
+
+use super::App;
+use super::call::{Answer, Call};
+use super::operation::Operation;
+use super::refusal::Refusal;
+use super::tx::{Tx, View};
+
+/// What a call comes to.
+pub type Outcome = Result<Answer, Refusal>;
+
+/// A handler that waits or streams.
+pub type Waiting = fn(App, Call, Body) -> Pin<Box<dyn Future<Output = super::http::Reply> + Send>>;
+
+/// How an operation runs.
+#[derive(Clone, Copy)]
+pub enum Run {
+    /// On a snapshot.
+    Read(fn(&View<'_>) -> Outcome),
+    /// In a transaction.
+    Write(fn(&mut Tx<'_, '_, '_>) -> Outcome),
+    /// On its own terms; uses snapshots and transactions itself.
+    Wait(Waiting),
+}
+
+/// The function behind an operation.
+pub fn run(operation: Operation) -> Run {
+    use Operation as O;
+    use Run::{Read, Wait, Write};
+    match operation {
+        O::IssueToken => Wait(|app, call, _| Box::pin(async move { super::oauth::issue(&app, &call) })),
+        O::GetHealth => Wait(|app, call, _| Box::pin(service::health(app, call))),
+        O::GetService => Wait(|app, call, _| Box::pin(service::describe(app, call))),
+        O::WhoAmI => Read(service::me),
+        O::ListPrincipals => Read(principals::list),
+        O::GetPrincipal => Read(principals::get),
+        O::ListGroupMembers => Read(principals::members),
+        O::PutGuest => Write(principals::put_guest),
+        O::ListWorkspaces => Read(workspaces::list),
+        O::CreateWorkspace => Write(workspaces::create),
+        O::CreateWorkspaceByKey => Write(workspaces::create_by_key),
+        O::GetWorkspaceByKey => Read(workspaces::get_by_key),
+        O::GetWorkspace => Read(workspaces::get),
+        O::UpdateWorkspace => Write(workspaces::update),
+        O::SetOwner => Write(workspaces::set_owner),
+        O::TransitionWorkspace => Write(lifecycle::transition),
+        O::DeleteWorkspace => Write(lifecycle::delete),
+        O::RestoreWorkspace => Write(lifecycle::restore),
+        O::PurgeWorkspace => Write(lifecycle::purge),
+        O::ListMembers => Read(members::list),
+        O::SetMember => Write(members::set),
+        O::RemoveMember => Write(members::remove),
+        O::ListFolders => Read(folders::list),
+        O::CreateFolder => Write(folders::create),
+        O::ResolvePath => Read(items::resolve),
+        O::GetItem => Read(items::get),
+        O::UpdateItem => Write(items::update),
+        O::DeleteItem => Write(items::delete),
+        O::ListChildren => Read(items::children),
+        O::ListUploadRequests => Read(upload_requests::list),
+        O::GetUploadRequest => Read(upload_requests::get),
+        O::PutUploadRequest => Write(upload_requests::put),
+        O::DeleteUploadRequest => Write(upload_requests::delete),
+        O::CreateLink => Wait(|app, call, _| Box::pin(links::create(app, call))),
+        O::ListLinks => Read(links::list),
+        O::GetLink => Read(links::get),
+        O::UpdateLink => Wait(|app, call, _| Box::pin(links::update(app, call))),
+        O::DeleteLink => Write(links::delete),
+        O::GetFence => Read(fences::get),
+        O::PutFence => Write(fences::put),
+        O::GetClientState => Read(client_state::get),
+        O::PutClientState => Write(client_state::put),
+        O::DeleteClientState => Write(client_state::delete),
+        O::ListChanges => Wait(|app, call, _| Box::pin(changes::list(app, call))),
+        O::GetFaults => Wait(|app, _, _| Box::pin(async move { super::faults::get(&app) })),
+        O::PutFaults => Wait(|app, call, _| Box::pin(super::faults::put(app, call))),
+    }
+}
