@@ -3,6 +3,7 @@
 pub mod common;
 pub mod connection;
 pub mod crds;
+pub mod rbac;
 pub mod secure_workspace;
 
 pub use connection::{Connection, ConnectionSpec, ConnectionStatus};

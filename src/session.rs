@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 pub use feed::{Foreign, Wake};
 pub use index::{Index, Row};
 
+use crate::api::Connection;
 use crate::error::{Error, Kind, Result};
 use crate::file360::model::{PrincipalKind, Service};
 use crate::file360::{Cause, File360};
@@ -42,7 +43,7 @@ pub struct Session {
 }
 
 impl Session {
-    /// A session that reads no feed yet; see [`Session::follow`].
+    /// A session that counts as connected; its feed is read by [`Session::follow`].
     pub fn new(driver: Arc<dyn File360>, service: Service, cluster_id: Arc<str>, stop: CancellationToken) -> Self {
         Self {
             driver,
@@ -51,7 +52,8 @@ impl Session {
             index: Index::default(),
             principals: Mutex::default(),
             deferred: Mutex::default(),
-            connected: AtomicBool::new(false),
+            // A session is made once its first listing succeeded.
+            connected: AtomicBool::new(true),
             feed_epoch: Mutex::default(),
             feed_position: AtomicU64::new(0),
             stop,
@@ -109,39 +111,51 @@ impl Session {
 
 /// Why a Connection has no session.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unavailable {
-    /// Reason of its Ready condition.
-    pub reason: String,
-    /// Message of its Ready condition.
-    pub message: String,
+pub enum Unavailable {
+    /// Its first pass has not ended.
+    Pending,
+    /// It cannot be used.
+    Because(String),
+}
+
+impl std::fmt::Display for Unavailable {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Pending => f.write_str("its first pass has not ended"),
+            Self::Because(why) => f.write_str(why),
+        }
+    }
 }
 
 /// What is known about the Connections.
 #[derive(Default)]
 pub struct Sessions {
-    states: RwLock<HashMap<ObjectKey, Link>>,
+    states: RwLock<HashMap<ObjectKey, Lookup>>,
     waiting: Mutex<HashMap<ObjectKey, HashSet<ObjectKey>>>,
-}
-
-#[derive(Clone)]
-struct Link {
-    session: Result<Arc<Session>, Unavailable>,
-    connection: Arc<crate::api::Connection>,
 }
 
 /// A Connection with its session, or why it has none.
 #[derive(Clone)]
 pub struct Lookup {
     /// The Connection as last seen.
-    pub connection: Arc<crate::api::Connection>,
+    pub connection: Arc<Connection>,
     /// Its session.
     pub session: Result<Arc<Session>, Unavailable>,
+}
+
+impl Lookup {
+    /// Whether the change feed is being read.
+    pub fn is_connected(&self) -> bool {
+        self.session.as_ref().is_ok_and(|session| session.is_connected())
+    }
 }
 
 impl Sessions {
     /// The Connection `key` with its session; `None` while it is not known. `dependant` is woken when that changes.
     pub fn get(&self, key: &ObjectKey, dependant: &ObjectKey) -> Option<Lookup> {
-        let found = self.peek(key);
+        // The lock is held over both steps, so that a change in between cannot be missed.
+        let states = self.states.read();
+        let found = states.get(key).cloned();
         if found.as_ref().is_none_or(|lookup| lookup.session.is_err()) {
             self.waiting.lock().entry(key.clone()).or_default().insert(dependant.clone());
         }
@@ -150,35 +164,44 @@ impl Sessions {
 
     /// The same without waiting for it.
     pub fn peek(&self, key: &ObjectKey) -> Option<Lookup> {
-        let states = self.states.read();
-        states.get(key).map(|link| Lookup { connection: link.connection.clone(), session: link.session.clone() })
+        self.states.read().get(key).cloned()
     }
 
-    /// Sets what is known about a Connection; returns who waited for it, when a session is there.
+    /// Takes up a version of a Connection; its session stays as it is.
+    pub fn saw(&self, connection: &Arc<Connection>) {
+        let key = ObjectKey::of(&**connection);
+        let mut states = self.states.write();
+        match states.get_mut(&key) {
+            Some(lookup) => lookup.connection = connection.clone(),
+            None => {
+                states.insert(key, Lookup { connection: connection.clone(), session: Err(Unavailable::Pending) });
+            }
+        }
+    }
+
+    /// Sets the session of a Connection, or why it has none; returns who waited for that.
     pub fn set(
         &self,
         key: &ObjectKey,
-        connection: Arc<crate::api::Connection>,
+        connection: Arc<Connection>,
         session: Result<Arc<Session>, Unavailable>,
     ) -> HashSet<ObjectKey> {
-        let is_ready = session.is_ok();
-        self.states.write().insert(key.clone(), Link { session, connection });
-        if is_ready { self.waiting.lock().remove(key).unwrap_or_default() } else { HashSet::new() }
+        let mut states = self.states.write();
+        let was_pending = states.get(key).is_none_or(|lookup| lookup.session.as_ref().err() == Some(&Unavailable::Pending));
+        let is_news = session.is_ok() || was_pending;
+        states.insert(key.clone(), Lookup { connection, session });
+        if is_news { self.waiting.lock().remove(key).unwrap_or_default() } else { HashSet::new() }
     }
 
-    /// Forgets a Connection; returns who used it.
+    /// Forgets a Connection.
     pub fn remove(&self, key: &ObjectKey) {
-        if let Some(Link { session: Ok(session), .. }) = self.states.write().remove(key) {
+        if let Some(Lookup { session: Ok(session), .. }) = self.states.write().remove(key) {
             session.stop.cancel();
         }
     }
 
     /// All Connections that are known.
     pub fn all(&self) -> Vec<(ObjectKey, Lookup)> {
-        let states = self.states.read();
-        states
-            .iter()
-            .map(|(key, link)| (key.clone(), Lookup { connection: link.connection.clone(), session: link.session.clone() }))
-            .collect()
+        self.states.read().iter().map(|(key, lookup)| (key.clone(), lookup.clone())).collect()
     }
 }

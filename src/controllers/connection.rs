@@ -149,9 +149,7 @@ impl Connections {
         };
         objects.insert(key.clone(), entry);
         drop(objects);
-        if let Some(lookup) = self.ctx.sessions.peek(&key) {
-            self.ctx.sessions.set(&key, object, lookup.session);
-        }
+        self.ctx.sessions.saw(&object);
         if relevant {
             self.queue.push(key.clone());
         }
@@ -214,15 +212,14 @@ impl Connections {
         let suspended =
             connection.spec.suspend == Some(true) && connection.spec.suspend_until.is_none_or(|until| until > now);
         let result = if suspended {
-            self.close(key, connection, "Suspended", "the Connection is suspended");
+            self.close(key, connection, "the Connection is suspended");
             Err(Error::new(crate::error::Kind::Stopping, "suspended"))
         } else {
             self.open(key, entry).await
         };
         if let (false, Err(error)) = (suspended, &result) {
-            let condition = status::reason_of(error);
             if self.ctx.sessions.peek(key).is_none_or(|lookup| lookup.session.is_err()) {
-                self.close(key, connection, condition, &error.to_string());
+                self.close(key, connection, &error.to_string());
             }
         }
         let outcome = Outcome { session: result, suspended };
@@ -288,7 +285,7 @@ impl Connections {
         Ok(session)
     }
 
-    fn close(&self, key: &ObjectKey, connection: &Arc<Connection>, reason: &str, message: &str) {
+    fn close(&self, key: &ObjectKey, connection: &Arc<Connection>, why: &str) {
         let lookup = self.ctx.sessions.peek(key);
         if let Some(Ok(session)) = lookup.map(|lookup| lookup.session) {
             session.stop.cancel();
@@ -296,11 +293,15 @@ impl Connections {
         if let Some(entry) = self.objects.lock().get_mut(key) {
             entry.built_from = None;
         }
-        let why = Unavailable { reason: reason.to_owned(), message: message.to_owned() };
-        self.ctx.sessions.set(key, connection.clone(), Err(why));
+        let waiting = self.ctx.sessions.set(key, connection.clone(), Err(Unavailable::Because(why.to_owned())));
+        if let Some(workspaces) = self.workspaces.get() {
+            workspaces.wake(waiting);
+        }
     }
 
     async fn report(&self, connection: &Connection, outcome: &Outcome) -> Result<()> {
+        let connected = self.ctx.sessions.all().iter().filter(|(_, lookup)| lookup.is_connected()).count();
+        self.ctx.metrics.feeds_connected.set(i64::try_from(connected).unwrap_or(i64::MAX));
         let next = status::after(connection, outcome, self.ctx.now());
         let flipped = status::flipped(connection.status.as_ref(), &next);
         if let Some(written) = publish::publish(&self.ctx.client, connection, connection.status.as_ref(), &next).await? {
@@ -331,7 +332,7 @@ impl Connections {
         if needed > 0 && self.ctx.sessions.peek(key).is_none_or(|lookup| lookup.session.is_err()) {
             let entry = Entry { object: connection.clone(), failures: 0, built_from: None };
             if let Err(error) = self.open(key, &entry).await {
-                self.close(key, connection, status::reason_of(&error), &error.to_string());
+                self.close(key, connection, &error.to_string());
             }
         }
         if needed == 0 {
@@ -393,14 +394,6 @@ impl Wake for Waker {
     }
 
     fn feed_state_changed(&self) {
-        let connected = self
-            .ctx
-            .sessions
-            .all()
-            .iter()
-            .filter(|(_, lookup)| lookup.session.as_ref().is_ok_and(|s| s.is_connected()))
-            .count();
-        self.ctx.metrics.feeds_connected.set(i64::try_from(connected).unwrap_or(i64::MAX));
         if let Some(connections) = self.connections.upgrade() {
             connections.push(self.key.clone());
         }

@@ -49,8 +49,8 @@ pub enum Next {
     Rest(Option<Duration>),
     /// The object is gone.
     Gone,
-    /// The tenant is away; woken when it is back.
-    Deferred,
+    /// The Connection has no session; woken when it has one, and looked at again after this long anyway.
+    Deferred(Duration),
 }
 
 impl SecureWorkspaces {
@@ -201,7 +201,7 @@ impl SecureWorkspaces {
         let outcome = match &result {
             Ok(Next::Rest(_)) => "converged",
             Ok(Next::Gone) => "gone",
-            Ok(Next::Deferred) => "deferred",
+            Ok(Next::Deferred(_)) => "deferred",
             Err(error) => error.kind.as_str(),
         };
         self.ctx.metrics.pass_ended(KIND, outcome, started.elapsed());
@@ -213,7 +213,10 @@ impl SecureWorkspaces {
                 }
             }
             Ok(Next::Gone) => self.gone(key),
-            Ok(Next::Deferred) => debug!(object = %key, "Waits for its Connection"),
+            Ok(Next::Deferred(again)) => {
+                debug!(object = %key, "Waits for its Connection");
+                self.queue.push_after(key.clone(), again);
+            }
             Err(error) => self.failed(key, &error),
         }
     }
@@ -263,7 +266,8 @@ impl SecureWorkspaces {
                 }
                 let since = *away_since.entry(connection.clone()).or_insert_with(Instant::now);
                 if since.elapsed() >= self.ctx.tuning.outage_grace {
-                    let why = lookup.session.err().map_or_else(|| "File 360 does not answer".to_owned(), |why| why.message);
+                    let why =
+                        lookup.session.err().map_or_else(|| "File 360 does not answer".to_owned(), |why| why.to_string());
                     self.mark_dependants(&connection, &why).await;
                 }
             }

@@ -78,7 +78,6 @@ impl Session {
     async fn follow_forever(&self, mut cursor: String, wake: &dyn Wake) {
         let mut failures = 0;
         let mut last_inventory = tokio::time::Instant::now();
-        self.set_connected(true, wake);
         loop {
             match self.advance(&cursor, wake).await {
                 Ok(next) => {

@@ -1,1 +1,15 @@
+//! The operator's own process against a real API server and the embedded File 360. Asserts the state of the world, never the
+//! calls that were made; runs under the operator's ServiceAccount with the generated role.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod connections;
+mod convergence;
+mod crash_points;
+mod deletion;
+mod drift;
+mod refusals;
+mod silence;

@@ -74,7 +74,7 @@ fn session(pass: &Pass<'_>) -> Result<Arc<Session>, Obstacle> {
         .map_err(|error| Obstacle { reason: "ConnectionNotGranted", message: error.to_string() })?;
     lookup.session.map_err(|why| Obstacle {
         reason: "ConnectionUnavailable",
-        message: format!("Connection {} is not usable: {}", key.name, why.message),
+        message: format!("Connection {} is not usable: {why}", key.name),
     })
 }
 

@@ -7,7 +7,7 @@ use jiff::{SignedDuration, Timestamp};
 /// Corrections of one thing within [`WINDOW`] that make it a fight.
 const MOST_CORRECTIONS: usize = 3;
 /// See [`MOST_CORRECTIONS`].
-pub const WINDOW: SignedDuration = SignedDuration::from_mins(10);
+const WINDOW: SignedDuration = SignedDuration::from_mins(10);
 /// Corrections that are remembered.
 const REMEMBERED: usize = 64;
 

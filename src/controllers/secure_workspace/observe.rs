@@ -12,7 +12,7 @@ use crate::api::connection::GrantScope;
 use crate::api::secure_workspace::{Adoption, Mode};
 use crate::error::{Error, Kind, Result};
 use crate::file360::Creation;
-use crate::file360::model::{OwnerState, Workspace};
+use crate::file360::model::{OwnerState, Workspace, WorkspaceState};
 use crate::reconcile::ownership::{Claim, claim};
 use crate::session::Session;
 
@@ -134,6 +134,10 @@ fn refused(code: &str, message: String) -> Error {
 /// All parts of one revision; `None` when it changed while being read.
 async fn parts(session: &Session, workspace: Workspace) -> Result<Option<Observed>> {
     let driver = &session.driver;
+    if workspace.state == WorkspaceState::Trashed {
+        // Its parts are invisible until it is restored.
+        return Ok(Some(Observed { workspace: Some(workspace), ..Observed::nothing() }));
+    }
     let (folders, members, requests, links) = tokio::try_join!(
         driver.folders(&workspace.id),
         driver.members(&workspace.id),

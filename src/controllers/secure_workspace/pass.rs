@@ -10,7 +10,6 @@ use tracing::{debug, info};
 
 use super::desired::Desired;
 use super::execute::Executor;
-use super::fight;
 use super::observe::{self, Found};
 use super::plan::{Action, Observed, Origin, Plan, Step, next_expiry, plan, take_up};
 use super::status::{self, Blocked, Report};
@@ -23,12 +22,14 @@ use crate::controllers::context::Context;
 use crate::controllers::{finalizers, grants, until};
 use crate::error::{Error, Kind, Result};
 use crate::file360::Cause;
-use crate::file360::model::{Audience, BusinessKey, OwnerMark, OwnerState, PrincipalKind};
+use crate::file360::model::{Audience, BusinessKey, OwnerMark, OwnerState, PrincipalKind, WorkspaceState};
 use crate::reconcile::{ObjectKey, publish};
-use crate::session::{Foreign, Lookup, Session};
+use crate::session::{Foreign, Lookup, Session, Unavailable};
 
 /// Times that a pass looks again because somebody else was writing at the same time.
 const MOST_ROUNDS: u32 = 3;
+/// A Connection that is still unknown after this long is missing.
+const FIRST_SIGHT: Duration = Duration::from_secs(1);
 
 /// The Connection that an object names.
 pub fn connection_key(object: &SecureWorkspace) -> ObjectKey {
@@ -111,7 +112,7 @@ impl<'a> Pass<'a> {
                 return Err(error);
             }
         };
-        let Some(session) = session else { return Ok(Next::Deferred) };
+        let Some(session) = session else { return Ok(Next::Deferred(FIRST_SIGHT)) };
         if let Some(workspace) = &self.report.observed.workspace {
             let uid: Arc<str> = self.cause.0.as_str().into();
             session.index.belongs(&workspace.id, workspace.revision, &self.key, &uid);
@@ -142,7 +143,7 @@ impl<'a> Pass<'a> {
                 // An answer that cannot be understood or a limit for one call says nothing about the feed: come back anyway.
                 Err(error)
             }
-            _ => Ok(Next::Deferred),
+            _ => Ok(Next::Deferred(self.ctx.tuning.outage_grace)),
         }
     }
 
@@ -212,6 +213,10 @@ impl<'a> Pass<'a> {
     fn session(&self) -> Result<Option<(Lookup, Arc<Session>)>> {
         let key = connection_key(&self.object);
         let Some(lookup) = self.ctx.sessions.get(&key, &self.key) else {
+            // Applied together, the workspace can be seen before its Connection: that is no news yet.
+            if self.store.misses_its_connection(&self.key) {
+                return Ok(None);
+            }
             return Err(grants::not_granted(&self.key.namespace));
         };
         permitted(self.ctx, &self.object, &lookup)?;
@@ -220,9 +225,9 @@ impl<'a> Pass<'a> {
                 let session = session.clone();
                 Ok(Some((lookup, session)))
             }
+            Err(Unavailable::Pending) => Ok(None),
             Err(why) => {
-                let mut error =
-                    Error::new(Kind::Unavailable, format!("Connection {} is not usable: {}", key.name, why.message));
+                let mut error = Error::new(Kind::Unavailable, format!("Connection {} is not usable: {why}", key.name));
                 error.code = "connection-unavailable".into();
                 Err(error)
             }
@@ -236,6 +241,12 @@ impl<'a> Pass<'a> {
 
     fn plan(&self, desired: &Desired, found: &Found) -> Plan {
         let applied = self.object.status.as_ref().and_then(|status| status.applied.as_ref());
+        if let Some(workspace) =
+            found.observed.workspace.as_ref().filter(|workspace| workspace.state == WorkspaceState::Trashed)
+        {
+            // What else there is to do shows once it is back.
+            return Plan { steps: take_up(workspace, found.is_mine), ..Plan::default() };
+        }
         let mut plan = plan(desired, &found.observed, applied, self.object.spec.drift.as_ref());
         if let Some(workspace) = &found.observed.workspace {
             plan.steps.splice(0..0, take_up(workspace, found.is_mine));
@@ -417,6 +428,3 @@ pub async fn mark_outage(ctx: &Context, store: &Store, key: &ObjectKey, why: &st
     }
     Ok(())
 }
-
-/// Longest pause of a fight; the window of its corrections has passed then.
-pub const FIGHT_WINDOW: jiff::SignedDuration = fight::WINDOW;

@@ -27,6 +27,8 @@ pub struct Entry {
     pub has_finalizer: bool,
     /// Its status tells of an outage.
     pub marked: bool,
+    /// It was looked at before its Connection was known.
+    missed_connection: bool,
     seen: Seen,
     /// resourceVersion of the newest version that is known, own writes included.
     version: u64,
@@ -144,6 +146,7 @@ impl Store {
             connection: super::pass::connection_key(&object),
             workspace: object.status.as_ref().and_then(|status| status.workspace_id.as_deref()).map(Into::into),
             failures: 0,
+            missed_connection: false,
             has_finalizer: has_finalizer(&object),
             marked: super::status::tells_of_outage(&object),
             seen,
@@ -204,6 +207,11 @@ impl Store {
     /// Runs `f` on the memory of drift corrections of an object.
     pub fn with_fight<T>(&self, key: &ObjectKey, f: impl FnOnce(&mut Option<Box<Fight>>) -> T) -> Option<T> {
         self.state.lock().entries.get_mut(key).map(|entry| f(&mut entry.fight))
+    }
+
+    /// Whether this is the first time that an object does without its Connection.
+    pub fn misses_its_connection(&self, key: &ObjectKey) -> bool {
+        self.state.lock().entries.get_mut(key).is_some_and(|entry| !std::mem::replace(&mut entry.missed_connection, true))
     }
 
     /// A pass failed; returns how many did in a row.

@@ -1,0 +1,56 @@
+//! The rights that the operator needs, and no others. The chart and the kustomize base are made from this list.
+
+use k8s_openapi::api::rbac::v1::PolicyRule;
+
+use super::GROUP;
+
+/// What the operator does with its own kinds and with what they refer to. Bound cluster-wide, or in one namespace with
+/// `--namespace`. Secrets and ConfigMaps are read one by one, never listed or watched.
+pub fn manager() -> Vec<PolicyRule> {
+    vec![
+        rule(GROUP, &["connections", "secureworkspaces"], &["get", "list", "watch", "patch"]),
+        rule(GROUP, &["connections/status", "secureworkspaces/status"], &["patch"]),
+        // Lets the operator name a resource as the owner of the Secret it writes.
+        rule(GROUP, &["secureworkspaces/finalizers"], &["update"]),
+        rule("", &["secrets"], &["get", "create", "patch", "delete"]),
+        rule("", &["configmaps"], &["get"]),
+        rule("events.k8s.io", &["events"], &["create", "patch"]),
+    ]
+}
+
+/// What needs a cluster-wide binding: the labels of namespaces, for grants by selector, and the identity of the cluster.
+pub fn cluster() -> Vec<PolicyRule> {
+    vec![rule("", &["namespaces"], &["get", "list", "watch"])]
+}
+
+/// Leader election, in the operator's own namespace.
+pub fn leader_election() -> Vec<PolicyRule> {
+    vec![rule("coordination.k8s.io", &["leases"], &["get", "create", "update"])]
+}
+
+fn rule(group: &str, resources: &[&str], verbs: &[&str]) -> PolicyRule {
+    let owned = |list: &[&str]| list.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
+    PolicyRule {
+        api_groups: Some(vec![group.to_owned()]),
+        resources: Some(owned(resources)),
+        verbs: owned(verbs),
+        ..PolicyRule::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn t2_secrets_are_never_listed_and_nothing_is_a_wildcard() {
+        let all: Vec<PolicyRule> = [manager(), cluster(), leader_election()].concat();
+        for rule in &all {
+            let resources = rule.resources.clone().unwrap_or_default();
+            assert!(rule.verbs.iter().all(|verb| verb != "*") && resources.iter().all(|resource| resource != "*"));
+            if resources.iter().any(|resource| resource == "secrets" || resource == "configmaps") {
+                assert!(rule.verbs.iter().all(|verb| verb != "list" && verb != "watch"), "{rule:?}");
+            }
+        }
+    }
+}

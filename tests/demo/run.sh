@@ -1,0 +1,158 @@
+#!/usr/bin/env bash
+# The demo: a real Kubernetes API server, the embedded File 360 and the operator on this machine, nothing else.
+# Ends with a non-zero status when anything is not as the manifests declare.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+
+work=$(mktemp -d "${TMPDIR:-/tmp}/file360-demo.XXXXXX")
+bold() { if [ -t 1 ]; then printf '\033[1m%s\033[0m\n' "$*"; else printf '%s\n' "$*"; fi; }
+say() { printf '\n'; bold "── $*"; }
+fail() {
+  printf '\nThe demo failed: %s\n' "$*" >&2
+  for log in "$work"/*.log; do [ -s "$log" ] && { printf '\nLast lines of %s:\n' "${log##*/}" >&2; tail -n 15 "$log" >&2; }; done
+  exit 1
+}
+pids=()
+stop() {
+  trap - EXIT INT TERM
+  exec 3>&- 2>/dev/null || true
+  for pid in "${pids[@]}"; do kill "$pid" 2>/dev/null || true; done
+  for pid in "${pids[@]}"; do wait "$pid" 2>/dev/null || true; done
+  rm -rf "$work"
+}
+trap stop EXIT
+trap 'exit 130' INT TERM
+# Repeats a check until it holds; the second argument says what is waited for.
+await() {
+  local seconds=$1 what=$2; shift 2
+  local end=$((SECONDS + seconds))
+  until "$@" >/dev/null 2>&1; do
+    [ $SECONDS -lt $end ] || fail "$what did not happen within $seconds seconds"
+    sleep 0.2
+  done
+}
+free_port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'; }
+
+say "Building (the first time takes a while)"
+cargo build --quiet --bins
+operator=${CARGO_TARGET_DIR:-target}/debug/file360-operator
+bin=$(tests/controlplane/build.sh)
+kubectl() { "$bin/kubectl" --kubeconfig "$work/admin.kubeconfig" "$@"; }
+
+say "Starting a Kubernetes control plane, the embedded File 360 and the operator"
+mkfifo "$work/control"
+exec 3<>"$work/control"
+"$bin/controlplane" up --bin "$bin" --dir "$work/controlplane" <&3 >"$work/controlplane.log" 2>&1 &
+pids+=($!)
+await 120 "the control plane's start" grep -q '"ready":true' "$work/controlplane.log"
+cp "$work/controlplane/kubeconfig" "$work/admin.kubeconfig"
+
+file360=http://127.0.0.1:$(free_port)
+"$operator" serve --listen "${file360#http://}" --data-dir "$work/file360" --seed config/demo/seed.yaml >"$work/file360.log" 2>&1 &
+pids+=($!)
+await 20 "the embedded File 360's start" curl -fsS "$file360/healthz"
+
+kubectl apply --server-side -f crds >/dev/null
+kubectl wait --for=condition=Established --timeout=30s crd/connections.file360.io crd/secureworkspaces.file360.io >/dev/null
+# The operator runs with its own ServiceAccount and the generated role, not as an administrator.
+kubectl create namespace file360-operator >/dev/null
+kubectl apply -f config/rbac/manager-role.yaml >/dev/null
+kubectl apply -n file360-operator -f config/rbac/leader-election-role.yaml >/dev/null
+kubectl create serviceaccount -n file360-operator file360-operator >/dev/null
+kubectl create clusterrolebinding file360-operator --clusterrole file360-operator \
+  --serviceaccount file360-operator:file360-operator >/dev/null
+kubectl create rolebinding -n file360-operator file360-operator --role file360-operator-leader-election \
+  --serviceaccount file360-operator:file360-operator >/dev/null
+cp "$work/admin.kubeconfig" "$work/operator.kubeconfig"
+user=$(kubectl config view -o jsonpath='{.contexts[0].context.user}')
+"$bin/kubectl" --kubeconfig "$work/operator.kubeconfig" config set-credentials "$user" \
+  --token "$(kubectl create token -n file360-operator file360-operator --duration 24h)" >/dev/null
+metrics=127.0.0.1:$(free_port)
+KUBECONFIG=$work/operator.kubeconfig "$operator" run --metrics-address "$metrics" --lease-namespace file360-operator \
+  --outbound-allow 127.0.0.1 >"$work/operator.log" 2>&1 &
+pids+=($!)
+await 30 "the operator's start" curl -fsS "http://$metrics/readyz"
+
+say "Applying the samples"
+for namespace in procurement sales engineering; do
+  kubectl create namespace "$namespace" >/dev/null
+  kubectl label namespace "$namespace" file360.io/tenant=true >/dev/null
+done
+kubectl create namespace file360 >/dev/null
+for sample in connection vendor-onboarding deal-room project; do
+  sed "s#http://127.0.0.1:8360#$file360#" "config/samples/$sample.yaml" | kubectl apply -f -
+done
+kubectl wait --for=condition=Ready --timeout=30s -n file360 connection/file360 >/dev/null || fail "the Connection is not ready"
+for workspace in procurement/acme-onboarding sales/project-falcon engineering/bridge-renewal; do
+  kubectl wait --for=condition=Ready --timeout=30s -n "${workspace%/*}" "sws/${workspace#*/}" >/dev/null || fail "$workspace is not ready"
+done
+kubectl get connections,secureworkspaces -A
+
+# People's own client: what they do in File 360's user interface.
+token=$(curl -fsS -u people:demo-only-people-secret -d grant_type=client_credentials -d 'scope=read write share' "$file360/oauth2/token" | jq -r .access_token)
+as_people() { curl -fsS -H "Authorization: Bearer $token" "$@"; }
+workspace_id() { kubectl get sws -n "$1" "$2" -o jsonpath='{.status.workspaceId}'; }
+members() { as_people "$file360/v1/workspaces/$1/members" | jq -r '.items[] | "\(.kind) \(.name) \(.role) \(.path)"' | sort; }
+
+say "An outsider uploads through the address in Secret procurement/acme-upload, without an account"
+printf '%%PDF-1.7 certificate of Acme\n' >"$work/iso9001.pdf"
+head -c 3000000 /dev/urandom >"$work/photos.zip"
+upload_url=$(kubectl get secret -n procurement acme-upload -o jsonpath='{.data.url}' | base64 -d)
+acme=$(workspace_id procurement acme-onboarding)
+for file in iso9001.pdf photos.zip; do
+  kind=other; [ "$file" = iso9001.pdf ] && kind=iso9001
+  curl -fsS -H 'Accept: application/json' -F "documentType=$kind" -F "file=@$work/$file" "$upload_url/files" >/dev/null ||
+    fail "the upload of $file was refused"
+done
+inbox=$(as_people "$file360/v1/workspaces/$acme/resolve?path=/Inbox" | jq -r .id)
+as_people "$file360/v1/items/$inbox/children" >"$work/inbox.json"
+jq -r '.items[] | "   \(.path)  \(.size) bytes  documentType=\(.metadata.documentType)  sha256=\(.sha256[0:16])…"' "$work/inbox.json"
+for file in iso9001.pdf photos.zip; do
+  want=$(sha256sum "$work/$file" | cut -d' ' -f1)
+  have=$(jq -r --arg name "$file" '.items[] | select(.name == $name) | .sha256' "$work/inbox.json")
+  [ "$want" = "$have" ] || fail "$file did not arrive as it was sent"
+done
+
+say "Somebody tampers with the deal room: mallory becomes owner, sales is thrown out"
+falcon=$(workspace_id sales project-falcon)
+members "$falcon" >"$work/before.txt"
+id_of() { as_people -G --data-urlencode "kind=$1" --data-urlencode "name=$2" "$file360/v1/principals" | jq -r '.items[0].id'; }
+as_people -X PUT -H 'Content-Type: application/json' -d '{"role":"Owner"}' \
+  "$file360/v1/workspaces/$falcon/members/$(id_of User mallory)?path=/" >/dev/null
+as_people -X DELETE "$file360/v1/workspaces/$falcon/members/$(id_of Group sales)?path=/" >/dev/null
+as_it_was() { members "$falcon" >"$work/after.txt"; cmp -s "$work/before.txt" "$work/after.txt"; }
+await 10 "the correction of the deal room's members" as_it_was
+sed 's/^/   /' "$work/after.txt"
+reported() { kubectl get events -n sales --field-selector reason=DriftCorrected -o name | grep -q .; }
+await 10 "the report of the correction" reported
+kubectl get events -n sales --field-selector reason=DriftCorrected --no-headers -o custom-columns=MESSAGE:.message | sed 's/^/   /'
+
+say "The vendor's onboarding ends: the resource is deleted, outsiders lose access, the content stays"
+kubectl delete sws -n procurement acme-onboarding --timeout=30s
+members "$acme" >"$work/acme.txt"
+grep -q '^Guest' "$work/acme.txt" && fail "a guest still has access"
+curl -fsS -o /dev/null "$upload_url" 2>/dev/null && fail "the upload address still works"
+as_people "$file360/v1/items/$inbox/children" | jq -e '.items | length == 2' >/dev/null || fail "the content is gone"
+sed 's/^/   /' "$work/acme.txt"
+
+say "How it ended"
+kubectl get connections,secureworkspaces -A -o wide
+printf '\n'
+cat <<TEXT
+What you just saw
+  • Three manifests became three workspaces in File 360: folders, members, grants, sharing rules, an upload address.
+  • An outsider uploaded two files without an account; what the form asked for became their metadata.
+  • A change made behind the operator's back was seen through the change feed, put right, and reported with its author.
+  • Deleting a resource ended the outsiders' access first and kept the content (deletionPolicy: Retain).
+  • The connector contract is this project's own: File 360 publishes no API. See docs/contract.md.
+TEXT
+if [ -t 0 ] && [ -t 1 ]; then
+  cat <<TEXT
+
+It keeps running. In another terminal:
+  export KUBECONFIG=$work/admin.kubeconfig PATH=$bin:$PWD/${operator%/*}:\$PATH
+  kubectl get sws -A; kubectl explain sws.spec; kubectl file360 status -n sales project-falcon
+Ctrl-C ends everything.
+TEXT
+  while sleep 3600; do :; done
+fi

@@ -1,0 +1,43 @@
+//! What the tests against a real API server stand on: a control plane, the embedded File 360 and the operator, each a process
+//! of its own, and checkers that look at both ends without the product's code.
+
+#![allow(dead_code, reason = "each test binary uses a part of it")]
+
+pub mod controlplane;
+pub mod kubernetes;
+pub mod proxy;
+pub mod remote;
+pub mod world;
+
+use std::future::Future;
+use std::time::{Duration, Instant};
+
+/// How long anything may take on a busy machine before it counts as "never". Not a measure of speed.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Asks again until `check` has an answer; panics with `what` and the last refusal when it never has.
+pub async fn eventually<T, F, Fut>(what: &str, mut check: F) -> T
+where
+    F: FnMut() -> Fut,
+    Fut: Future<Output = Result<T, String>>,
+{
+    let start = Instant::now();
+    let mut pause = Duration::from_millis(10);
+    loop {
+        match check().await {
+            Ok(value) => return value,
+            Err(why) if start.elapsed() > PATIENCE => panic!("{what} never came true: {why}"),
+            Err(_) => tokio::time::sleep(pause).await,
+        }
+        pause = (pause * 2).min(Duration::from_millis(200));
+    }
+}
+
+/// A free port of the loopback interface.
+pub fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
+    listener.local_addr().expect("an address").port()
+}
+
+/// The operator's binary.
+pub const OPERATOR: &str = env!("CARGO_BIN_EXE_file360-operator");
