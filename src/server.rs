@@ -6,6 +6,7 @@
 
 pub mod audit;
 pub mod authorize;
+pub mod blobs;
 pub mod call;
 pub mod clock;
 pub mod faults;
@@ -15,6 +16,7 @@ pub mod names;
 pub mod notices;
 pub mod oauth;
 pub mod operation;
+pub mod pages;
 pub mod passwords;
 pub mod records;
 pub mod refusal;
@@ -68,6 +70,12 @@ pub struct ServerConfig {
     pub changes_retention: Duration,
     /// How often the server looks for what is due.
     pub sweep_every: Duration,
+    /// Largest file.
+    pub max_file_bytes: u64,
+    /// `smtp://` or `smtps://` address of the mail relay; `None`: mails become files in the folder `outbox`.
+    pub smtp_url: Option<String>,
+    /// Sender of mails.
+    pub mail_from: String,
     /// Opens the fault switchboard.
     pub test_faults: bool,
 }
@@ -86,6 +94,9 @@ impl ServerConfig {
             requests_per_second: None,
             changes_retention: Duration::from_hours(14 * 24),
             sweep_every: Duration::from_secs(1),
+            max_file_bytes: 1 << 40,
+            smtp_url: None,
+            mail_from: "File 360 <file360@localhost>".to_owned(),
             test_faults: false,
         }
     }
@@ -105,6 +116,9 @@ pub enum Error {
     /// The database cannot be opened.
     #[error("the database cannot be used: {0}")]
     Database(#[from] rusqlite::Error),
+    /// The mail settings are wrong.
+    #[error("mail cannot be sent like this: {0}")]
+    Mail(String),
     /// The seed is wrong.
     #[error("the seed cannot be used: {0}")]
     Seed(String),
@@ -120,6 +134,14 @@ pub struct Shared {
     pub config: ServerConfig,
     /// The database.
     pub store: store::Store,
+    /// Content.
+    pub blobs: blobs::Blobs,
+    /// Mails.
+    pub mail: notices::Sender,
+    /// Who guesses passwords and codes.
+    pub guesses: pages::codes::Guesses,
+    /// Signs what pages hand out.
+    pub page_key: Vec<u8>,
     /// Client applications by id.
     pub clients: HashMap<String, oauth::Client>,
     /// Tokens in force.
@@ -157,6 +179,7 @@ pub struct RunningServer {
     handle: Handle<SocketAddr>,
     serving: JoinHandle<std::io::Result<()>>,
     sweeping: JoinHandle<()>,
+    mailing: JoinHandle<()>,
 }
 
 impl Server {
@@ -167,6 +190,8 @@ impl Server {
         let clients = seed::clients(&config.seed).map_err(Error::Seed)?;
         let store = store::Store::open(&config.data_dir)?;
         apply_seed(&store, &config).await?;
+        let blobs = blobs::Blobs::open(&config.data_dir).map_err(io("the content folder".to_owned()))?;
+        let page_key = page_key(&store).await?;
         let listener = TcpListener::bind(config.listen).map_err(io(format!("listening on {}", config.listen)))?;
         listener.set_nonblocking(true).map_err(io("listening".to_owned()))?;
         let address = listener.local_addr().map_err(io("listening".to_owned()))?;
@@ -183,6 +208,10 @@ impl Server {
         let url = config.public_url.clone().unwrap_or_else(|| format!("{scheme}://{address}"));
         let url = url.trim_end_matches('/').to_owned();
         let app = App(Arc::new(Shared {
+            mail: mail(&config)?,
+            guesses: pages::codes::Guesses::default(),
+            page_key,
+            blobs,
             store,
             clients,
             tokens: oauth::Tokens::default(),
@@ -196,7 +225,8 @@ impl Server {
         let handle = Handle::new();
         let serving = tokio::spawn(transport::serve(listener, tls, handle.clone(), http::router(app.clone())));
         let sweeping = tokio::spawn(sweep_until_stopped(app.clone()));
-        Ok(RunningServer { address, url, app, handle, serving, sweeping })
+        let mailing = tokio::spawn(mail_until_stopped(app.clone()));
+        Ok(RunningServer { address, url, app, handle, serving, sweeping, mailing })
     }
 }
 
@@ -204,6 +234,44 @@ async fn apply_seed(store: &store::Store, config: &ServerConfig) -> Result<(), E
     let (seed, now) = (config.seed.clone(), config.clock.now());
     let applied = store.write(move |ledger| ledger.atomically(|ledger| seed::apply(ledger, &seed, now))).await;
     applied.and_then(|applied| applied).map_err(|refusal| Error::Seed(refusal.to_string()))
+}
+
+/// The key that signs what pages hand out; made once, so that a restart does not void a form that somebody is filling in.
+async fn page_key(store: &store::Store) -> Result<Vec<u8>, Error> {
+    let key = store.write(|ledger| match store::schema::meta(ledger.db, "pageKey")? {
+        Some(key) => Ok(key),
+        None => {
+            let key = names::secret();
+            store::schema::set_meta(ledger.db, "pageKey", &key).map(|()| key)
+        }
+    });
+    let key = key.await.map_err(|refusal| Error::Seed(refusal.to_string()))??;
+    Ok(key.into_bytes())
+}
+
+fn mail(config: &ServerConfig) -> Result<notices::Sender, Error> {
+    let from = config.mail_from.parse().map_err(|error| Error::Mail(format!("{}: {error}", config.mail_from)))?;
+    let relay = match &config.smtp_url {
+        None => notices::Relay::Outbox(config.data_dir.join("outbox")),
+        Some(url) => {
+            if url.starts_with("smtps") {
+                let _ = rustls::crypto::ring::default_provider().install_default();
+            }
+            let transport = lettre::AsyncSmtpTransport::<lettre::Tokio1Executor>::from_url(url);
+            let transport = transport.map_err(|error| Error::Mail(error.to_string()))?;
+            notices::Relay::Smtp(Box::new(transport.timeout(Some(Duration::from_secs(20))).build()))
+        }
+    };
+    Ok(notices::Sender { relay, from })
+}
+
+async fn mail_until_stopped(app: App) {
+    loop {
+        tokio::select! {
+            () = app.stopping.cancelled() => return,
+            () = tokio::time::sleep(app.config.sweep_every) => notices::deliver(&app).await,
+        }
+    }
 }
 
 async fn sweep_until_stopped(app: App) {
@@ -224,6 +292,11 @@ impl RunningServer {
     /// Does at once what is due by the server's clock.
     pub async fn sweep(&self) {
         sweep::run(&self.app).await;
+    }
+
+    /// Sends at once what mails are due.
+    pub async fn deliver_mail(&self) {
+        notices::deliver(&self.app).await;
     }
 
     /// Calls per operation since the start.
@@ -249,5 +322,6 @@ impl Drop for RunningServer {
         self.app.stopping.cancel();
         self.handle.shutdown();
         self.sweeping.abort();
+        self.mailing.abort();
     }
 }

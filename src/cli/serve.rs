@@ -37,6 +37,15 @@ pub struct ServeArgs {
     /// How many days the change feed keeps its entries.
     #[arg(long, env = "FILE360_CHANGES_RETENTION_DAYS", default_value_t = 14)]
     pub changes_retention_days: u64,
+    /// Largest file in bytes.
+    #[arg(long, env = "FILE360_MAX_FILE_BYTES", default_value_t = 1 << 40)]
+    pub max_file_bytes: u64,
+    /// Mail relay, such as `smtps://user:secret@mail.example`; without it mails become files in the folder `outbox`.
+    #[arg(long, env = "FILE360_SMTP_URL", hide_env_values = true)]
+    pub smtp_url: Option<String>,
+    /// Sender of mails.
+    #[arg(long, env = "FILE360_MAIL_FROM", default_value = "File 360 <file360@localhost>")]
+    pub mail_from: String,
     /// Opens the fault switchboard at /test/faults to everybody. Never outside tests.
     #[arg(long, hide_short_help = true)]
     pub test_faults: bool,
@@ -78,6 +87,9 @@ fn config(args: ServeArgs) -> Result<ServerConfig, Error> {
         token_lifetime: Duration::from_secs(args.token_lifetime),
         requests_per_second: args.requests_per_second,
         changes_retention: Duration::from_secs(args.changes_retention_days.saturating_mul(86_400)),
+        max_file_bytes: args.max_file_bytes,
+        smtp_url: args.smtp_url,
+        mail_from: args.mail_from,
         test_faults: args.test_faults,
         ..ServerConfig::new(args.data_dir)
     })

@@ -4,10 +4,16 @@
 //! contract (`config/file360/openapi.yaml`): camelCase members, RFC 3339 times in UTC, opaque string ids. Unknown members
 //! are ignored when reading, so that a newer server stays readable.
 
+mod content;
+mod governance;
+
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
+
+pub use self::content::*;
+pub use self::governance::*;
 
 /// Names of the HTTP headers that the contract adds to the standard ones.
 pub mod headers {

@@ -45,6 +45,8 @@ pub enum Effect {
     EndShare,
     /// Reads names and properties of items.
     ReadContent,
+    /// Reads what is in the trash.
+    ReadTrash,
     /// Reads bytes.
     Download,
     /// Makes a folder.
@@ -339,7 +341,7 @@ fn by_role(principal: &Principal<'_>, effect: Effect, target: &Target<'_>) -> Re
 
 fn by_entrance(through: Through, effect: Effect) -> Result<(), Refusal> {
     match (through, effect) {
-        (Through::Link { .. }, Effect::ReadContent) | (Through::Request, Effect::AddFile) => Ok(()),
+        (_, Effect::ReadContent) | (Through::Request, Effect::AddFile) => Ok(()),
         (Through::Link { download: true }, Effect::Download) => Ok(()),
         _ => Err(refuse(403, "forbidden", "The link or upload request does not allow this.")),
     }
@@ -375,6 +377,7 @@ fn by_person(role: Option<Role>, guest: bool, effect: Effect, target: &Target<'_
         Effect::ShareMembers | Effect::EndMembers => matches!(role, Owner | Manager) && (!guest || reshare),
         Effect::ManageWorkspace | Effect::Lifecycle => matches!(role, Owner | Manager) && !guest,
         Effect::DeleteWorkspace | Effect::RestoreWorkspace => role == Owner && !guest,
+        Effect::ReadTrash => matches!(role, Owner | Manager | Editor),
         Effect::OwnWorkspace
         | Effect::PurgeWorkspace
         | Effect::PurgeItem

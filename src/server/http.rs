@@ -209,7 +209,9 @@ fn prepare(
 fn parse_query(operation: Operation, query: &str) -> Result<Vec<(String, String)>, Refusal> {
     let mut parsed: Vec<(String, String)> = Vec::new();
     for (name, value) in url::form_urlencoded::parse(query.as_bytes()) {
-        if !operation.query().contains(&name.as_ref()) {
+        // `metadata[]` in the table stands for `metadata[<key>]`, one parameter per entry.
+        let known = if name.starts_with("metadata[") && name.ends_with(']') { "metadata[]" } else { name.as_ref() };
+        if !operation.query().contains(&known) {
             let shown: String = name.chars().filter(|c| !c.is_control()).take(64).collect();
             return Err(Refusal::new(400, "unknown-parameter", format!("The operation has no parameter `{shown}`."))
                 .at(&shown, "Unknown."));

@@ -156,6 +156,55 @@ operations! {
     DeleteClientState "deleteClientState" DELETE "/v1/client-state/{key}" WRITE, ClientOnly, Natural, [];
     ListChanges "listChanges" GET "/v1/changes" READ, ClientOnly, Natural, ["cursor" "limit" "wait"];
 
+    UploadFile "uploadFile" POST "/v1/items/{id}/files" WRITE, AddFile, Keyed, ["name" "onConflict" "metadata[]"];
+    PutContent "putContent" PUT "/v1/items/{id}/content" WRITE, ChangeFile, Natural, [];
+    GetContent "getContent" GET "/v1/items/{id}/content" READ, Download, Natural, ["version"];
+    ListVersions "listVersions" GET "/v1/items/{id}/versions" READ, ReadContent, Natural, ["cursor" "limit"];
+    DeleteVersion "deleteVersion" DELETE "/v1/items/{id}/versions/{version}" WRITE, DeleteVersion, Natural, [];
+    RestoreVersion "restoreVersion" POST "/v1/items/{id}/versions/{version}/restorations" WRITE, ChangeFile, Keyed, [];
+    CreateUpload "createUpload" POST "/v1/uploads" WRITE, AddFile, Keyed, [];
+    GetUpload "getUpload" GET "/v1/uploads/{id}" WRITE, Nothing, Natural, [];
+    PutPart "putPart" PUT "/v1/uploads/{id}/parts/{number}" WRITE, Nothing, Natural, [];
+    CommitUpload "commitUpload" POST "/v1/uploads/{id}/commit" WRITE, AddFile, Keyed, [];
+    AbortUpload "abortUpload" DELETE "/v1/uploads/{id}" WRITE, Nothing, Natural, [];
+    CopyItem "copyItem" POST "/v1/items/{id}/copies" WRITE, AddFile, Keyed, [];
+    ListTrash "listTrash" GET "/v1/workspaces/{id}/trash" READ, ReadTrash, Natural, ["cursor" "limit"];
+    RestoreItem "restoreItem" POST "/v1/items/{id}/restorations" WRITE, RestoreItem, Keyed, [];
+    BatchMetadata "batchMetadata" POST "/v1/metadata/batch" WRITE, ChangeItem, Keyed, [];
+    GetFacet "getFacet" GET "/v1/items/{id}/versions/{version}/facets/{name}" READ, ClientOnly, Natural, [];
+    PutFacet "putFacet" PUT "/v1/items/{id}/versions/{version}/facets/{name}" WRITE, ClientOnly, Natural, [];
+    BatchFacets "batchFacets" POST "/v1/facets/batch" WRITE, ClientOnly, Keyed, [];
+    QueryFacets "queryFacets" GET "/v1/facets" READ, ClientOnly, Natural, ["name" "workspaceId" "cursor" "limit"];
+
+    GetIntake "getIntake" GET "/v1/items/{id}/intake" GOVERN, Govern, Natural, [];
+    PutIntake "putIntake" PUT "/v1/items/{id}/intake" GOVERN, Govern, Natural, [];
+    ListPending "listPending" GET "/v1/pending" GOVERN, ClientOnly, Natural, ["workspaceId" "cursor" "limit"];
+    Decide "decide" POST "/v1/items/{id}/decisions" GOVERN, Ungovern, Keyed, [];
+    PutQuarantine "putQuarantine" PUT "/v1/items/{id}/quarantine" GOVERN, Ungovern, Natural, [];
+    GetRetention "getRetention" GET "/v1/items/{id}/retention" READ, ReadContent, Natural, [];
+    PutRetention "putRetention" PUT "/v1/items/{id}/retention" GOVERN, Govern, Natural, [];
+    ListHolds "listHolds" GET "/v1/holds" GOVERN, ClientOnly, Natural, ["cursor" "limit"];
+    GetHold "getHold" GET "/v1/holds/{key}" GOVERN, ClientOnly, Natural, [];
+    PutHold "putHold" PUT "/v1/holds/{key}" GOVERN, ClientOnly, Natural, [];
+    ListHeldItems "listHeldItems" GET "/v1/holds/{key}/items" GOVERN, ClientOnly, Natural, ["cursor" "limit"];
+    AssignHold "assignHold" POST "/v1/holds/{key}/assignments" GOVERN, Ungovern, Keyed, [];
+    ApplyHold "applyHold" PUT "/v1/items/{id}/holds/{key}" GOVERN, Govern, Natural, [];
+    ReleaseHold "releaseHold" DELETE "/v1/items/{id}/holds/{key}" GOVERN, Ungovern, Natural, ["reason"];
+    GetRecord "getRecord" GET "/v1/items/{id}/record" READ, ReadContent, Natural, [];
+    PutRecord "putRecord" PUT "/v1/items/{id}/record" GOVERN, Govern, Natural, [];
+    ListAuditEvents "listAuditEvents" GET "/v1/audit-events" AUDIT, ClientOnly, Natural, ["cursor" "limit" "from" "to" "item" "type"];
+
+    CreateNotification "createNotification" POST "/v1/notifications" SHARE, ClientOnly, Keyed, [];
+    ListNotifications "listNotifications" GET "/v1/notifications" ADMIN, ClientOnly, Natural, ["cursor" "limit"];
+
+    OpenUploadPage "openUploadPage" GET "/u/{token}" Open, ReadContent, Natural, [];
+    RequestUploadCode "requestUploadCode" POST "/u/{token}/code" Open, Nothing, Natural, [];
+    VerifyUploadCode "verifyUploadCode" POST "/u/{token}/verify" Open, Nothing, Natural, [];
+    UploadThroughPage "uploadThroughPage" POST "/u/{token}/files" Open, AddFile, Natural, [];
+    OpenLinkPage "openLinkPage" GET "/s/{token}" Open, ReadContent, Natural, [];
+    RequestLinkCode "requestLinkCode" POST "/s/{token}/code" Open, Nothing, Natural, [];
+    DownloadThroughLink "downloadThroughLink" POST "/s/{token}/download" Open, Download, Natural, [];
+
     GetFaults "getFaults" GET "/test/faults" Open, Nothing, Natural, [];
     PutFaults "putFaults" PUT "/test/faults" Open, Nothing, Natural, [];
 }
@@ -173,7 +222,7 @@ impl Operation {
 
     /// Takes its body as it comes, instead of as one JSON document.
     pub fn streams(self) -> bool {
-        false
+        matches!(self, Self::UploadFile | Self::PutContent | Self::PutPart | Self::UploadThroughPage)
     }
 
     /// The operation with this `operationId`.

@@ -15,7 +15,7 @@ use super::call::{Answer, Call, Caller};
 use super::operation::Operation;
 use super::records::{items, workspaces};
 use super::refusal::Refusal;
-use super::routes::{lifecycle, trash};
+use super::routes::{lifecycle, trash, uploads};
 use super::store::writer::Ledger;
 use super::tx::{self, News, Tx};
 use crate::file360::model::ChangeKind;
@@ -27,6 +27,7 @@ const POSTPONE_MS: i64 = 86_400_000;
 
 /// Does everything that is due.
 pub async fn run(app: &App) {
+    while remove_orphans(app).await.is_ok_and(|removed| removed > 0) {}
     loop {
         let step_app = app.clone();
         match app.store.write(move |ledger| step(ledger, &step_app)).await {
@@ -160,6 +161,12 @@ fn forget(ledger: &mut Ledger<'_>, app: &App, now: i64) -> Result<usize, Refusal
     ] {
         done += db.prepare_cached(sql)?.execute(params![now, STEP])?;
     }
+    let mut expired = db.prepare_cached("SELECT id FROM uploads WHERE expires_at <= ?1 LIMIT ?2")?;
+    let expired = expired.query_map(params![now, STEP], |row| row.get::<_, String>(0))?.collect::<Result<Vec<_>, _>>()?;
+    for upload in &expired {
+        uploads::forget(db, upload)?;
+    }
+    done += expired.len();
     let kept_ms = i64::try_from(app.config.changes_retention.as_millis()).unwrap_or(i64::MAX);
     let mut prune = db.prepare_cached(
         "DELETE FROM changes WHERE sequence IN (SELECT sequence FROM changes WHERE time < ?1 ORDER BY sequence LIMIT ?2) RETURNING sequence",
@@ -178,6 +185,32 @@ fn forget(ledger: &mut Ledger<'_>, app: &App, now: i64) -> Result<usize, Refusal
         done += 1 + purge_some(db, &workspace)?;
     }
     Ok(done)
+}
+
+/// Removes content that no version and no upload refers to any more. A reference that is about to be made has pinned it.
+/// Only what a committed transaction left behind counts: a purge that is undone keeps its content.
+async fn remove_orphans(app: &App) -> Result<usize, Refusal> {
+    let candidates = app.store.read(|db| {
+        let mut find = db.prepare_cached("SELECT sha256 FROM orphans LIMIT ?1")?;
+        Ok(find.query_map([STEP], |row| row.get::<_, String>(0))?.collect::<Result<Vec<_>, _>>()?)
+    });
+    let candidates = candidates.await?;
+    if candidates.is_empty() {
+        return Ok(0);
+    }
+    let blobs = app.blobs.clone();
+    app.store.write(move |ledger| candidates.iter().map(|sha256| remove_orphan(ledger.db, &blobs, sha256)).sum()).await?
+}
+
+fn remove_orphan(db: &rusqlite::Connection, blobs: &super::blobs::Blobs, sha256: &str) -> Result<usize, Refusal> {
+    let mut find = db.prepare_cached(
+        "SELECT EXISTS (SELECT 1 FROM versions WHERE sha256 = ?1) OR EXISTS (SELECT 1 FROM upload_parts WHERE sha256 = ?1)",
+    )?;
+    let needed: bool = find.query_row([sha256], |row| row.get(0))?;
+    if !needed && !blobs.remove_unpinned(sha256) {
+        return Ok(0);
+    }
+    Ok(db.prepare_cached("DELETE FROM orphans WHERE sha256 = ?1")?.execute([sha256])?)
 }
 
 fn purge_some(db: &rusqlite::Connection, workspace: &str) -> Result<usize, Refusal> {

@@ -109,6 +109,13 @@ impl<'a> View<'a> {
         Ok(permit)
     }
 
+    /// Token and scope have been judged (when the view was opened); a batch asks `authorize` again for each of its targets.
+    pub fn admitted(&self) -> Result<(), Refusal> {
+        authorize::admit(&self.principal(None), self.call.operation)?;
+        self.permitted.set(true);
+        Ok(())
+    }
+
     /// Asks `authorize` about an operation without a target.
     pub fn authorize_alone(&self) -> Result<(), Refusal> {
         self.authorize(None, &Target::default()).map(drop)

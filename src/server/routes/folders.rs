@@ -112,6 +112,21 @@ fn insert(tx: &Tx<'_, '_, '_>, id: &str, parent: &items::Record, name: &str, new
     count_children(tx, &parent.id, 1)
 }
 
+/// Makes a folder with the properties of another one, but for its lock and its owner's name. Returns its id.
+pub fn make(tx: &Tx<'_, '_, '_>, parent: &items::Record, name: &str, like: &items::Record) -> Result<String, Refusal> {
+    let id = tx.id('f');
+    let new = NewFolder {
+        path: String::new(),
+        classification: like.classification.clone(),
+        metadata: like.metadata.clone(),
+        locked: false,
+        managed_key: None,
+        on_conflict: OnConflict::Fail,
+    };
+    insert(tx, &id, parent, name, &new)?;
+    Ok(id)
+}
+
 /// Keeps the number of direct children.
 pub fn count_children(tx: &Tx<'_, '_, '_>, folder_id: &str, by: i64) -> Result<(), Refusal> {
     let mut update = tx.db.prepare_cached("UPDATE items SET children = children + ?2 WHERE id = ?1")?;

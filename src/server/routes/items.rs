@@ -132,6 +132,22 @@ pub fn update(tx: &mut Tx<'_, '_, '_>) -> Outcome {
     Ok(Answer::ok(&item)?.tagged(&item.etag))
 }
 
+/// Merges metadata into an item that the caller may change. Nothing happens if nothing changes.
+pub fn set_metadata(
+    tx: &mut Tx<'_, '_, '_>,
+    placed: &Placed,
+    patch: std::collections::BTreeMap<String, Option<String>>,
+) -> Result<(), Refusal> {
+    let mut after = placed.item.clone();
+    properties::merge(&mut after.metadata, patch);
+    properties::validate_common(None, &after.metadata)?;
+    if after.metadata == placed.item.metadata {
+        return Ok(());
+    }
+    store(tx, &after)?;
+    announce(tx, placed, if after.kind == ItemKind::File { ChangeKind::FileChanged } else { ChangeKind::FolderChanged })
+}
+
 /// Folders count in the workspace's revision, files do not.
 pub fn announce(tx: &mut Tx<'_, '_, '_>, placed: &Placed, kind: ChangeKind) -> Result<(), Refusal> {
     let news = News { version: placed.item.version, ..News::about(&placed.item.id).at(placed.path()) };
@@ -216,6 +232,6 @@ pub fn delete(tx: &mut Tx<'_, '_, '_>) -> Outcome {
     if permit == Permit::Pending {
         return super::trash::request_delete(tx, &placed);
     }
-    super::trash::put(tx, &placed)?;
+    super::trash::put(tx, &placed, permit == Permit::Preserve)?;
     Ok(Answer::empty(204))
 }

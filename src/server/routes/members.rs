@@ -116,7 +116,7 @@ pub fn set(tx: &mut Tx<'_, '_, '_>) -> Outcome {
     if known.as_ref().is_some_and(|known| manages(known.role)) && !manages(after.role) {
         keep_a_manager(tx, &workspace, &principal.id)?;
     }
-    if known.is_none() && external {
+    if known.is_none() && external && permit == Permit::Effective {
         invite(tx, &workspace, &principal)?;
     }
     store(tx, &workspace, &after, &folder_id, permit)?;
@@ -192,6 +192,13 @@ fn invite(tx: &Tx<'_, '_, '_>, workspace: &workspaces::Record, guest: &Principal
     if member {
         return Ok(());
     }
+    let params = serde_json::json!({"workspace": workspace.public.display_name, "url": workspace.public.url});
+    crate::server::notices::queue(tx, "workspace-invitation", "en", &guest.name, &params).map(drop)
+}
+
+/// The invitation of a guest whose grant waited for a decision.
+pub fn invite_released(tx: &Tx<'_, '_, '_>, workspace: &workspaces::Record, principal: &str) -> Result<(), Refusal> {
+    let Some(guest) = people::by_id(tx.db, principal)? else { return Ok(()) };
     let params = serde_json::json!({"workspace": workspace.public.display_name, "url": workspace.public.url});
     crate::server::notices::queue(tx, "workspace-invitation", "en", &guest.name, &params).map(drop)
 }

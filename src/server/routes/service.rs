@@ -35,6 +35,13 @@ pub async fn describe(app: App, call: Call) -> Reply {
             Capability::ClientState,
             Capability::Fencing,
             Capability::Trash,
+            Capability::Facets,
+            Capability::Audit,
+            Capability::Intake,
+            Capability::Retention,
+            Capability::Holds,
+            Capability::Records,
+            Capability::Notifications,
         ],
         limits: Limits {
             requests_per_second: app.config.requests_per_second,

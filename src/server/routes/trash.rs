@@ -10,15 +10,16 @@ use crate::server::authorize::Effect;
 use crate::server::call::Answer;
 use crate::server::records::items::{self, Placed};
 use crate::server::refusal::Refusal;
-use crate::server::tx::{News, Tx};
+use crate::server::tx::{News, Tx, View};
 
 /// Puts an item into the trash. What is below a folder goes and comes back with it; each file below gets a tombstone.
-pub fn put(tx: &mut Tx<'_, '_, '_>, placed: &Placed) -> Result<(), Refusal> {
+/// What retention preserves is hidden for people and has no end.
+pub fn put(tx: &mut Tx<'_, '_, '_>, placed: &Placed, preserve: bool) -> Result<(), Refusal> {
     tombstones(tx, placed, ChangeKind::FileDeleted)?;
     let now = tx.now.as_millisecond();
     tx.db
         .prepare_cached("UPDATE items SET trashed_at = ?2, purge_at = ?3, trash_root = id, rev = rev + 1 WHERE id = ?1")?
-        .execute(params![placed.item.id, now, now + TRASH_MS])?;
+        .execute(params![placed.item.id, now, (!preserve).then_some(now + TRASH_MS)])?;
     count_children(tx, placed.item.parent_id.as_deref().unwrap_or_default(), -1)?;
     if placed.item.kind == ItemKind::Folder {
         announce(tx, placed, ChangeKind::FolderChanged)?;
@@ -46,6 +47,59 @@ fn tombstones(tx: &mut Tx<'_, '_, '_>, placed: &Placed, kind: ChangeKind) -> Res
         }
     }
     Ok(())
+}
+
+/// `GET /v1/workspaces/{id}/trash`
+pub fn list(view: &View<'_>) -> Outcome {
+    let workspace = crate::server::records::workspaces::by_id(view, view.call.param("id"))?;
+    workspace.authorize(view)?;
+    let (after, limit) = (view.call.after()?, view.call.limit()?);
+    let sql = format!(
+        "SELECT {} FROM items WHERE workspace_id = ?1 AND trash_root IS NOT NULL AND id > ?2 AND (?4 OR kind = 0 OR version IS NOT NULL)
+         ORDER BY id LIMIT ?3",
+        items::COLUMNS
+    );
+    let mut find = view.db.prepare_cached(&sql)?;
+    let decides = items::decides(view);
+    let rows = find.query_map(params![workspace.public.id, after, limit + 1, decides], items::from_row)?;
+    let mut page = Vec::new();
+    for row in rows {
+        let placed = items::by_id(view, &row?.id)?;
+        page.push((placed.item.id.clone(), placed.shown(view)?));
+    }
+    Answer::page(page, limit)
+}
+
+/// `POST /v1/items/{id}/restorations`
+pub fn restore(tx: &mut Tx<'_, '_, '_>) -> Outcome {
+    let placed = items::by_id(tx, tx.call.param("id"))?;
+    placed.authorize(tx)?;
+    if placed.item.trashed_at.is_none() {
+        return Err(Refusal::new(409, "state-conflict", "The item is in the trash with a folder above it: restore that."));
+    }
+    let parent = items::by_id(tx, placed.item.parent_id.as_deref().unwrap_or_default())?;
+    tx.note(|about| about.item_id = Some(placed.item.id.clone()));
+    if parent.is_trashed() {
+        return Err(Refusal::new(409, "state-conflict", "The folder that it was in is in the trash: restore that first."));
+    }
+    let name = match items::child(tx.db, &parent.item.id, &placed.item.name)? {
+        Some(_) => super::files::free_name(tx, &parent.item.id, &placed.item.name)?,
+        None => placed.item.name.clone(),
+    };
+    tx.db
+        .prepare_cached(
+            "UPDATE items SET trashed_at = NULL, purge_at = NULL, trash_root = NULL, name = ?2, name_fold = ?3, rev = rev + 1 WHERE id = ?1",
+        )?
+        .execute(params![placed.item.id, name, crate::server::names::fold(&name)])?;
+    count_children(tx, &parent.item.id, 1)?;
+    let back = items::by_id(tx, &placed.item.id)?;
+    tombstones(tx, &back, ChangeKind::FileRestored)?;
+    if back.item.kind == ItemKind::Folder {
+        announce(tx, &back, ChangeKind::FolderChanged)?;
+    }
+    tx.took_effect();
+    let item = back.shown(tx)?;
+    Ok(Answer::ok(&item)?.tagged(&item.etag))
 }
 
 /// A delete below a gate waits for a decision; until then nothing changes.

@@ -148,9 +148,12 @@ CREATE INDEX facets_item ON facets (item_id, version);
 CREATE INDEX facets_workspace ON facets (client_id, name, workspace_id, item_id, version);
 CREATE INDEX item_holds_item ON item_holds (item_id);
 CREATE INDEX item_holds_workspace ON item_holds (workspace_id);
+CREATE INDEX upload_parts_content ON upload_parts (sha256);
 CREATE INDEX uploads_due ON uploads (expires_at);
 
 CREATE INDEX members_principal ON members (principal_id, workspace_id);
+CREATE INDEX members_pending ON members (state) WHERE state = 1;
+CREATE INDEX links_pending ON links (state) WHERE state = 1;
 CREATE INDEX members_due ON members (expires_at) WHERE expires_at IS NOT NULL;
 CREATE UNIQUE INDEX upload_requests_name ON upload_requests (workspace_id, name);
 CREATE UNIQUE INDEX upload_requests_token ON upload_requests (token);
