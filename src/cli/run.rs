@@ -99,6 +99,13 @@ pub async fn run(args: RunArgs) -> Result<(), String> {
     let readiness = Arc::new(Readiness::default());
     readiness.waits("operator", "the Kubernetes API");
 
+    for (flag, value) in
+        [("--cluster-id", &args.cluster_id), ("--namespace", &args.namespace), ("--lease-namespace", &args.lease_namespace)]
+    {
+        if value.as_ref().is_some_and(|value| value.is_empty() || value.contains(['/', '=', ' '])) {
+            return Err(format!("{flag} must not be empty nor contain '/', '=' or a blank; leave it out for the default"));
+        }
+    }
     let listener = http::bind(args.metrics_address).await?;
     let stop_http = CancellationToken::new();
     let health = tokio::spawn(http::serve(listener, metrics.clone(), readiness.clone(), stop_http.clone()));
@@ -161,10 +168,9 @@ async fn lead(
     let mut terminated = std::pin::pin!(termination());
     ctx.metrics.leader.set(0);
     if let Some(leader) = &leader {
-        // A standby is ready: it is there to take over.
-        readiness.is_ready("operator");
         tokio::select! {
-            () = leader.acquire() => {}
+            // A standby that can read the Lease is ready: it is there to take over.
+            () = leader.acquire(|| readiness.is_ready("operator")) => {}
             () = &mut terminated => return Ok(()),
         }
     }

@@ -26,7 +26,7 @@ use crate::controllers::context::Context;
 use crate::error::{Disposition, Error, Kind};
 use crate::reconcile::queue::Queue;
 use crate::reconcile::{ObjectKey, backoff};
-use crate::session::{Foreign, Session};
+use crate::session::{Foreign, Session, Unavailable};
 use store::{Store, Verdict};
 
 pub(super) const KIND: &str = "SecureWorkspace";
@@ -254,10 +254,15 @@ impl SecureWorkspaces {
         let mut away_since = std::collections::HashMap::new();
         loop {
             tokio::time::sleep(self.ctx.tuning.outage_grace.min(Duration::from_secs(15))).await;
+            self.ctx.metrics.drift_standing.set(self.store.standing_drift());
             let all = self.ctx.sessions.all();
             away_since.retain(|key, _| all.iter().any(|(known, _)| known == key));
             for (connection, lookup) in all {
-                let is_away = lookup.session.as_ref().map_or(true, |session| !session.is_connected());
+                let is_away = match &lookup.session {
+                    Ok(session) => !session.is_connected(),
+                    // A suspended Connection is away on purpose: its dependants keep what they said.
+                    Err(why) => matches!(why, Unavailable::Because { .. }),
+                };
                 if !is_away {
                     away_since.remove(&connection);
                     let marked = self.store.keys_where(|_, entry| entry.marked && entry.connection == connection);

@@ -85,9 +85,12 @@ pub async fn may_manage(pass: &Pass<'_>, workspace: &Workspace, scope: GrantScop
     match claim(workspace.owner.as_ref(), &me) {
         Claim::Mine => Ok(true),
         Claim::TakeUp => Ok(false),
-        Claim::Unmanaged if spec.workspace_id.is_some() && !by_id => Err(Error::new(
+        Claim::Unmanaged if scope != GrantScope::Tenant => Err(refused_as(
             Kind::Reference,
-            "the Connection grants this namespace only the workspaces that it declares; adoption by workspaceId needs scope: Tenant",
+            "connection-not-granted",
+            "a workspace exists that nobody manages, and the Connection grants this namespace only those that it declares; \
+             adoption needs a grant with scope: Tenant"
+                .into(),
         )),
         Claim::Unmanaged if matches!(spec.adoption, Some(Adoption::AdoptOrCreate | Adoption::AdoptOnly)) => Ok(false),
         Claim::Unmanaged => Err(refused(
@@ -126,7 +129,11 @@ fn owned_by_other(who: String) -> Error {
 }
 
 fn refused(code: &str, message: String) -> Error {
-    let mut error = Error::new(Kind::Conflict, message);
+    refused_as(Kind::Conflict, code, message)
+}
+
+fn refused_as(kind: Kind, code: &str, message: String) -> Error {
+    let mut error = Error::new(kind, message);
     error.code = code.into();
     error
 }

@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 use super::desired::{Desired, DesiredFolder, DesiredMember, FolderMark, MemberKey, parents};
 use crate::api::secure_workspace::{AccessMode, Applied, Drift, DriftPolicy, PlanStatus};
 use crate::file360::model::{
-    Folder, ItemPatch, Link, Member, MemberInput, NewFolder, PrincipalKind, Role, SharingRules, UploadRequest,
+    Folder, ItemPatch, Link, Member, MemberInput, NewFolder, NewWorkspace, PrincipalKind, Role, SharingRules, UploadRequest,
     UploadRequestInput, Workspace, WorkspacePatch, WorkspaceState,
 };
 
@@ -62,8 +62,8 @@ pub enum Origin {
 /// One step. Run twice it has the effect of running it once.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Action {
-    /// Create the workspace with its own properties.
-    Create,
+    /// Create the workspace with its own properties; the mark is added when it is made.
+    Create(Box<NewWorkspace>),
     /// Bring it back from the trash.
     Restore,
     /// Write the ownership mark.
@@ -203,7 +203,7 @@ impl Planner<'_> {
     fn steps(&self, kept: &mut Vec<String>) -> Vec<Step> {
         let mut steps = Vec::new();
         match &self.observed.workspace {
-            None => steps.push(step(Action::Create, Aspect::Workspace, Origin::Spec)),
+            None => steps.push(step(Action::Create(Box::new(new_workspace(self.desired))), Aspect::Workspace, Origin::Spec)),
             Some(workspace) => {
                 // Revoke first: a person never holds the old and the new rights at once.
                 steps.extend(self.removed_members());
@@ -464,6 +464,19 @@ fn metadata_patch(
     set.chain(removed).collect()
 }
 
+fn new_workspace(desired: &Desired) -> NewWorkspace {
+    let mut managed_fields = desired.metadata_fields();
+    managed_fields.extend(desired.sharing.as_ref().map(|_| "sharing".to_owned()));
+    NewWorkspace {
+        display_name: desired.display_name.clone(),
+        classification: desired.classification.clone(),
+        metadata: desired.metadata.clone(),
+        sharing: desired.sharing.clone(),
+        managed_fields: managed_fields.into_iter().collect(),
+        owner: None,
+    }
+}
+
 fn new_folder(path: &str, wanted: &DesiredFolder) -> NewFolder {
     let mark = FolderMark { path: path.to_owned(), fields: wanted.fields(), adopted: false };
     NewFolder {
@@ -526,7 +539,7 @@ impl Action {
     /// Whether something new comes to be.
     pub fn is_creation(&self) -> bool {
         match self {
-            Self::Create | Self::CreateFolder(_) => true,
+            Self::Create(_) | Self::CreateFolder(_) => true,
             Self::SetMember { had, .. } => had.is_none(),
             Self::PutRequest { exists, .. } => !exists,
             _ => false,
@@ -545,7 +558,7 @@ impl Action {
     /// Stable name for metrics and logs.
     pub fn name(&self) -> &'static str {
         match self {
-            Self::Create => "create",
+            Self::Create(_) => "create",
             Self::Restore => "restore",
             Self::TakeOwnership => "take_ownership",
             Self::Activate => "activate",
@@ -564,7 +577,7 @@ impl Action {
     /// Path of what it is about in `status.drift`.
     pub fn subject(&self) -> String {
         match self {
-            Self::Create | Self::Restore | Self::TakeOwnership | Self::Activate => "workspace".into(),
+            Self::Create(_) | Self::Restore | Self::TakeOwnership | Self::Activate => "workspace".into(),
             Self::Patch { what, .. } => format!("workspace/{what}"),
             Self::CreateFolder(folder) => format!("folders{}", folder.path),
             Self::MoveFolder { to, .. } => format!("folders{to}"),
@@ -594,7 +607,7 @@ impl Action {
 impl fmt::Display for Action {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Create => write!(f, "create the workspace"),
+            Self::Create(_) => write!(f, "create the workspace"),
             Self::Restore => write!(f, "restore the workspace from the trash"),
             Self::TakeOwnership => write!(f, "take up the workspace"),
             Self::Activate => write!(f, "make the archived workspace active"),

@@ -27,6 +27,8 @@ pub struct Entry {
     pub has_finalizer: bool,
     /// Its status tells of an outage.
     pub marked: bool,
+    /// Changes of others that stand, as its status tells.
+    pub drift: u32,
     /// It was looked at before its Connection was known.
     missed_connection: bool,
     seen: Seen,
@@ -147,6 +149,7 @@ impl Store {
             workspace: object.status.as_ref().and_then(|status| status.workspace_id.as_deref()).map(Into::into),
             failures: 0,
             missed_connection: false,
+            drift: standing_drift(&object),
             has_finalizer: has_finalizer(&object),
             marked: super::status::tells_of_outage(&object),
             seen,
@@ -174,6 +177,12 @@ impl Store {
         let Some(entry) = state.entries.get_mut(key) else { return };
         entry.version = entry.version.max(version_of(object));
         entry.has_finalizer = has_finalizer(object);
+        entry.drift = standing_drift(object);
+    }
+
+    /// Changes of others that stand, all objects together.
+    pub fn standing_drift(&self) -> i64 {
+        self.state.lock().entries.values().map(|entry| i64::from(entry.drift)).sum()
     }
 
     /// Notes the workspace of an object.
@@ -247,6 +256,10 @@ impl Store {
         let state = self.state.lock();
         state.entries.iter().filter(|(key, entry)| wanted(key, entry)).map(|(key, _)| key.clone()).collect()
     }
+}
+
+fn standing_drift(object: &SecureWorkspace) -> u32 {
+    object.status.as_ref().and_then(|status| status.drift.as_ref()).map_or(0, |drift| drift.count)
 }
 
 fn has_finalizer(object: &SecureWorkspace) -> bool {
