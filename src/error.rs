@@ -86,9 +86,7 @@ pub struct Error {
     /// When the other side wants to be asked again.
     pub retry_after: Option<Duration>,
     /// Details of the refusal, such as the items that a hold protects; at most 20.
-    pub details: Vec<String>,
-    /// The object in the way, on a conflict.
-    pub existing: Option<Box<serde_json::Value>>,
+    pub details: Box<[String]>,
 }
 
 impl Error {
@@ -100,8 +98,7 @@ impl Error {
             doing: None,
             message: message.into(),
             retry_after: None,
-            details: Vec::new(),
-            existing: None,
+            details: Box::default(),
         }
     }
 

@@ -66,7 +66,7 @@ impl SecureWorkspaces {
             let this = self.clone();
             tasks.spawn(async move {
                 while let Some(key) = this.queue.next().await {
-                    this.work_on(&key).await;
+                    Box::pin(this.work_on(&key)).await;
                     this.queue.done(&key);
                     this.ctx.metrics.set_queue_depth(KIND, this.queue.len());
                 }
@@ -197,7 +197,7 @@ impl SecureWorkspaces {
 
     async fn work_on(&self, key: &ObjectKey) {
         let started = Instant::now();
-        let result = self.pass(key).await;
+        let result = Box::pin(self.pass(key)).await;
         let outcome = match &result {
             Ok(Next::Rest(_)) => "converged",
             Ok(Next::Gone) => "gone",

@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use base64::Engine as _;
 use serde_json::{Value, json};
 
 use super::convergence::{neutral, rich};
@@ -96,7 +97,6 @@ async fn scripted(script: &Arc<Script>) -> World {
     let text = std::fs::read_to_string(&world.kubeconfig).unwrap();
     let config: Value = serde_json::from_str(&text).unwrap();
     let cluster = &config["clusters"][0]["cluster"];
-    use base64::Engine as _;
     let pem =
         base64::engine::general_purpose::STANDARD.decode(cluster["certificate-authority-data"].as_str().unwrap()).unwrap();
     let authority = reqwest::Certificate::from_pem(&pem).unwrap();

@@ -102,19 +102,19 @@ pub async fn may_manage(pass: &Pass<'_>, workspace: &Workspace, scope: GrantScop
         )),
         Claim::Other { namespace, name, uid } => {
             if owner_exists(pass, &namespace, &name, &uid).await? {
-                return Err(owned_by_other(format!("{namespace}/{name} of this cluster")));
+                return Err(owned_by_other(&format!("{namespace}/{name} of this cluster")));
             }
             if by_id {
                 return Ok(false);
             }
-            Err(owned_by_other(format!(
+            Err(owned_by_other(&format!(
                 "{namespace}/{name}, which no longer exists; re-create it there, or adopt the workspace by spec.workspaceId"
             )))
         }
         Claim::Foreign(_) if by_id && workspace.owner.as_ref().is_some_and(|mark| mark.state == OwnerState::Released) => {
             Ok(false)
         }
-        Claim::Foreign(who) => Err(owned_by_other(who)),
+        Claim::Foreign(who) => Err(owned_by_other(&who)),
     }
 }
 
@@ -124,7 +124,7 @@ async fn owner_exists(pass: &Pass<'_>, namespace: &str, name: &str, uid: &str) -
     Ok(api.get_opt(name).await?.is_some_and(|owner| owner.uid().as_deref() == Some(uid)))
 }
 
-fn owned_by_other(who: String) -> Error {
+fn owned_by_other(who: &str) -> Error {
     refused("owned-by-other", format!("the workspace is managed by {who}; two resources cannot manage one workspace"))
 }
 

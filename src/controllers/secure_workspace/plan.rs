@@ -218,20 +218,16 @@ impl Planner<'_> {
         steps
     }
 
-    fn origin(&self, now: &str, last: &str) -> Origin {
-        if now == last { Origin::Drift } else { Origin::Spec }
-    }
-
     fn access_origin(&self) -> Origin {
-        self.origin(&self.desired.applied.access, &self.applied.access)
+        origin(&self.desired.applied.access, &self.applied.access)
     }
 
     fn folders_origin(&self) -> Origin {
-        self.origin(&self.desired.applied.folders, &self.applied.folders)
+        origin(&self.desired.applied.folders, &self.applied.folders)
     }
 
     fn sharing_origin(&self) -> Origin {
-        self.origin(&self.desired.applied.sharing, &self.applied.sharing)
+        origin(&self.desired.applied.sharing, &self.applied.sharing)
     }
 
     fn patches(&self, workspace: &Workspace) -> Vec<Step> {
@@ -266,7 +262,7 @@ impl Planner<'_> {
             patch.managed_fields = Some(fields.iter().cloned().collect());
         }
         if patch != WorkspacePatch::default() {
-            let origin = self.origin(&desired.applied.metadata, &self.applied.metadata);
+            let origin = origin(&desired.applied.metadata, &self.applied.metadata);
             steps.push(step(Action::Patch { patch, what: listed(&what, "bookkeeping") }, Aspect::Metadata, origin));
         }
 
@@ -427,6 +423,11 @@ impl Planner<'_> {
         }
         steps
     }
+}
+
+/// A difference in an aspect that is declared as it was last applied comes from somebody else.
+fn origin(now: &str, last: &str) -> Origin {
+    if now == last { Origin::Drift } else { Origin::Spec }
 }
 
 fn step(action: Action, aspect: Aspect, origin: Origin) -> Step {

@@ -71,7 +71,7 @@ struct TokenAnswer {
 
 /// Renewed when this part of its life is left.
 const RENEW_EARLY: f64 = 0.2;
-const LONGEST_LIFE: Duration = Duration::from_secs(24 * 3600);
+const LONGEST_LIFE: Duration = Duration::from_hours(24);
 
 fn form_encoded(text: &str) -> String {
     url::form_urlencoded::byte_serialize(text.as_bytes()).collect()

@@ -338,7 +338,6 @@ impl Transport {
             .take(20)
             .map(|field| clean(&self.tokens.scrub(&format!("{} {}", field.pointer, field.detail), Some(token)), 300))
             .collect();
-        error.existing = problem.existing.map(Box::new);
         error
     }
 
