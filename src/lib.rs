@@ -1,4 +1,4 @@
-//! `file360-operator`: makes OpenText File 360 match what Kubernetes manifests declare.
+//! `file360-operator`: makes `OpenText` File 360 match what Kubernetes manifests declare.
 //!
 //! Modules depend on each other in one direction: `cli` → `controllers` → `reconcile`, `session` → `file360`; `server` is the
 //! embedded File 360 and shares only [`file360::model`] with the rest.
