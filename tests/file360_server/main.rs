@@ -6,6 +6,7 @@
 mod support;
 
 mod audit;
+mod contract;
 mod durability;
 mod feed;
 mod fencing;
