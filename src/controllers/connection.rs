@@ -216,10 +216,9 @@ impl Connections {
         } else {
             self.open(key, entry).await
         };
-        if let (false, Err(error)) = (suspended, &result) {
-            if self.ctx.sessions.peek(key).is_none_or(|lookup| lookup.session.is_err()) {
-                self.close(key, connection, unusable(error));
-            }
+        let has_session = self.ctx.sessions.peek(key).is_some_and(|lookup| lookup.session.is_ok());
+        if let (false, Err(error)) = (suspended || has_session, &result) {
+            self.close(key, connection, unusable(error));
         }
         let outcome = Outcome { session: result, suspended };
         self.report(connection, &outcome).await?;
