@@ -92,14 +92,7 @@ pub struct Error {
 impl Error {
     /// A failure of `kind` with a sentence for people.
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Self {
-            kind,
-            code: String::new(),
-            doing: None,
-            message: message.into(),
-            retry_after: None,
-            details: Box::default(),
-        }
+        Self { kind, code: String::new(), doing: None, message: message.into(), retry_after: None, details: Box::default() }
     }
 
     /// The same with what was being done; the innermost description stays.

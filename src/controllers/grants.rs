@@ -118,7 +118,7 @@ mod tests {
 
     fn grant(label: Option<(&str, &str)>) -> Grant {
         let selector = label.map(|(key, value)| LabelSelector {
-            match_labels: [(key.to_owned(), value.to_owned())].into(),
+            match_labels: Some([(key.to_owned(), value.to_owned())].into()),
             ..LabelSelector::default()
         });
         let from = if selector.is_some() { NamespacesFrom::Selector } else { NamespacesFrom::All };

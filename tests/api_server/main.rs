@@ -13,3 +13,4 @@ mod deletion;
 mod drift;
 mod refusals;
 mod silence;
+mod transitions;
