@@ -11,6 +11,8 @@ mod convergence;
 mod crash_points;
 mod deletion;
 mod drift;
+mod fields;
 mod refusals;
 mod silence;
+mod tenancy;
 mod transitions;

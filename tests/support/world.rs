@@ -140,6 +140,10 @@ impl World {
     /// Starts the operator, with more flags, and waits until it is ready.
     pub async fn start_operator(&mut self, flags: &[&str]) {
         let operator = self.spawn_operator(flags);
+        self.await_ready(operator).await;
+    }
+
+    async fn await_ready(&mut self, operator: Operator) {
         let url = format!("http://{}/readyz", operator.address);
         eventually("the operator's readiness", || async {
             let answer = reqwest::get(&url).await.map_err(|error| error.to_string())?;
@@ -151,14 +155,45 @@ impl World {
         self.operator = Some(operator);
     }
 
+    /// Starts an operator for all namespaces, under a ClusterRole with the generated rules.
+    pub async fn start_cluster_operator(&mut self) {
+        use file360_operator::api::rbac;
+        let rules = [rbac::manager(), rbac::cluster(), rbac::leader_election()].concat();
+        let group = "rbac.authorization.k8s.io";
+        let name = format!("operator-{}", self.namespace);
+        let role =
+            json!({"apiVersion": format!("{group}/v1"), "kind": "ClusterRole", "metadata": {"name": name}, "rules": rules});
+        let binding = json!({"apiVersion": format!("{group}/v1"), "kind": "ClusterRoleBinding", "metadata": {"name": name},
+            "roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": name},
+            "subjects": [{"kind": "ServiceAccount", "name": "operator", "namespace": self.namespace}]});
+        for manifest in [role, binding] {
+            let resource = kubernetes::resource(&format!("{group}/v1"), manifest["kind"].as_str().expect("a kind"));
+            let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &resource);
+            api.patch(&name, &PatchParams::apply("tests"), &Patch::Apply(&manifest)).await.expect("the rights are granted");
+        }
+        let operator = self.spawn(&["--lease-namespace", &self.namespace]);
+        self.await_ready(operator).await;
+    }
+
+    /// Changes this world's namespace.
+    pub async fn patch_namespace(&self, patch: Value) {
+        let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &kubernetes::resource("v1", "Namespace"));
+        api.patch(&self.namespace, &PatchParams::default(), &Patch::Merge(&patch)).await.expect("the patch is accepted");
+    }
+
     /// Starts the operator without waiting.
     pub fn spawn_operator(&self, flags: &[&str]) -> Operator {
+        let own = ["--namespace", self.namespace.as_str(), "--cluster-id", self.namespace.as_str()];
+        self.spawn(&[&own, flags].concat())
+    }
+
+    fn spawn(&self, flags: &[&str]) -> Operator {
         let log = self.folder.path().join("operator.log");
         let file = std::fs::File::options().create(true).append(true).open(&log).expect("a log");
         let address = format!("127.0.0.1:{}", free_port());
         let child = Command::new(OPERATOR)
             .args(["run", "--leader-elect", "false", "--outbound-allow", "127.0.0.1", "--log", "debug"])
-            .args(["--namespace", &self.namespace, "--cluster-id", &self.namespace, "--metrics-address", &address])
+            .args(["--metrics-address", &address])
             .args(flags)
             .env("KUBECONFIG", &self.kubeconfig)
             .stdin(Stdio::null())
