@@ -263,9 +263,14 @@ const ELSEWHERE: [(&str, &str); 7] = [
     ("access.members", "its parts have cases of their own"),
 ];
 
-fn merged(mut one: Value, other: Value) -> Value {
-    one.as_object_mut().expect("an object").extend(other.as_object().expect("an object").clone());
-    one
+fn merged(one: Value, other: Value) -> Value {
+    match (one, other) {
+        (Value::Object(mut one), Value::Object(other)) => {
+            one.extend(other);
+            Value::Object(one)
+        }
+        (one, other) => panic!("{one} and {other} are no objects"),
+    }
 }
 
 /// The paths of all leaf fields of the spec.
