@@ -279,7 +279,7 @@ fn fields(schema: &JSONSchemaProps, path: &str, all: &mut BTreeSet<String>) {
         let here = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
         match &property.items {
             Some(JSONSchemaPropsOrArray::Schema(items)) if items.properties.is_some() => {
-                fields(items, &format!("{here}[]"), all)
+                fields(items, &format!("{here}[]"), all);
             }
             _ if property.properties.is_some() => fields(property, &here, all),
             _ => {
