@@ -54,6 +54,20 @@ impl Operator {
         self.child.wait().is_ok_and(|status| status.success())
     }
 
+    /// Waits until it ends by itself; whether it ended well.
+    pub fn wait(mut self) -> bool {
+        self.child.wait().is_ok_and(|status| status.success())
+    }
+
+    /// The value of a metric without labels; `None` while it does not answer.
+    pub async fn try_metric(&self, name: &str) -> Option<f64> {
+        let answer = reqwest::Client::new()
+            .get(format!("http://{}/metrics", self.address))
+            .timeout(std::time::Duration::from_secs(1));
+        let text = answer.send().await.ok()?.text().await.ok()?;
+        text.lines().find_map(|line| line.strip_prefix(&format!("{name} "))?.parse().ok())
+    }
+
     /// Process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
@@ -187,15 +201,27 @@ impl World {
         self.spawn(&[&own, flags].concat())
     }
 
+    /// The same, but nothing on loopback is allowed unless `flags` say so.
+    pub fn spawn_plain(&self, flags: &[&str]) -> Operator {
+        let own = ["--namespace", self.namespace.as_str(), "--cluster-id", self.namespace.as_str()];
+        self.spawn_exactly(&[&own, flags].concat())
+    }
+
     fn spawn(&self, flags: &[&str]) -> Operator {
+        let own = ["--outbound-allow", "127.0.0.1"];
+        self.spawn_exactly(&[&own, flags].concat())
+    }
+
+    fn spawn_exactly(&self, flags: &[&str]) -> Operator {
         let log = self.folder.path().join("operator.log");
         let file = std::fs::File::options().create(true).append(true).open(&log).expect("a log");
         let address = format!("127.0.0.1:{}", free_port());
         let child = Command::new(OPERATOR)
-            .args(["run", "--leader-elect", "false", "--outbound-allow", "127.0.0.1", "--log", "debug"])
-            .args(["--metrics-address", &address])
+            .args(["run", "--metrics-address", &address])
             .args(flags)
             .env("KUBECONFIG", &self.kubeconfig)
+            .env("FILE360_LOG", "debug")
+            .env("FILE360_LEADER_ELECT", "false")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(file)

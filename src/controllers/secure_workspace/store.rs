@@ -271,3 +271,66 @@ fn has_finalizer(object: &SecureWorkspace) -> bool {
 fn version_of(object: &SecureWorkspace) -> u64 {
     object.resource_version().and_then(|text| text.parse().ok()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn object(version: u64, generation: i64) -> SecureWorkspace {
+        let mut object: SecureWorkspace = serde_json::from_value(serde_json::json!({
+            "apiVersion": "file360.io/v1alpha1", "kind": "SecureWorkspace",
+            "metadata": {"name": "w", "namespace": "ns", "uid": "u1", "resourceVersion": version.to_string()},
+            "spec": {"connectionRef": {"name": "c"}, "displayName": "w"},
+        }))
+        .unwrap();
+        object.metadata.generation = Some(generation);
+        object
+    }
+
+    fn key() -> ObjectKey {
+        ObjectKey::new("ns", "w")
+    }
+
+    #[test]
+    fn c10_a_pass_never_starts_from_a_version_older_than_the_operators_own_last_write() {
+        let store = Store::default();
+        assert!(matches!(store.saw(&key(), object(5, 1), |_| false), Verdict::Work));
+        store.wrote(&key(), &object(9, 1));
+        assert!(store.take(&key()).is_none(), "version 5 is older than the own write 9: it is read again");
+        assert!(matches!(store.saw(&key(), object(7, 2), |_| false), Verdict::Nothing), "a late watch event");
+        assert!(matches!(store.saw(&key(), object(11, 2), |_| false), Verdict::Work));
+        assert_eq!(store.take(&key()).unwrap().metadata.resource_version.as_deref(), Some("11"));
+    }
+
+    #[test]
+    fn the_operators_own_status_write_starts_no_pass() {
+        let store = Store::default();
+        let _ = store.saw(&key(), object(5, 1), |_| false);
+        store.wrote(&key(), &object(6, 1));
+        assert!(matches!(store.saw(&key(), object(6, 1), |_| false), Verdict::Nothing));
+        assert!(
+            matches!(store.saw(&key(), object(8, 1), |_| false), Verdict::Nothing),
+            "somebody else's status write either"
+        );
+    }
+
+    #[test]
+    fn a_re_created_object_is_a_new_one() {
+        let store = Store::default();
+        let _ = store.saw(&key(), object(5, 1), |_| true);
+        let mut successor = object(9, 1);
+        successor.metadata.uid = Some("u2".into());
+        assert!(matches!(store.saw(&key(), successor, |_| false), Verdict::Work));
+        assert_eq!(&*store.workspace_of(&key()).map_or_else(|| "none".into(), |(_, uid)| uid), "none");
+    }
+
+    #[test]
+    fn what_a_listing_does_not_name_is_gone() {
+        let store = Store::default();
+        store.begin_listing();
+        let _ = store.saw(&key(), object(5, 1), |_| true);
+        assert!(store.end_listing().is_empty());
+        store.begin_listing();
+        assert_eq!(store.end_listing(), [key()]);
+    }
+}
