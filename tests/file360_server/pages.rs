@@ -229,3 +229,51 @@ async fn guests_are_invited_once_and_notifications_are_sent_once_in_their_langua
     let outbox = admin.all(path).await;
     assert!(outbox.iter().all(|mail| mail["sentAt"].is_string() && mail["attempts"] == 1));
 }
+
+/// As much of an SMTP server as one mail needs; returns the mail.
+async fn receive_mail(listener: tokio::net::TcpListener) -> String {
+    use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader};
+    let (stream, _) = listener.accept().await.unwrap();
+    let (read, mut write) = stream.into_split();
+    let mut lines = BufReader::new(read).lines();
+    write.write_all(b"220 test\r\n").await.unwrap();
+    let (mut mail, mut in_data) = (String::new(), false);
+    while let Some(line) = lines.next_line().await.unwrap() {
+        if in_data {
+            if line == "." {
+                write.write_all(b"250 kept\r\n").await.unwrap();
+                return mail;
+            }
+            mail.push_str(&line);
+            mail.push('\n');
+            continue;
+        }
+        in_data = line == "DATA";
+        write.write_all(if in_data { b"354 go on\r\n".as_slice() } else { b"250 ok\r\n".as_slice() }).await.unwrap();
+    }
+    panic!("the mail broke off");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn mails_go_through_the_relay_and_wait_while_it_is_away() {
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let fixture = crate::support::start_with(|config| {
+        config.smtp_url = Some(format!("smtp://127.0.0.1:{port}"));
+        config.sweep_every = std::time::Duration::from_hours(1);
+    })
+    .await;
+    let (api, admin) = (fixture.operator().await, fixture.client("admin").await);
+    let body = json!({"template": "share-notice", "to": "ann@acme.com", "params": {"item": "Vertrag \u{e4}", "url": "https://x.example"}});
+    api.post("/v1/notifications", body).send().await.expect(202);
+    fixture.server.deliver_mail().await;
+    let waiting = admin.all("/v1/notifications").await;
+    assert!(waiting[0].get("sentAt").is_none() && waiting[0]["failure"].is_string());
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", port)).await.unwrap();
+    let received = tokio::spawn(receive_mail(listener));
+    fixture.server.clock().set_offset_seconds(60);
+    fixture.server.deliver_mail().await;
+    let mail = received.await.unwrap();
+    assert!(mail.contains("To: ann@acme.com") && mail.contains("Message-ID: <n"), "{mail}");
+    let sent = admin.all("/v1/notifications").await;
+    assert!(sent[0]["sentAt"].is_string() && sent[0]["attempts"] == 2, "{}", sent[0]);
+}

@@ -7,9 +7,10 @@
 # item), which a schema cannot say. Request sequences are left to the tests in this folder.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-program=${1:-target/debug/file360-operator}
+root=$PWD
+program=$(realpath "${1:-target/debug/file360-operator}")
 examples=${2:-15}
-cache=${FILE360_CACHE:-.cache}/schemathesis-4.32.5
+cache=$(realpath -m "${FILE360_CACHE:-.cache}")/schemathesis-4.32.5
 if [ ! -x "$cache/bin/schemathesis" ]; then
     python3 -m venv "$cache"
     "$cache/bin/pip" install --quiet 'schemathesis==4.32.5'
@@ -34,7 +35,9 @@ done
 token=$(curl --silent --fail --user schemathesis:schemathesis-secret --data grant_type=client_credentials "$url/oauth2/token" |
     python3 -c 'import json, sys; print(json.load(sys.stdin)["access_token"])')
 
-"$cache/bin/schemathesis" --no-color run config/file360/openapi.yaml \
+# It keeps notes in the folder it runs in.
+cd "$work"
+"$cache/bin/schemathesis" --no-color run "$root/config/file360/openapi.yaml" \
     --url "$url" \
     --header "Authorization: Bearer $token" \
     --phases examples,coverage,fuzzing \
