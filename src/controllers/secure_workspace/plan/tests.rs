@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::api::SecureWorkspaceSpec;
-use crate::file360::model::WorkspaceState;
+use crate::file360::model::{PrincipalKind, Role, WorkspaceState};
 
 fn desired(spec: &serde_json::Value) -> Desired {
     let mut whole = serde_json::json!({"connectionRef": {"name": "c"}, "displayName": "w"});
