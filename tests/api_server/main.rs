@@ -11,5 +11,6 @@ mod convergence;
 mod crash_points;
 mod deletion;
 mod drift;
+mod plugin;
 mod refusals;
 mod silence;
