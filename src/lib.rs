@@ -13,6 +13,7 @@ pub mod error;
 pub mod file360;
 pub mod leader;
 pub mod outbound;
+pub mod plugin;
 pub mod reconcile;
 pub mod server;
 pub mod session;

@@ -428,3 +428,30 @@ pub async fn mark_outage(ctx: &Context, store: &Store, key: &ObjectKey, why: &st
     }
     Ok(())
 }
+
+/// What a pass would do now.
+pub struct Preview {
+    /// The steps, and what differs and stays.
+    pub plan: Plan,
+    /// Why the operator would not run them.
+    pub blocked: Option<Blocked>,
+}
+
+/// What a pass over `object` would do now. It runs as if the object were suspended: everything is read, checked and planned,
+/// nothing is changed here or there, and no status is written.
+pub async fn preview(ctx: &Context, object: SecureWorkspace) -> Result<Preview> {
+    let store = Store::default();
+    let declared = object.spec.clone();
+    let key = ObjectKey::of(&object);
+    let mut pass = Pass::new(ctx, &store, key, object);
+    pass.object.spec.suspend = Some(true);
+    pass.object.spec.suspend_until = None;
+    if pass.converge().await?.is_none() {
+        return Err(Error::new(Kind::Unavailable, "the Connection has no session"));
+    }
+    pass.object.spec = declared;
+    pass.report.suspended = false;
+    let plan = std::mem::take(&mut pass.report.plan);
+    pass.guard(&plan);
+    Ok(Preview { plan, blocked: pass.report.blocked })
+}

@@ -1,0 +1,162 @@
+//! Every reason that a condition can have, what it means and what to do next. `docs/reasons.md` lists the same reasons.
+
+use super::object::{Condition, Kind, Seen};
+
+/// One reason of one condition.
+pub struct Entry {
+    kind: Kind,
+    condition: &'static str,
+    reason: &'static str,
+    /// What it means.
+    pub cause: &'static str,
+    next: &'static str,
+}
+
+/// What to do when the operator has not spoken yet.
+const NO_PASS: &str = "Check that the operator runs and looks after this namespace: kubectl get pods -A -l app.kubernetes.io/name=file360-operator";
+
+/// The entry of a condition of a kind.
+pub fn entry(kind: Kind, condition: &Condition) -> Option<&'static Entry> {
+    let of_reason = |wanted: &str| {
+        ENTRIES.iter().find(|entry| entry.kind == kind && entry.condition == wanted && entry.reason == condition.reason)
+    };
+    // Reconciling and Stalled carry the reason of Ready.
+    of_reason(&condition.kind).or_else(|| of_reason("Ready"))
+}
+
+/// What to do next about an object, with its names filled in.
+pub fn next_step(seen: &Seen) -> String {
+    let Some(focus) = seen.focus() else { return NO_PASS.to_owned() };
+    if !seen.is_current() && !seen.is_deleting && focus.holds() {
+        return format!("Wait: the operator has not looked at generation {} yet. {NO_PASS}", seen.generation);
+    }
+    match entry(seen.kind, &focus) {
+        Some(entry) => filled(entry.next, seen),
+        None => {
+            format!("This plugin does not know the reason {}; see docs/reasons.md of the operator's version.", focus.reason)
+        }
+    }
+}
+
+fn filled(text: &str, seen: &Seen) -> String {
+    let (connection_namespace, connection) = seen.connection();
+    let hash = seen.status_text("/plan/hash").unwrap_or_default();
+    let workspace = seen.status_text("/workspaceId").unwrap_or_default();
+    text.replace("{ns}", &seen.namespace)
+        .replace("{name}", &seen.name)
+        .replace("{connection}", &format!("-n {connection_namespace} connection/{connection}"))
+        .replace("{hash}", &hash)
+        .replace("{workspaceId}", &workspace)
+}
+
+const fn connection(condition: &'static str, reason: &'static str, cause: &'static str, next: &'static str) -> Entry {
+    Entry { kind: Kind::Connection, condition, reason, cause, next }
+}
+
+const fn workspace(condition: &'static str, reason: &'static str, cause: &'static str, next: &'static str) -> Entry {
+    Entry { kind: Kind::SecureWorkspace, condition, reason, cause, next }
+}
+
+const CONNECTION_NEXT: &str = "Look at the Connection: kubectl file360 why {connection}";
+
+#[rustfmt::skip]
+static ENTRIES: &[Entry] = &[
+    connection("Ready", "Connected", "The server answers and the credential works.", "Nothing to do."),
+    connection("Ready", "Suspended", "spec.suspend holds; no call is made to the tenant.", "kubectl file360 resume {connection}, or wait for spec.suspendUntil."),
+    connection("Ready", "CredentialNotBound", "The Secret does not name the endpoint (key `endpoint`) or token endpoint (key `tokenUrl`) that the credential would go to. Nothing was sent.", "If the credential may go there, add the key that the message names to the Secret."),
+    connection("Ready", "AuthenticationFailed", "The token endpoint refused the client, or the server answered 401.", "Correct client id and secret in the Secret; compare the client's scopes with spec.auth.oauth2.scopes."),
+    connection("Ready", "AccessDenied", "The server answered 403.", "Give the client the scopes read, write and share on the server."),
+    connection("Ready", "ReferenceNotFound", "A Secret, ConfigMap or key is missing or not usable, or the path in spec.endpoint is wrong.", "Create or correct what the message names, in namespace {ns}."),
+    connection("Ready", "TlsFailed", "TLS could not be established.", "Check spec.tls.caRef and spec.tls.clientCertRef, and that the server's certificate names its host."),
+    connection("Ready", "RateLimited", "The server answered 429.", "Wait; or set spec.limits.requestsPerSecond lower."),
+    connection("Ready", "InvalidAnswer", "An answer is not what the contract says, or too large.", "Check that spec.endpoint is a server of the connector contract, with no proxy page before it."),
+    connection("Ready", "Unreachable", "No connection, no answer in time, or a server error.", "Check DNS, network policies and the server behind spec.endpoint; then kubectl file360 reconcile {connection}"),
+    connection("Ready", "KubernetesApiFailed", "The operator could not read a Secret or ConfigMap.", "Check the operator's rights in namespace {ns}; the message names what it tried."),
+    connection("Ready", "EndpointRefused", "The address may not be called (https, outbound guard), or the server refuses for good.", "Correct spec.endpoint or tokenUrl, or ask the operator's administrator for --outbound-allow."),
+    connection("Ready", "Unsupported", "The server speaks another version of the contract, or cannot do what is needed.", "Update the operator or the server."),
+    connection("Suspended", "Suspended", "The Connection is suspended, as its spec says.", "kubectl file360 resume {connection}, or wait for spec.suspendUntil."),
+    connection("DeletionBlocked", "InUse", "SecureWorkspaces with a finalizer still need the Connection.", "Delete them first: kubectl get sws -A --field-selector spec.connectionRef.name={name}"),
+
+    workspace("Ready", "Converged", "The workspace is as declared.", "Nothing to do."),
+    workspace("Ready", "Progressing", "The first pass is under way.", "Wait."),
+    workspace("Ready", "Suspended", "It is suspended, and there is something to do.", "Review with kubectl file360 plan -n {ns} {name}, then kubectl file360 resume -n {ns} {name}"),
+    workspace("Ready", "Planned", "mode: Plan, and there is something to do.", "Review with kubectl file360 plan -n {ns} {name}, then set spec.mode: Apply."),
+    workspace("Ready", "AwaitingApproval", "mode: Approve, and the plan is not approved.", "Review and approve: kubectl file360 approve-plan -n {ns} {name} --hash {hash}"),
+    workspace("Ready", "PlanChanged", "What was approved is not what would be done now.", "Review the new plan and approve it: kubectl file360 approve-plan -n {ns} {name} --hash {hash}"),
+    workspace("Ready", "RemovalBlocked", "The plan removes more than spec.maxRemovals; nothing was done.", "Review with kubectl file360 plan -n {ns} {name}. If it is meant, raise spec.maxRemovals or set mode: Approve; else correct the spec."),
+    workspace("Ready", "InvalidSpec", "The spec asks for something that cannot be.", "Correct the field that the message names; file360-operator check finds such things before they are applied."),
+    workspace("Ready", "SharingCeilingExceeded", "The sharing rule is wider than the Connection's sharing.max.", "Narrow spec.sharing, or ask the owner of the Connection."),
+    workspace("Ready", "SharingDenied", "The workspace's sharing rule in File 360 does not let the guest in.", "Declare spec.sharing so that it does, or remove the guest."),
+    workspace("Ready", "AccessDenied", "File 360 answered 403, or does not tell the address of an upload request.", "Give the operator's client the missing scope in File 360; for addresses it is share."),
+    workspace("Ready", "Rejected", "File 360 refuses the request and will go on refusing it.", "Correct what the message names."),
+    workspace("Ready", "Unsupported", "The server cannot do it.", "Remove the field that the message names, or update the server."),
+    workspace("Ready", "ConnectionNotGranted", "The Connection does not exist, or does not grant its use to this namespace, kind and business key.", "Correct spec.connectionRef, or ask the owner of the Connection for an entry in spec.grants."),
+    workspace("Ready", "AlreadyExists", "A workspace with this business key exists, and nobody manages it.", "Set spec.adoption: AdoptOrCreate to take it up (first with mode: Plan), or use another key."),
+    workspace("Ready", "OwnedByOther", "Another resource, cluster or client manages the workspace.", "Settle who owns it: delete the other resource, or this one. docs/kinds/secureworkspace.md describes moves and handovers."),
+    workspace("Ready", "WorkspaceNotFound", "adoption: AdoptOnly, and there is nothing to adopt.", "Correct spec.workspaceId or spec.externalRef in a new resource, or set spec.adoption: AdoptOrCreate."),
+    workspace("Ready", "PrincipalNotFound", "File 360 knows no user or group of this name. Nothing was changed.", "Create it in File 360, or correct the member. It is tried again when File 360's directory changes."),
+    workspace("Ready", "SecretNotOwned", "The Secret of writeUrlTo belongs to somebody else.", "Choose another secretName, or delete that Secret."),
+    workspace("Ready", "ReferenceNotFound", "Something that is referred to is missing.", "Create or correct what the message names."),
+    workspace("Ready", "Conflict", "The state in File 360 does not allow it.", "See the message; settle it in File 360. It is tried again."),
+    workspace("Ready", "ChangedMeanwhile", "Somebody else kept writing to the workspace during the pass.", "Wait a few seconds. If it stays, find the other writer: kubectl file360 status -n {ns} {name} shows the last events."),
+    workspace("Ready", "Fenced", "A newer session of this cluster id has taken over.", "Normal for a moment. If it stays: look for two operators with one --cluster-id, or two Connections to one tenant."),
+    workspace("Ready", "KubernetesApiFailed", "A call of the operator to the Kubernetes API failed.", "See the message; check the operator's rights in namespace {ns}."),
+    workspace("Ready", "ConnectionUnavailable", "The Connection is not usable, or has been away for long. What is declared may differ from File 360.", CONNECTION_NEXT),
+    workspace("Reconciling", "Progressing", "A pass takes longer than two seconds.", "Wait."),
+    workspace("Suspended", "Suspended", "It is suspended, as its spec says. Nothing is to be done at the moment.", "kubectl file360 resume -n {ns} {name}"),
+    workspace("RemovalBlocked", "TooManyRemovals", "The plan removes more than spec.maxRemovals; nothing was done.", "Review with kubectl file360 plan -n {ns} {name}. If it is meant, raise spec.maxRemovals or set mode: Approve; else correct the spec."),
+    workspace("Drifted", "Tolerated", "File 360 differs, and spec.drift leaves it so.", "Accept the differences in the spec, or set the aspect in spec.drift to Correct."),
+    workspace("Drifted", "DriftFight", "Somebody keeps undoing the operator's corrections; they pause.", "Find out who writes there, and take the field out of one of the two."),
+    workspace("Drifted", "FolderNotEmpty", "Folders that are no longer declared have content and stay.", "Move the content, or declare the folder."),
+    workspace("DeletionBlocked", "AwaitingConfirmation", "deletionPolicy: Delete without the annotation that confirms it.", "kubectl annotate -n {ns} sws/{name} file360.io/confirm-delete={workspaceId}, or set deletionPolicy: Retain."),
+    workspace("DeletionBlocked", "Protected", "A hold, retention or record protects something in the workspace.", "Release it in File 360, or set deletionPolicy: Retain."),
+    workspace("DeletionBlocked", "ConnectionNotFound", "The Connection is gone, so the last steps cannot be done.", "Create it again, or wait for --orphan-after; outsiders then keep their access."),
+    workspace("DeletionBlocked", "ConnectionNotGranted", "The Connection does not grant its use any more, so the last steps cannot be done.", "Restore the grant, or wait for --orphan-after; outsiders then keep their access."),
+    workspace("DeletionBlocked", "ConnectionUnavailable", "The Connection has no session, or File 360 does not answer.", CONNECTION_NEXT),
+    workspace("DeletionBlocked", "CleanupFailed", "A step of the deletion failed; it is tried again.", "See the message."),
+];
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    type Key = (&'static str, String, String);
+
+    /// The reasons of the tables in docs/reasons.md: kind, condition, reason.
+    fn documented() -> BTreeSet<Key> {
+        let (mut kind, mut condition) = ("", String::new());
+        let mut keys = BTreeSet::new();
+        for line in include_str!("../../docs/reasons.md").lines() {
+            if let Some(title) = line.strip_prefix("## ") {
+                kind = [Kind::Connection, Kind::SecureWorkspace]
+                    .map(Kind::name)
+                    .into_iter()
+                    .find(|name| *name == title)
+                    .unwrap_or("");
+            } else if let Some(title) = line.strip_prefix("### ") {
+                condition = title.to_owned();
+            } else if !kind.is_empty() && line.starts_with("| `") {
+                let cells: Vec<&str> = line.trim_matches('|').split('|').map(str::trim).collect();
+                let quoted = |cell: &str| cell.strip_prefix('`').and_then(|rest| rest.strip_suffix('`')).map(str::to_owned);
+                let key = if condition == "Others" {
+                    quoted(cells[0]).zip(quoted(cells[1]))
+                } else {
+                    quoted(cells[0]).map(|reason| (condition.clone(), reason))
+                };
+                keys.extend(key.map(|(condition, reason)| (kind, condition, reason)));
+            }
+        }
+        keys
+    }
+
+    #[test]
+    fn every_documented_reason_has_an_entry_and_every_entry_is_documented() {
+        let known: BTreeSet<Key> =
+            ENTRIES.iter().map(|entry| (entry.kind.name(), entry.condition.to_owned(), entry.reason.to_owned())).collect();
+        assert_eq!(known.len(), ENTRIES.len(), "an entry is there twice");
+        assert!(known.len() > 40);
+        assert_eq!(known, documented());
+    }
+}
