@@ -33,6 +33,10 @@ pub struct RunArgs {
     /// Default: the uid of the namespace kube-system.
     #[arg(long, env = "FILE360_CLUSTER_ID")]
     cluster_id: Option<String>,
+    /// Identities of clusters that handed their workspaces over to this one. Needed for workspaces without externalRef, whose
+    /// business key has the former cluster's identity; keep it set.
+    #[arg(long, env = "FILE360_FORMER_CLUSTER_IDS", value_delimiter = ',')]
+    former_cluster_ids: Vec<String>,
     /// Address for /livez, /readyz and /metrics.
     #[arg(long, env = "FILE360_METRICS_ADDRESS", default_value = "0.0.0.0:8080")]
     metrics_address: SocketAddr,
@@ -134,6 +138,7 @@ pub async fn run(args: RunArgs) -> Result<(), String> {
     let ctx = Context::new(Parts {
         client: client.clone(),
         cluster_id,
+        former_cluster_ids: trimmed(&args.former_cluster_ids),
         instance: identity,
         namespace: args.namespace.clone(),
         guard,

@@ -14,6 +14,7 @@ mod drift;
 mod faults;
 mod fields;
 mod leadership;
+mod moving;
 mod plugin;
 mod refusals;
 mod silence;

@@ -103,9 +103,14 @@ impl World {
     /// A world on `plane` in which nothing runs but File 360.
     pub async fn without_operator(plane: &ControlPlane) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let namespace = format!("t{}-{:08x}", NUMBER.fetch_add(1, Ordering::Relaxed), rand::random::<u32>());
+        Self::without_operator_in(plane, namespace).await
+    }
+
+    /// The same in a namespace of this name.
+    pub async fn without_operator_in(plane: &ControlPlane, namespace: String) -> Self {
         let client = kubernetes::client(&plane.kubeconfig).await;
         let folder = tempfile::tempdir().expect("a folder");
-        let namespace = format!("t{}-{:08x}", NUMBER.fetch_add(1, Ordering::Relaxed), rand::random::<u32>());
         let namespaces: Api<DynamicObject> = Api::all_with(client.clone(), &kubernetes::resource("v1", "Namespace"));
         let manifest = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}});
         namespaces.patch(&namespace, &PatchParams::apply("tests"), &Patch::Apply(&manifest)).await.expect("a namespace");
@@ -205,6 +210,12 @@ impl World {
     pub fn spawn_plain(&self, flags: &[&str]) -> Operator {
         let own = ["--namespace", self.namespace.as_str(), "--cluster-id", self.namespace.as_str()];
         self.spawn_exactly(&[&own, flags].concat())
+    }
+
+    /// Starts an operator for this namespace under another cluster identity.
+    pub fn spawn_as(&self, cluster_id: &str, flags: &[&str]) -> Operator {
+        let own = ["--namespace", self.namespace.as_str(), "--cluster-id", cluster_id];
+        self.spawn(&[&own, flags].concat())
     }
 
     fn spawn(&self, flags: &[&str]) -> Operator {

@@ -8,7 +8,8 @@ use tracing::info;
 
 use super::Next;
 use super::desired::delete_grace;
-use super::pass::{Pass, business_key, connection_key, permitted};
+use super::observe::locate;
+use super::pass::{Pass, connection_key, permitted};
 use crate::api::common::condition;
 use crate::api::secure_workspace::{DeletionPolicy, ExternalOnDelete};
 use crate::api::{CONFIRM_DELETE, FINALIZER};
@@ -109,11 +110,7 @@ async fn say(pass: &mut Pass<'_>, obstacle: Obstacle) -> Result<()> {
 
 /// What deletion has to do, in an order that can be repeated from the start. `Some`: it cannot go on.
 async fn steps(pass: &mut Pass<'_>, session: &Arc<Session>) -> Result<Option<Obstacle>> {
-    let found = match &pass.object.spec.workspace_id {
-        Some(id) => session.driver.workspace(id).await?,
-        None => session.driver.workspace_by_key(&business_key(&pass.object, &pass.ctx.cluster_id)).await?,
-    };
-    let Some(workspace) = found else { return Ok(None) };
+    let Some(workspace) = locate(pass, session).await? else { return Ok(None) };
     if claim(workspace.owner.as_ref(), &pass.mark(OwnerState::Active)) != Claim::Mine {
         return Ok(None);
     }
@@ -191,7 +188,8 @@ fn is_protection(code: &str) -> bool {
     matches!(code, "hold-active" | "retained" | "record")
 }
 
-async fn release(pass: &Pass<'_>, session: &Session, id: &str) -> Result<()> {
+/// Releases the mark of a workspace.
+pub async fn release(pass: &Pass<'_>, session: &Session, id: &str) -> Result<()> {
     let Some(now) = session.driver.workspace(id).await? else { return Ok(()) };
     session.driver.set_owner(id, &now.etag, &pass.mark(OwnerState::Released), &pass.cause).await?;
     Ok(())

@@ -56,13 +56,26 @@ fn may_assume_absent(pass: &Pass<'_>) -> bool {
         && spec.workspace_id.is_none()
         && matches!(spec.mode, None | Some(Mode::Apply))
         && spec.adoption != Some(Adoption::AdoptOnly)
+        && pass.ctx.former_cluster_ids.is_empty()
 }
 
-async fn locate(pass: &Pass<'_>, session: &Session) -> Result<Option<Workspace>> {
-    match &pass.object.spec.workspace_id {
-        Some(id) => session.driver.workspace(id).await,
-        None => session.driver.workspace_by_key(&business_key(&pass.object, &pass.ctx.cluster_id)).await,
+/// The workspace of an object: by its id, by its business key, or by the key that it had on a former cluster.
+pub async fn locate(pass: &Pass<'_>, session: &Session) -> Result<Option<Workspace>> {
+    if let Some(id) = &pass.object.spec.workspace_id {
+        return session.driver.workspace(id).await;
     }
+    let own = [&*pass.ctx.cluster_id];
+    let clusters = own.into_iter().chain(pass.ctx.former_cluster_ids.iter().map(String::as_str));
+    let mut asked = std::collections::HashSet::new();
+    for cluster in clusters {
+        let key = business_key(&pass.object, cluster);
+        if asked.insert(key.clone())
+            && let Some(workspace) = session.driver.workspace_by_key(&key).await?
+        {
+            return Ok(Some(workspace));
+        }
+    }
+    Ok(None)
 }
 
 fn absent(pass: &Pass<'_>) -> Result<Found> {

@@ -17,12 +17,13 @@ use super::store::Store;
 use super::{KIND, Next, cleanup, secrets};
 use crate::api::connection::{GrantKind, GrantScope};
 use crate::api::secure_workspace::{DEFAULT_MAX_REMOVALS, DeletionPolicy, Mode};
-use crate::api::{FINALIZER, SecureWorkspace};
+use crate::api::{FINALIZER, HANDOVER, SecureWorkspace};
 use crate::controllers::context::Context;
 use crate::controllers::{finalizers, grants, until};
 use crate::error::{Error, Kind, Result};
 use crate::file360::Cause;
 use crate::file360::model::{Audience, BusinessKey, OwnerMark, OwnerState, PrincipalKind, WorkspaceState};
+use crate::reconcile::ownership::{Claim, claim};
 use crate::reconcile::{ObjectKey, publish};
 use crate::session::{Foreign, Lookup, Session, Unavailable};
 
@@ -152,6 +153,10 @@ impl<'a> Pass<'a> {
         let Some((lookup, session)) = self.session()? else { return Ok(None) };
         let scope = permitted(self.ctx, &self.object, &lookup)?;
         self.report.suspended = status::is_suspended(&self.object, self.now);
+        if self.object.annotations().contains_key(HANDOVER) {
+            self.hand_over(&session).await?;
+            return Ok(Some(session));
+        }
         let desired = Desired::of(&self.object.spec, self.now)?;
         if let (Some(sharing), Some(ceiling)) = (&desired.sharing, &lookup.connection.spec.sharing) {
             grants::within_ceiling(sharing, &ceiling.max)?;
@@ -213,6 +218,25 @@ impl<'a> Pass<'a> {
         self.report.plan.steps.clear();
         self.after_convergence(session, lookup, desired).await?;
         Ok(false)
+    }
+
+    /// Gives the workspace up; it stays as it is.
+    async fn hand_over(&mut self, session: &Arc<Session>) -> Result<()> {
+        self.report.handed_over = true;
+        let Some(workspace) = observe::locate(self, session).await? else { return Ok(()) };
+        if claim(workspace.owner.as_ref(), &self.mark(OwnerState::Active)) == Claim::Mine {
+            cleanup::release(self, session, &workspace.id).await?;
+            self.ctx
+                .event(
+                    &self.object,
+                    false,
+                    "HandedOver",
+                    "Released the workspace; the same namespace and name on another cluster may take it up.",
+                )
+                .await;
+        }
+        session.index.forget(&workspace.id);
+        Ok(())
     }
 
     fn session(&self) -> Result<Option<(Lookup, Arc<Session>)>> {

@@ -9,7 +9,7 @@ use super::cleanup::Obstacle;
 use super::plan::{Observed, Plan, Step};
 use crate::api::common::{condition, is_true};
 use crate::api::secure_workspace::{AccessStatus, Applied, DriftItem, DriftStatus, SecureWorkspaceStatus};
-use crate::api::{REQUESTED_AT, SecureWorkspace};
+use crate::api::{HANDOVER, REQUESTED_AT, SecureWorkspace};
 use crate::error::{Disposition, Error, Kind, clean};
 use crate::file360::model::PrincipalKind;
 use crate::reconcile::conditions::Conditions;
@@ -68,6 +68,8 @@ pub struct Report {
     pub secrets: Vec<String>,
     /// The creation found an existing workspace.
     pub existed: bool,
+    /// The workspace was given up.
+    pub handed_over: bool,
 }
 
 impl Default for Observed {
@@ -100,6 +102,12 @@ pub fn after(object: &SecureWorkspace, report: &Report, now: Timestamp) -> Secur
         conditions.set_reason_since("DeletionBlocked", obstacle.reason, &obstacle.message);
     } else if let Some(error) = &report.error {
         failed(&mut conditions, error);
+    } else if report.handed_over {
+        let message = "The workspace was given up and stays as it is. Delete this resource, or remove the annotation file360.io/handover to take it up again.";
+        conditions.set("Ready", false, "HandedOver", message);
+        conditions.set("HandedOver", true, "HandedOver", message);
+        next.drift = None;
+        next.next_change_at = None;
     } else {
         next.drift = drift(&last, report, now);
         next.next_change_at = report.next_change_at;
@@ -273,6 +281,7 @@ pub fn is_settled(object: &SecureWorkspace, revision: u64, now: Timestamp) -> bo
             .annotations()
             .get(REQUESTED_AT)
             .is_none_or(|token| Some(token) == status.last_handled_reconcile_at.as_ref())
+        && !object.annotations().contains_key(HANDOVER)
         && is_suspended(object, now) == is_true(&status.conditions, "Suspended")
 }
 

@@ -9,7 +9,7 @@ use kube::ResourceExt;
 use parking_lot::Mutex;
 
 use super::fight::Fight;
-use crate::api::{CONFIRM_DELETE, FINALIZER, REQUESTED_AT, SecureWorkspace};
+use crate::api::{CONFIRM_DELETE, FINALIZER, HANDOVER, REQUESTED_AT, SecureWorkspace};
 use crate::reconcile::ObjectKey;
 use crate::session::Foreign;
 
@@ -49,6 +49,7 @@ struct Seen {
     deleting: bool,
     token: Option<Box<str>>,
     confirmation: Option<Box<str>>,
+    handed_over: bool,
 }
 
 impl Seen {
@@ -59,6 +60,7 @@ impl Seen {
             deleting: object.metadata.deletion_timestamp.is_some(),
             token: annotation(REQUESTED_AT),
             confirmation: annotation(CONFIRM_DELETE),
+            handed_over: object.annotations().contains_key(HANDOVER),
         }
     }
 }
