@@ -3,6 +3,8 @@
 //! It acts with the rights of whoever runs it, prints no Secret, and cleans every text that comes from a server before it
 //! reaches a terminal.
 
+#![allow(clippy::doc_markdown, reason = "doc comments of arguments are their help text")]
+
 mod approve_plan;
 mod cluster;
 mod import;
@@ -105,7 +107,7 @@ pub async fn run(plugin: Plugin) -> u8 {
     let outcome = match plugin.command {
         Command::Status(args) => status::run(access, &args, &printer).await,
         Command::Why(args) => why::run(access, &args, &printer).await,
-        Command::Plan(args) => plan::run(access, &args, &printer).await,
+        Command::Plan(args) => Box::pin(plan::run(access, &args, &printer)).await,
         Command::Reconcile(args) => reconcile::run(access, &args, &printer).await,
         Command::Suspend(args) => suspend::suspend(access, &args, &printer).await,
         Command::Resume(args) => suspend::resume(access, &args, &printer).await,

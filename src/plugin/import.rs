@@ -91,8 +91,10 @@ pub async fn run(access: &Access, args: &ImportArgs, printer: &Printer) -> Outco
     let writer = Writer::new(&cluster.namespace, &key, &tenant.connection, args)?;
     let manifests: Vec<Manifest> =
         found.iter().zip(names).map(|(found, name)| writer.manifest(&found.observed, found.workspace(), name)).collect();
-    print(&manifests, args.output, printer)?;
-    passed_over.iter().for_each(|remark| printer.note(remark));
+    print(&manifests, args.output, printer);
+    for remark in &passed_over {
+        printer.note(remark);
+    }
     let remarkable = manifests.iter().filter(|manifest| !manifest.changes.is_empty()).count();
     printer.note(&format!(
         "{} manifests, {} workspaces passed over, {remarkable} manifests that would change something.",
@@ -202,7 +204,7 @@ async fn existing(cluster: &Cluster, printer: &Printer) -> Existing {
     }
 }
 
-fn print(manifests: &[Manifest], format: Format, printer: &Printer) -> Result<(), Failure> {
+fn print(manifests: &[Manifest], format: Format, printer: &Printer) {
     match format {
         Format::Json => {
             let items: Vec<&Value> = manifests.iter().map(|manifest| &manifest.document).collect();
@@ -214,10 +216,10 @@ fn print(manifests: &[Manifest], format: Format, printer: &Printer) -> Result<()
         }
         Format::Yaml => {
             for manifest in manifests {
-                let remarks: String = manifest.remarks().map(|remark| format!("# {remark}\n")).collect();
-                printer.print(&format!("---\n# {}\n{remarks}{}", manifest.title, yaml::yaml(&manifest.document)));
+                let title = std::iter::once(manifest.title.clone());
+                let head: Vec<String> = title.chain(manifest.remarks()).map(|line| format!("# {line}")).collect();
+                printer.print(&format!("---\n{}\n{}", head.join("\n"), yaml::yaml(&manifest.document)));
             }
         }
     }
-    Ok(())
 }

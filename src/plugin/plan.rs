@@ -54,7 +54,7 @@ pub struct PlanArgs {
 /// Shows plans; whether there is one for everything that was named.
 pub async fn run(access: &Access, args: &PlanArgs, printer: &Printer) -> Outcome {
     let cluster = Cluster::connect(access).await?;
-    let Some(target) = &args.name else { return of_files(&cluster, args, printer).await };
+    let Some(target) = &args.name else { return Box::pin(of_files(&cluster, args, printer)).await };
     let target = target.clone().workspace()?;
     if args.live {
         let api: Api<SecureWorkspace> = Api::namespaced(cluster.client.clone(), &cluster.namespace);
@@ -173,7 +173,7 @@ fn manifests(file: &Path) -> Result<Vec<SecureWorkspace>, Failure> {
 
 async fn planned(cluster: &Cluster, object: SecureWorkspace, is_applied: bool, args: &PlanArgs) -> Result<Planned, Failure> {
     let tenant = Tenant::open(cluster, &connection_key(&object), &args.tenant).await?;
-    let preview = tenant.preview(cluster, object.clone()).await?;
+    let preview = Box::pin(tenant.preview(cluster, object.clone())).await?;
     Ok(Planned { object, is_applied, preview })
 }
 
