@@ -3,6 +3,8 @@
 //! It acts with the rights of whoever runs it, prints no Secret, and cleans every text that comes from a server before it
 //! reaches a terminal.
 
+#![allow(clippy::doc_markdown, reason = "doc comments of arguments are their help text")]
+
 mod approve_plan;
 mod cluster;
 mod import;

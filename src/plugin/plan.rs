@@ -173,7 +173,7 @@ fn manifests(file: &Path) -> Result<Vec<SecureWorkspace>, Failure> {
 
 async fn planned(cluster: &Cluster, object: SecureWorkspace, is_applied: bool, args: &PlanArgs) -> Result<Planned, Failure> {
     let tenant = Tenant::open(cluster, &connection_key(&object), &args.tenant).await?;
-    let preview = tenant.preview(cluster, object.clone()).await?;
+    let preview = Box::pin(tenant.preview(cluster, object.clone())).await?;
     Ok(Planned { object, is_applied, preview })
 }
 

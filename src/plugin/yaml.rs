@@ -8,6 +8,23 @@ use serde_json::Value;
 use super::text::is_hostile;
 use super::{Failure, Output, failed};
 
+/// What people look for first stands first; the rest in the order of the alphabet.
+const FIRST: [&str; 13] = [
+    "apiVersion",
+    "kind",
+    "path",
+    "name",
+    "namespace",
+    "role",
+    "connectionRef",
+    "displayName",
+    "system",
+    "type",
+    "id",
+    "metadata",
+    "spec",
+];
+
 /// `value` as JSON or YAML.
 pub fn render(value: &impl Serialize, output: Output) -> Result<String, Failure> {
     let value = serde_json::to_value(value).map_err(|error| failed(error.to_string()))?;
@@ -52,7 +69,9 @@ fn block(value: &Value, depth: usize, text: &mut String) {
     let pad = "  ".repeat(depth);
     match value {
         Value::Object(map) => {
-            for (key, value) in map {
+            let mut entries: Vec<(&String, &Value)> = map.iter().collect();
+            entries.sort_by_key(|(key, _)| FIRST.iter().position(|first| first == key).unwrap_or(FIRST.len()));
+            for (key, value) in entries {
                 let _ = write!(text, "{pad}{}:", scalar(key));
                 nested(value, depth + 1, text);
             }
@@ -143,7 +162,7 @@ mod tests {
             json!({"kind": "List", "empty": {}, "items": [{"name": "a b", "when": "2030-01-01", "tags": ["x", "no"]}, [1]]});
         assert_eq!(
             yaml(&value),
-            "empty: {}\nitems:\n- name: a b\n  tags:\n  - x\n  - \"no\"\n  when: \"2030-01-01\"\n- - 1\nkind: List"
+            "kind: List\nempty: {}\nitems:\n- name: a b\n  tags:\n  - x\n  - \"no\"\n  when: \"2030-01-01\"\n- - 1"
         );
     }
 

@@ -17,8 +17,8 @@ use crate::controllers::grants;
 use crate::controllers::secure_workspace::desired::{Desired, FolderMark};
 use crate::controllers::secure_workspace::plan::{Action, Observed, plan};
 use crate::file360::model::{
-    Audience, FieldKind, Folder, Member, PrincipalKind, RequestField, SharingRules, UploadRequest, UploadRequestInput,
-    Workspace, WorkspacePatch,
+    Audience, FieldKind, Folder, Member, OwnerState, PrincipalKind, RequestField, SharingRules, UploadRequest,
+    UploadRequestInput, Workspace, WorkspacePatch,
 };
 use crate::plugin::text::line;
 use crate::reconcile::ObjectKey;
@@ -92,8 +92,10 @@ impl<'a> Writer<'a> {
         let spec = draft.spec(&namespace);
         let mut notes = draft.notes;
         if let Some(owner) = &workspace.owner {
-            notes
-                .insert(0, format!("{:?}: {}/{} of cluster {}", owner.state, owner.namespace, owner.name, owner.cluster_id));
+            let what = if owner.state == OwnerState::Active { "Managed" } else { "Released" };
+            notes.insert(0, format!("{what} by {}/{} of cluster {}", owner.namespace, owner.name, owner.cluster_id));
+            let lost = "Not known to File 360, and so not here: writeUrlTo, drift, deletionPolicy and other settings of its resource.";
+            notes.insert(1, lost.into());
         }
         let mut changes = self.changes(&spec, observed);
         let document = json!({
@@ -121,10 +123,8 @@ impl<'a> Writer<'a> {
             .filter(|step| !is_bookkeeping(&step.action, observed))
             .map(|step| format!("the first pass would {}", step.action))
             .collect();
-        let wider = self.ceiling.and_then(|max| {
-            let rules = observed.workspace.as_ref().map(|workspace| &workspace.sharing)?;
-            grants::within_ceiling(rules, max).err()
-        });
+        let ceiling = desired.sharing.as_ref().zip(self.ceiling);
+        let wider = ceiling.and_then(|(rules, max)| grants::within_ceiling(rules, max).err());
         changes.extend(wider.map(|error| format!("it would be refused: {error}")));
         changes
     }

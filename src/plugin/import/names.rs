@@ -1,6 +1,7 @@
 //! Names of objects, from the names that people gave. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
 
 use sha2::{Digest, Sha256};
 use unicode_normalization::UnicodeNormalization;
@@ -84,7 +85,10 @@ fn slug(name: &str) -> String {
 }
 
 fn hash(id: &str) -> String {
-    Sha256::digest(id).iter().take(4).map(|byte| format!("{byte:02x}")).collect()
+    Sha256::digest(id).iter().take(4).fold(String::new(), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
 }
 
 #[cfg(test)]
