@@ -98,3 +98,54 @@ async fn the_named_connection_is_used() {
     assert_eq!(world.remote.state().await, json!([]));
     assert_eq!(other.state().await[0]["displayName"], "Over there");
 }
+
+#[tokio::test]
+async fn an_expired_token_is_renewed_without_a_word() {
+    let folder = tempfile::tempdir().unwrap();
+    let short = crate::support::remote::Remote::start_with(folder.path(), &["--token-lifetime", "1"]).await;
+    let mut world = World::without_operator(crate::support::kubernetes::shared().await).await;
+    world.endpoint.clone_from(&short.url);
+    world.start_operator(&[]).await;
+    world.connect().await;
+    let operator = world.operator.as_ref().unwrap();
+    let start = std::time::Instant::now();
+    let mut number = 0;
+    while start.elapsed() < std::time::Duration::from_secs(4) {
+        world.workspace(&format!("w{number}"), json!({})).await;
+        number += 1;
+    }
+    assert_eq!(operator.metric("file360_retries_total", "").await, 0.0);
+}
+
+#[tokio::test]
+async fn an_outage_with_many_dependants_causes_no_write_storm() {
+    let mut world = World::new().await;
+    for number in 0..60 {
+        world.apply_workspace(&format!("w{number}"), json!({})).await;
+    }
+    for number in 0..60 {
+        world.condition("SecureWorkspace", &format!("w{number}"), "Ready", "True").await;
+    }
+    let operator = world.operator.as_ref().unwrap();
+    let before = operator.metric("file360_status_writes_total", "SecureWorkspace").await;
+    world.remote.kill();
+    world.reason("Connection", "file360", "Ready", "Unreachable").await;
+    for number in 0..60 {
+        let token = json!({"metadata": {"annotations": {"reconcile.file360.io/requestedAt": "during-the-outage"}}});
+        world.patch("SecureWorkspace", &format!("w{number}"), token).await;
+    }
+    crate::support::eventually("the passes", || async {
+        let deferred = operator.metric("file360_reconciles_total", "unavailable").await;
+        if deferred >= 60.0 { Ok(()) } else { Err(deferred.to_string()) }
+    })
+    .await;
+    assert_eq!(operator.metric("file360_status_writes_total", "SecureWorkspace").await, before);
+    world.remote.restart().await;
+    for number in 0..60 {
+        world
+            .until("SecureWorkspace", &format!("w{number}"), "the request to be handled", |object| {
+                object["status"]["lastHandledReconcileAt"] == "during-the-outage"
+            })
+            .await;
+    }
+}

@@ -148,3 +148,24 @@ async fn d2_a_connection_stays_while_a_finalizer_needs_it() {
     world.gone("Connection", "file360").await;
     assert_eq!(world.remote.state().await[0]["owner"]["state"], "Released");
 }
+
+#[tokio::test]
+async fn d2_a_held_file_blocks_deletion_until_the_hold_ends() {
+    let world = World::new().await;
+    let spec = json!({"deletionPolicy": "Delete", "folders": [{"path": "/A"}]});
+    world.workspace("w", spec).await;
+    let id = world.workspace_id("w").await;
+    let file = world.remote.upload(&id, "/A", "evidence.txt", b"evidence").await;
+    world.remote.change("PUT", "/v1/holds/smith", json!({"matter": "2026-CV-17", "reason": "litigation"})).await;
+    world.remote.change("PUT", &format!("/v1/items/{file}/holds/smith"), json!({})).await;
+    world.patch("SecureWorkspace", "w", json!({"metadata": {"annotations": {"file360.io/confirm-delete": id}}})).await;
+    world.delete("SecureWorkspace", "w").await;
+    let object = world
+        .until("SecureWorkspace", "w", "DeletionBlocked", |object| condition(object, "DeletionBlocked")["status"] == "True")
+        .await;
+    assert_eq!(condition(&object, "DeletionBlocked")["reason"], "Protected");
+    let message = condition(&object, "DeletionBlocked")["message"].to_string();
+    assert!(message.contains("evidence.txt"), "{message}");
+    let workspace = world.remote.get(&format!("/v1/workspaces/{id}")).await;
+    assert_eq!((&workspace["state"], &workspace["owner"]["state"]), (&json!("Active"), &json!("Active")));
+}

@@ -98,3 +98,29 @@ async fn c4_two_writers_are_told_apart_and_not_looped() {
     assert!(condition(&object, "Drifted")["message"].as_str().unwrap().contains("Client people"));
     assert_eq!(world.remote.state().await[0]["displayName"], "Mine at last");
 }
+
+#[tokio::test]
+async fn c5_a_listing_that_fails_or_stops_halfway_removes_nothing() {
+    let world = World::new().await;
+    world.workspace("w", super::convergence::rich()).await;
+    let state = world.remote.state().await;
+    let id = world.workspace_id("w").await;
+    for part in ["members", "folders", "upload-requests"] {
+        let path = format!("/v1/workspaces/{id}/{part}");
+        for fault in
+            [json!({"status": 500}), json!({"truncateBody": true}), json!({"malformed": true}), json!({"status": 404})]
+        {
+            let mut fault = fault;
+            fault["method"] = json!("GET");
+            fault["pathPrefix"] = json!(path);
+            world.remote.faults(json!({"failNext": [fault]})).await;
+            let token = format!("{part}-{fault}").replace(['{', '}', '"', ':', ',', '/'], "-");
+            let request =
+                json!({"metadata": {"annotations": {"reconcile.file360.io/requestedAt": token[..60.min(token.len())]}}});
+            world.patch("SecureWorkspace", "w", request).await;
+            world.condition("SecureWorkspace", "w", "Ready", "True").await;
+            world.remote.faults(json!({})).await;
+            assert_eq!(world.remote.state().await, state, "after {fault}");
+        }
+    }
+}

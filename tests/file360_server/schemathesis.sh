@@ -10,7 +10,7 @@ cd "$(dirname "$0")/../.."
 root=$PWD
 program=$(realpath "${1:-target/debug/file360-operator}")
 examples=${2:-15}
-cache=$(realpath -m "${FILE360_CACHE:-.cache}")/schemathesis-4.32.5
+cache=${FILE360_CACHE_DIR:-${XDG_CACHE_HOME:-$HOME/.cache}/file360-operator}/schemathesis-4.32.5
 if [ ! -x "$cache/bin/schemathesis" ]; then
     python3 -m venv "$cache"
     "$cache/bin/pip" install --quiet 'schemathesis==4.32.5'

@@ -19,10 +19,7 @@ const MANAGER: &str = "tests";
 
 /// A client with the rights of `kubeconfig`.
 pub async fn client(kubeconfig: &Path) -> Client {
-    static PROVIDER: std::sync::Once = std::sync::Once::new();
-    PROVIDER.call_once(|| {
-        let _ = rustls::crypto::ring::default_provider().install_default();
-    });
+    super::install_crypto();
     let kubeconfig = Kubeconfig::read_from(kubeconfig).expect("a kubeconfig");
     let config = Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.expect("a configuration");
     Client::try_from(config).expect("a client")

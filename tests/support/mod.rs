@@ -39,5 +39,13 @@ pub fn free_port() -> u16 {
     listener.local_addr().expect("an address").port()
 }
 
+/// Chooses the process's cryptography, once.
+pub fn install_crypto() {
+    static PROVIDER: std::sync::Once = std::sync::Once::new();
+    PROVIDER.call_once(|| {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+    });
+}
+
 /// The operator's binary.
 pub const OPERATOR: &str = env!("CARGO_BIN_EXE_file360-operator");

@@ -45,6 +45,7 @@ impl Remote {
         std::fs::write(folder.join("seed.json"), seed.to_string()).expect("the seed is written");
         let flags: Vec<String> = flags.iter().map(|flag| (*flag).to_owned()).collect();
         let port = free_port();
+        super::install_crypto();
         let child = spawn(folder, port, &flags);
         let http = reqwest::Client::builder().no_proxy().build().expect("a client");
         let mut remote = Self {
@@ -121,6 +122,17 @@ impl Remote {
     pub async fn principal(&self, kind: &str, name: &str) -> String {
         let page = self.get(&format!("/v1/principals?kind={kind}&name={name}")).await;
         page["items"][0]["id"].as_str().unwrap_or_else(|| panic!("no {kind} {name}: {page}")).to_owned()
+    }
+
+    /// Uploads a file into a folder; its id.
+    pub async fn upload(&self, workspace: &str, folder: &str, name: &str, content: &[u8]) -> String {
+        let folder = self.get(&format!("/v1/workspaces/{workspace}/resolve?path={folder}")).await;
+        let url = format!("{}/v1/items/{}/files?name={name}", self.url, folder["id"].as_str().expect("an id"));
+        let request = self.http.post(url).bearer_auth(&self.token).header("content-type", "text/plain");
+        let key = format!("{:x}", rand::random::<u128>());
+        let answer = request.header("idempotency-key", key).body(content.to_vec()).send().await.expect("File 360 answers");
+        let body: Value = answer.json().await.expect("JSON");
+        body["id"].as_str().unwrap_or_else(|| panic!("the upload is refused: {body}")).to_owned()
     }
 
     /// Every entry of a listing.

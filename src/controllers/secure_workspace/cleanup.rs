@@ -172,7 +172,7 @@ async fn apply_policy(pass: &Pass<'_>, session: &Session, id: &str, policy: Dele
                 Err(error) if error.kind == Kind::Conflict && is_protection(&error.code) => {
                     return Ok(Some(Obstacle {
                         reason: "Protected",
-                        message: format!("File 360 refuses: {error}. Protected: {}.", error.details.join(", ")),
+                        message: format!("{error} Protected: {}.", error.details.join(", ")),
                         yields: false,
                     }));
                 }

@@ -8,7 +8,7 @@ use super::{Outcome, workspaces};
 use crate::file360::model::{ChangeKind, WorkspaceState};
 use crate::server::authorize::{Target, WorkspaceFacts};
 use crate::server::call::Answer;
-use crate::server::records::workspaces as records;
+use crate::server::records::{items, workspaces as records};
 use crate::server::refusal::Refusal;
 use crate::server::tx::{News, Tx};
 
@@ -67,7 +67,13 @@ fn permit_end(tx: &Tx<'_, '_, '_>, workspace: &records::Record) -> Result<(), Re
     };
     let role = workspace.role(tx, Some(&[workspace.public.root_id.as_str()]))?;
     let permit = tx.authorize(role, &Target { workspace: Some(facts), ..Target::default() });
-    permit.map(drop).map_err(|refusal| blockers.into_iter().fold(refusal, |refusal, (item, code)| refusal.at(&item, code)))
+    permit.map(drop).map_err(|refusal| {
+        blockers.into_iter().fold(refusal, |refusal, (item, code)| {
+            // People know the path; one that cannot be told does not hide what is in the way.
+            let path = items::by_id(tx, &item).map_or_else(|_| String::new(), |placed| placed.path());
+            refusal.at(&item, format!("{path} ({code})"))
+        })
+    })
 }
 
 /// `POST /v1/workspaces/{id}/restorations`
