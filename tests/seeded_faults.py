@@ -1,0 +1,127 @@
+#!/usr/bin/env python3
+"""Puts one fault after the other into a copy of the code; each must turn its test red.
+
+    tests/seeded_faults.py            all faults
+    tests/seeded_faults.py NAME ...   some of them
+
+A fault that no test notices, or whose place in the code is gone, fails the run.
+"""
+
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+LIB = ["--lib"]
+API = ["--test", "api_server"]
+SERVER = ["--test", "file360_server"]
+WORKSPACE = "src/controllers/secure_workspace"
+
+# Name, file, what stands there, what the fault makes of it, where the test is, the test that must go red.
+FAULTS = [
+    ("strangers-stay", f"{WORKSPACE}/plan.rs", "(member.managed || exclusive) &&", "member.managed &&", LIB,
+     "a_stranger_is_revoked_before_anyone_is_granted"),
+    ("undeclared-access-is-exclusive", f"{WORKSPACE}/plan.rs",
+     "let exclusive = self.desired.access_mode == Some(AccessMode::Exclusive);\n        self.observed",
+     "let exclusive = self.desired.access_mode != Some(AccessMode::Additive);\n        self.observed", LIB,
+     "c5_an_undeclared_aspect_removes_nothing"),
+    ("old-metadata-stays", f"{WORKSPACE}/plan.rs", "set.chain(removed).collect()", "{ drop(removed); set.collect() }", LIB,
+     "c3_from_a_to_b_is_as_b_alone"),
+    ("parents-before-children", f"{WORKSPACE}/plan.rs", "for folder in gone.iter().rev() {", "for folder in gone.iter() {", LIB,
+     "only_empty_own_folders_are_removed_children_first"),
+    ("renamed-folders-are-made-anew", f"{WORKSPACE}/plan.rs", "None => match self.strayed(path) {",
+     "None => match self.strayed(path).filter(|_| false) {", LIB, "a_renamed_folder_is_moved_back_and_not_made_anew"),
+    ("warn-corrects", f"{WORKSPACE}/plan.rs", "DriftPolicy::Warn => result.tolerated.push(step),",
+     "DriftPolicy::Warn => result.steps.push(step),", LIB, "the_drift_policy_tells_spec_changes_from_others_changes"),
+    ("hash-of-lines-only", f"{WORKSPACE}/plan.rs", 'format!("{:?}\\n", step.action)', 'format!("{}\\n", step.action)', LIB,
+     "the_hash_covers_what_the_lines_do_not_show"),
+    ("ended-access-is-granted", f"{WORKSPACE}/desired.rs", "if end <= self.now {", "if end < self.now && false {", LIB,
+     "what_has_ended_is_not_wanted_and_the_next_end_is_known"),
+    ("any-domain-suffix-matches", f"{WORKSPACE}/desired.rs", "rest.len() > 1 && rest.ends_with('.')", "!rest.is_empty()", LIB,
+     "domains_match_exactly_or_below_a_star"),
+    ("fights-go-on", f"{WORKSPACE}/fight.rs", "recent.count() >= MOST_CORRECTIONS", "recent.count() > 99", LIB, "c4_three_corrections"),
+    ("stale-copies-are-used", f"{WORKSPACE}/store.rs", "(version_of(&object) >= entry.version).then_some(object)", "Some(object)", LIB,
+     "c10_a_pass_never_starts"),
+    ("own-writes-wake", f"{WORKSPACE}/store.rs", "return if matters { Verdict::Work } else { Verdict::Nothing };",
+     "return Verdict::Work;", LIB, "the_operators_own_status_write_starts_no_pass"),
+    ("uid-is-ignored", "src/reconcile/ownership.rs", "if mark.uid == me.uid => Claim::Mine", "if !mark.uid.is_empty() => Claim::Mine", LIB,
+     "c11_a_second_owner_is_told_apart"),
+    ("removed-status-fields-stay", "src/reconcile/publish.rs", "patch.insert(key.clone(), Value::Null);", "let _ = key;", LIB,
+     "the_difference_applied_to_the_old_gives_the_new"),
+    ("one-tenant-first", "src/reconcile/queue.rs", "self.turns.push_back(namespace);", "self.turns.push_front(namespace);", LIB,
+     "t6_namespaces_take_turns"),
+    ("pushes-while-running-are-lost", "src/reconcile/queue.rs", "self.again.insert(key);", "drop(key);", LIB,
+     "a_key_pushed_while_it_runs_comes_once_more"),
+    ("mapped-addresses-pass", "src/outbound/guard.rs", "let address = address.to_canonical();", "", LIB, "t3_addresses_inside"),
+    ("every-namespace-is-granted", "src/controllers/grants.rs", "    namespace && kind && system", "    let _ = namespace;\n    kind && system",
+     LIB, "t1_another_namespace_needs_a_grant"),
+    ("credentials-go-anywhere", "src/controllers/connection/credentials.rs", "if bound == Some(url.trim_end_matches('/')) {",
+     "if bound.is_some() {", LIB, "t5_a_credential_goes_only"),
+    ("vanished-workspaces-are-missed", "src/session/index.rs", "filter(|_| now != Some(&row.revision))",
+     "filter(|_| now.is_some_and(|now| *now != row.revision))", LIB, "a_listing_wakes_those_that_changed"),
+    ("no-finalizer", f"{WORKSPACE}/pass.rs", "if has || !self.needs_finalizer(desired) {", "if has || !self.needs_finalizer(desired) || true {",
+     API, "d1_a_workspace_without_outsiders_has_no_finalizer"),
+    ("outsiders-stay", f"{WORKSPACE}/cleanup.rs", "if external == ExternalOnDelete::Revoke &&", "if external == ExternalOnDelete::Keep &&",
+     API, "d1_by_default_outsiders_leave"),
+    ("unconfirmed-delete", f"{WORKSPACE}/cleanup.rs", "policy == DeletionPolicy::Delete && !is_confirmed(pass, &workspace)",
+     "policy == DeletionPolicy::Delete && is_confirmed(pass, &workspace)", API, "d3_delete_needs_its_confirmation"),
+    ("no-breaker", f"{WORKSPACE}/pass.rs", "plan.removals() > max && !approved", "plan.removals() > max + 999 && !approved", API,
+     "c7_a_breaker_stops"),
+    ("no-fence", "src/file360/connector/transport.rs", "if let Some(fence) = self.fence.read().as_deref() {",
+     "if let Some(fence) = self.fence.read().as_deref().filter(|_| false) {", API, "c9_an_older_epoch_is_refused"),
+    ("foreign-changes-are-echoes", "src/session/feed.rs", "if change.caused_by.as_deref() == Some(&*uid) {",
+     "if change.caused_by.as_deref() == Some(&*uid) || !uid.is_empty() {", API, "c4_a_stranger_is_removed"),
+]
+
+
+def copy_of_the_code(folder):
+    """The tracked files as they are now, with the build cache of the last run."""
+    names = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, check=True, capture_output=True).stdout.decode().split("\0")
+    for name in filter(None, names):
+        if (ROOT / name).exists():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name)
+
+
+def notices(folder, target, fault):
+    """Whether the test fails for the fault; a word on what happened otherwise."""
+    name, file, old, new, where, test = fault
+    path = folder / file
+    original = path.read_text()
+    if original.count(old) != 1:
+        return f"its place in {file} is there {original.count(old)} times"
+    path.write_text(original.replace(old, new))
+    environment = dict(os.environ, CARGO_TARGET_DIR=str(target), RUST_BACKTRACE="0", RUSTFLAGS="-Awarnings")
+    try:
+        build = subprocess.run(["cargo", "test", "--quiet", "--no-run", *where], cwd=folder, env=environment, capture_output=True, text=True)
+        if build.returncode:
+            return "it does not compile:\n" + build.stderr[-2000:]
+        run = subprocess.run(["cargo", "test", "--quiet", *where, "--", test], cwd=folder, env=environment, capture_output=True, text=True)
+        if "running 0 tests" in run.stdout and "running 1 test" not in run.stdout:
+            return f"no test is named {test}"
+        return None if run.returncode else f"{test} stays green"
+    finally:
+        path.write_text(original)
+
+
+def main():
+    wanted = [fault for fault in FAULTS if len(sys.argv) < 2 or fault[0] in sys.argv[1:]]
+    cache = pathlib.Path(os.environ.get("FILE360_CACHE_DIR") or pathlib.Path.home() / ".cache" / "file360-operator")
+    target = cache / "seeded-faults-target"
+    missed = 0
+    with tempfile.TemporaryDirectory(prefix="file360-faults-") as folder:
+        folder = pathlib.Path(folder)
+        copy_of_the_code(folder)
+        for fault in wanted:
+            why = notices(folder, target, fault)
+            missed += why is not None
+            print(f"{fault[0]}: " + ("noticed by " + fault[5] if why is None else "NOT NOTICED: " + why), flush=True)
+    print(f"{len(wanted) - missed} passed, {missed} failed")
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
