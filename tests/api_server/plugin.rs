@@ -312,9 +312,9 @@ async fn people_work(world: &World) {
         |body: Value| async move { remote.change("POST", "/v1/workspaces", body).await["id"].as_str().unwrap().to_owned() };
     let by_key = |system: &'static str, key: &'static str, body: Value| async move {
         let path = format!("/v1/workspaces/by-key/{system}/{key}");
-        let (status, made) = remote.call("PUT", &path, &[("if-none-match", "*")], Some(body)).await;
-        assert_eq!(status, 201, "{made}");
-        made["id"].as_str().unwrap().to_owned()
+        let (status, answer) = remote.call("PUT", &path, &[("if-none-match", "*")], Some(body)).await;
+        assert_eq!(status, 201, "{answer}");
+        answer["id"].as_str().unwrap().to_owned()
     };
     make(json!({"displayName": "Plain"})).await;
     let hostile = "Plain\u{202e} - {x}: 'q' \"z\" # &a *b !c %d @e `f` \u{200b}no";
