@@ -86,23 +86,13 @@ pub struct Error {
     /// When the other side wants to be asked again.
     pub retry_after: Option<Duration>,
     /// Details of the refusal, such as the items that a hold protects; at most 20.
-    pub details: Vec<String>,
-    /// The object in the way, on a conflict.
-    pub existing: Option<Box<serde_json::Value>>,
+    pub details: Box<[String]>,
 }
 
 impl Error {
     /// A failure of `kind` with a sentence for people.
     pub fn new(kind: Kind, message: impl Into<String>) -> Self {
-        Self {
-            kind,
-            code: String::new(),
-            doing: None,
-            message: message.into(),
-            retry_after: None,
-            details: Vec::new(),
-            existing: None,
-        }
+        Self { kind, code: String::new(), doing: None, message: message.into(), retry_after: None, details: Box::default() }
     }
 
     /// The same with what was being done; the innermost description stays.

@@ -46,8 +46,8 @@ impl Leader {
         self.settings.renew_deadline / 5
     }
 
-    /// Waits until this process leads.
-    pub async fn acquire(&self) {
+    /// Waits until this process leads. `contacted` is called each time that the Lease could be read: this process could take over.
+    pub async fn acquire(&self, contacted: impl Fn()) {
         // What was seen last, and since when: another's clock is never trusted.
         let mut seen: Option<(Option<String>, Instant)> = None;
         loop {
@@ -56,7 +56,7 @@ impl Leader {
                     info!(lease = %self.settings.name, identity = %self.settings.identity, "Leading");
                     return;
                 }
-                Ok(false) => {}
+                Ok(false) => contacted(),
                 Err(error) => warn!(%error, "The Lease could not be read or written"),
             }
             tokio::time::sleep(self.pause()).await;

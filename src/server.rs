@@ -238,12 +238,12 @@ async fn apply_seed(store: &store::Store, config: &ServerConfig) -> Result<(), E
 
 /// The key that signs what pages hand out; made once, so that a restart does not void a form that somebody is filling in.
 async fn page_key(store: &store::Store) -> Result<Vec<u8>, Error> {
-    let key = store.write(|ledger| match store::schema::meta(ledger.db, "pageKey")? {
-        Some(key) => Ok(key),
-        None => {
-            let key = names::secret();
-            store::schema::set_meta(ledger.db, "pageKey", &key).map(|()| key)
+    let key = store.write(|ledger| {
+        if let Some(key) = store::schema::meta(ledger.db, "pageKey")? {
+            return Ok(key);
         }
+        let key = names::secret();
+        store::schema::set_meta(ledger.db, "pageKey", &key).map(|()| key)
     });
     let key = key.await.map_err(|refusal| Error::Seed(refusal.to_string()))??;
     Ok(key.into_bytes())

@@ -6,7 +6,7 @@ mod index;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::{Mutex, RwLock};
 use tokio_util::sync::CancellationToken;
@@ -36,8 +36,6 @@ pub struct Session {
     connected: AtomicBool,
     /// The feed's epoch, once it differed from the service document's.
     feed_epoch: Mutex<Option<String>>,
-    /// Sequence of the newest feed entry that was handled.
-    pub feed_position: AtomicU64,
     /// Ends the feed reader.
     pub stop: CancellationToken,
 }
@@ -55,7 +53,6 @@ impl Session {
             // A session is made once its first listing succeeded.
             connected: AtomicBool::new(true),
             feed_epoch: Mutex::default(),
-            feed_position: AtomicU64::new(0),
             stop,
         }
     }
@@ -114,15 +111,23 @@ impl Session {
 pub enum Unavailable {
     /// Its first pass has not ended.
     Pending,
+    /// `spec.suspend`.
+    Suspended,
     /// It cannot be used.
-    Because(String),
+    Because {
+        /// A sentence for people.
+        why: String,
+        /// There is no usable credential; else the tenant is away.
+        no_credential: bool,
+    },
 }
 
 impl std::fmt::Display for Unavailable {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Pending => f.write_str("its first pass has not ended"),
-            Self::Because(why) => f.write_str(why),
+            Self::Suspended => f.write_str("it is suspended"),
+            Self::Because { why, .. } => f.write_str(why),
         }
     }
 }

@@ -37,13 +37,13 @@ pub struct SecretKeyRef {
 #[serde(rename_all = "camelCase")]
 pub struct LabelSelector {
     /// Labels that must be there with these values.
-    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
-    #[schemars(extend("maxProperties" = 32), schema_with = "label_map")]
-    pub match_labels: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "label_map")]
+    pub match_labels: Option<BTreeMap<String, String>>,
     /// Further requirements; all must hold.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "atomic"))]
-    pub match_expressions: Vec<LabelRequirement>,
+    pub match_expressions: Option<Vec<LabelRequirement>>,
 }
 
 /// One requirement of a label selector.
@@ -56,9 +56,9 @@ pub struct LabelRequirement {
     /// How `values` relate to the label.
     pub operator: LabelOperator,
     /// Values for `In` and `NotIn`.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 64), inner(length(max = 63)), extend("x-kubernetes-list-type" = "atomic"))]
-    pub values: Vec<String>,
+    pub values: Option<Vec<String>>,
 }
 
 /// Operators of a label selector.
@@ -77,15 +77,15 @@ pub enum LabelOperator {
 impl LabelSelector {
     /// Whether `labels` meet every requirement. An empty selector matches everything.
     pub fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
-        self.match_labels.iter().all(|(key, value)| labels.get(key) == Some(value))
-            && self.match_expressions.iter().all(|requirement| requirement.holds(labels))
+        self.match_labels.iter().flatten().all(|(key, value)| labels.get(key) == Some(value))
+            && self.match_expressions.iter().flatten().all(|requirement| requirement.holds(labels))
     }
 }
 
 impl LabelRequirement {
     fn holds(&self, labels: &BTreeMap<String, String>) -> bool {
         let value = labels.get(&self.key);
-        let listed = value.is_some_and(|value| self.values.contains(value));
+        let listed = value.is_some_and(|value| self.values.iter().flatten().any(|listed| listed == value));
         match self.operator {
             LabelOperator::In => listed,
             LabelOperator::NotIn => !listed,
@@ -98,15 +98,18 @@ impl LabelRequirement {
 fn label_map(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "object",
+        "nullable": true,
         "maxProperties": 32,
         "additionalProperties": {"type": "string", "maxLength": 63},
     })
 }
 
-/// Schema of a metadata map: 64 entries of up to 1,024 characters.
+/// Schema of a metadata map: 64 entries of up to 1,024 characters. Nullable, because server-side apply makes null of a map whose
+/// last entry goes.
 pub fn metadata_map(_: &mut SchemaGenerator) -> Schema {
     json_schema!({
         "type": "object",
+        "nullable": true,
         "maxProperties": 64,
         "additionalProperties": {"type": "string", "maxLength": 1024},
     })
@@ -164,11 +167,11 @@ mod tests {
     #[test]
     fn a_selector_matches_as_in_kubernetes() {
         let selector = |operator, values: &[&str]| LabelSelector {
-            match_expressions: vec![LabelRequirement {
+            match_expressions: Some(vec![LabelRequirement {
                 key: "tier".into(),
                 operator,
-                values: values.iter().map(|value| (*value).to_owned()).collect(),
-            }],
+                values: Some(values.iter().map(|value| (*value).to_owned()).collect()),
+            }]),
             ..LabelSelector::default()
         };
         let gold = labels(&[("tier", "gold")]);

@@ -46,6 +46,8 @@ use crate::file360::model::{Audience, ExternalSharing};
         .message("auth needs exactly one of oauth2 and token"),
     validation = Rule::new("!has(self.suspendUntil) || (has(self.suspend) && self.suspend)")
         .message("suspendUntil needs suspend: true"),
+    validation = Rule::new("!has(self.suspendReason) || (has(self.suspend) && self.suspend)")
+        .message("suspendReason needs suspend: true"),
     validation = Rule::new("!has(self.grants) || self.grants.all(g, g.namespaces.from != 'Selector' || has(g.namespaces.selector))")
         .message("grants: namespaces.from: Selector needs namespaces.selector"),
     validation = Rule::new("!has(self.grants) || self.grants.all(g, g.namespaces.from == 'Selector' || !has(g.namespaces.selector))")
@@ -65,7 +67,7 @@ pub struct ConnectionSpec {
     /// Trust and client certificate. Default: the operator's CA settings.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<Tls>,
-    /// Upper limits for the operator's calls. Default: what the server's service document says, else 64 in flight.
+    /// Upper limits for the operator's calls. Default: what the server's service document says, else no rate limit and 64 in flight.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub limits: Option<Limits>,
     /// Which other namespaces may use this Connection, and for what. Default: none; its own namespace always may.
@@ -75,7 +77,7 @@ pub struct ConnectionSpec {
     /// A ceiling that no workspace's sharing rule can exceed. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sharing: Option<SharingCeiling>,
-    /// Stops every call of the operator to this tenant except the check that it is reachable; dependants keep what they have. Default false.
+    /// Stops every call of the operator to this tenant; dependants keep what they have. Default false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub suspend: Option<bool>,
     /// Why it is suspended; shown in the status.

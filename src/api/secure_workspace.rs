@@ -54,6 +54,10 @@ pub const DEFAULT_MAX_REMOVALS: u32 = 10;
         .message("workspaceId is immutable; create another resource"),
     validation = Rule::new("!has(self.workspaceId) || (has(self.adoption) && self.adoption == 'AdoptOnly')")
         .message("workspaceId needs adoption: AdoptOnly"),
+    validation = Rule::new("!has(self.externalRef) || self.externalRef.system != 'k8s'")
+        .message("externalRef.system k8s is reserved for workspaces without an externalRef"),
+    validation = Rule::new("!has(self.metadata) || self.metadata.all(key, key.size() > 0 && key.size() <= 63)")
+        .message("metadata keys must have 1 to 63 characters"),
     validation = Rule::new("!has(self.workspaceId) || !has(self.externalRef)")
         .message("workspaceId and externalRef exclude each other: one workspace is found by one of them"),
     validation = Rule::new("!has(self.approvedPlan) || (has(self.mode) && self.mode == 'Approve')")
@@ -109,9 +113,9 @@ pub struct SecureWorkspaceSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deletion_policy: Option<DeletionPolicy>,
     /// How long a deleted workspace stays in the trash, as an ISO 8601 period such as `P30D`. Re-creating the resource within
-    /// it brings the workspace back. Default: P30D.
+    /// it brings the workspace back. At most 3650 days. Default: P30D.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(max = 32), regex(pattern = r"^P([0-9]{1,4}Y)?([0-9]{1,4}M)?([0-9]{1,4}W)?([0-9]{1,4}D)?$"))]
+    #[schemars(length(min = 3, max = 32), regex(pattern = r"^P([0-9]{1,4}Y)?([0-9]{1,4}M)?([0-9]{1,4}W)?([0-9]{1,4}D)?$"))]
     pub delete_grace: Option<String>,
     /// What happens to outsiders' access when this resource is deleted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -131,7 +135,7 @@ pub struct SecureWorkspaceSpec {
     /// Who has access to the whole workspace. Default: whatever is there stays as it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub access: Option<Access>,
-    /// What may be shared with whom. Default: File 360's own default, closed to the outside.
+    /// What may be shared with whom. Default: closed to the outside when the workspace is made, then left as it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sharing: Option<Sharing>,
     /// Ways for outsiders to upload without an account.
@@ -275,7 +279,7 @@ pub struct FolderSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "metadata_map")]
     pub metadata: Option<BTreeMap<String, String>>,
-    /// People cannot rename, move or delete the folder. Default false.
+    /// People cannot rename, move or delete the folder. Default: not locked when the folder is made, then left as it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub locked: Option<bool>,
     /// Grants below this path.
@@ -441,7 +445,7 @@ pub struct SecureWorkspaceStatus {
     /// The generation of the spec that the last pass ended for; -1 before the first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// `Ready`; the others only while true.
+    /// `Ready` is always there after the first pass; the others only while true.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "conditions")]
     pub conditions: Vec<Condition>,

@@ -33,6 +33,10 @@ pub struct RunArgs {
     /// Default: the uid of the namespace kube-system.
     #[arg(long, env = "FILE360_CLUSTER_ID")]
     cluster_id: Option<String>,
+    /// Identities of clusters that handed their workspaces over to this one. Needed for workspaces without externalRef, whose
+    /// business key has the former cluster's identity; keep it set.
+    #[arg(long, env = "FILE360_FORMER_CLUSTER_IDS", value_delimiter = ',')]
+    former_cluster_ids: Vec<String>,
     /// Address for /livez, /readyz and /metrics.
     #[arg(long, env = "FILE360_METRICS_ADDRESS", default_value = "0.0.0.0:8080")]
     metrics_address: SocketAddr,
@@ -99,6 +103,13 @@ pub async fn run(args: RunArgs) -> Result<(), String> {
     let readiness = Arc::new(Readiness::default());
     readiness.waits("operator", "the Kubernetes API");
 
+    for (flag, value) in
+        [("--cluster-id", &args.cluster_id), ("--namespace", &args.namespace), ("--lease-namespace", &args.lease_namespace)]
+    {
+        if value.as_ref().is_some_and(|value| value.is_empty() || value.contains(['/', '=', ' '])) {
+            return Err(format!("{flag} must not be empty nor contain '/', '=' or a blank; leave it out for the default"));
+        }
+    }
     let listener = http::bind(args.metrics_address).await?;
     let stop_http = CancellationToken::new();
     let health = tokio::spawn(http::serve(listener, metrics.clone(), readiness.clone(), stop_http.clone()));
@@ -127,6 +138,7 @@ pub async fn run(args: RunArgs) -> Result<(), String> {
     let ctx = Context::new(Parts {
         client: client.clone(),
         cluster_id,
+        former_cluster_ids: trimmed(&args.former_cluster_ids),
         instance: identity,
         namespace: args.namespace.clone(),
         guard,
@@ -161,10 +173,9 @@ async fn lead(
     let mut terminated = std::pin::pin!(termination());
     ctx.metrics.leader.set(0);
     if let Some(leader) = &leader {
-        // A standby is ready: it is there to take over.
-        readiness.is_ready("operator");
         tokio::select! {
-            () = leader.acquire() => {}
+            // A standby that can read the Lease is ready: it is there to take over.
+            () = leader.acquire(|| readiness.is_ready("operator")) => {}
             () = &mut terminated => return Ok(()),
         }
     }

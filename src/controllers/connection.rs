@@ -8,6 +8,7 @@ use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use futures::StreamExt;
+use jiff::Timestamp;
 use kube::api::Api;
 use kube::runtime::watcher::Event;
 use kube::{Resource, ResourceExt};
@@ -19,7 +20,7 @@ use crate::api::{FINALIZER, REQUESTED_AT};
 use crate::controllers::context::Context;
 use crate::controllers::finalizers;
 use crate::controllers::secure_workspace::SecureWorkspaces;
-use crate::error::{Error, Result};
+use crate::error::{Error, Kind, Result};
 use crate::file360::File360;
 use crate::file360::connector::{Connector, Settings, Transport};
 use crate::reconcile::queue::Queue;
@@ -28,8 +29,6 @@ use crate::session::{Foreign, Session, Unavailable, Wake};
 use credentials::Credentials;
 
 const KIND: &str = "Connection";
-/// Consumer name of the leader's fence.
-const CONSUMER: &str = "operator";
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
 /// The controller of Connections.
@@ -212,15 +211,14 @@ impl Connections {
         let suspended =
             connection.spec.suspend == Some(true) && connection.spec.suspend_until.is_none_or(|until| until > now);
         let result = if suspended {
-            self.close(key, connection, "the Connection is suspended");
-            Err(Error::new(crate::error::Kind::Stopping, "suspended"))
+            self.close(key, connection, Unavailable::Suspended);
+            Err(Error::new(Kind::Stopping, "suspended"))
         } else {
             self.open(key, entry).await
         };
-        if let (false, Err(error)) = (suspended, &result) {
-            if self.ctx.sessions.peek(key).is_none_or(|lookup| lookup.session.is_err()) {
-                self.close(key, connection, &error.to_string());
-            }
+        let has_session = self.ctx.sessions.peek(key).is_some_and(|lookup| lookup.session.is_ok());
+        if let (false, Err(error)) = (suspended || has_session, &result) {
+            self.close(key, connection, unusable(error));
         }
         let outcome = Outcome { session: result, suspended };
         self.report(connection, &outcome).await?;
@@ -257,7 +255,13 @@ impl Connections {
         if connection.spec.limits.as_ref().is_none_or(|limits| limits.requests_per_second.is_none()) {
             transport.limit_rate(service.limits.requests_per_second);
         }
-        driver.take_fence(&self.ctx.cluster_id, CONSUMER, &self.ctx.instance).await?;
+        if connection.spec.limits.as_ref().is_none_or(|limits| limits.concurrency.is_none()) {
+            transport.limit_concurrency(service.limits.concurrency);
+        }
+        // One fence for each Connection: two Connections to one tenant do not shut each other out.
+        driver
+            .take_fence(&self.ctx.cluster_id, &format!("operator.{}.{}", key.namespace, key.name), &self.ctx.instance)
+            .await?;
         let stop = self.ctx.stop_writes.child_token();
         let session = Arc::new(Session::new(Arc::new(driver), service, self.ctx.cluster_id.clone(), stop));
         let wake: Arc<dyn Wake> = Arc::new(Waker {
@@ -285,7 +289,7 @@ impl Connections {
         Ok(session)
     }
 
-    fn close(&self, key: &ObjectKey, connection: &Arc<Connection>, why: &str) {
+    fn close(&self, key: &ObjectKey, connection: &Arc<Connection>, why: Unavailable) {
         let lookup = self.ctx.sessions.peek(key);
         if let Some(Ok(session)) = lookup.map(|lookup| lookup.session) {
             session.stop.cancel();
@@ -293,7 +297,7 @@ impl Connections {
         if let Some(entry) = self.objects.lock().get_mut(key) {
             entry.built_from = None;
         }
-        let waiting = self.ctx.sessions.set(key, connection.clone(), Err(Unavailable::Because(why.to_owned())));
+        let waiting = self.ctx.sessions.set(key, connection.clone(), Err(why));
         if let Some(workspaces) = self.workspaces.get() {
             workspaces.wake(waiting);
         }
@@ -332,7 +336,7 @@ impl Connections {
         if needed > 0 && self.ctx.sessions.peek(key).is_none_or(|lookup| lookup.session.is_err()) {
             let entry = Entry { object: connection.clone(), failures: 0, built_from: None };
             if let Err(error) = self.open(key, &entry).await {
-                self.close(key, connection, &error.to_string());
+                self.close(key, connection, unusable(&error));
             }
         }
         if needed == 0 {
@@ -357,6 +361,12 @@ fn differs(last: &Connection, next: &Connection) -> bool {
         || last.annotations().get(REQUESTED_AT) != next.annotations().get(REQUESTED_AT)
 }
 
+/// Why a Connection has no session.
+fn unusable(error: &Error) -> Unavailable {
+    let no_credential = error.kind == Kind::Reference || error.code == "unauthenticated";
+    Unavailable::Because { why: error.to_string(), no_credential }
+}
+
 fn wait_after(failures: u32, error: &Error) -> Duration {
     let own = Duration::from_millis(500).saturating_mul(2u32.saturating_pow(failures.min(8)));
     backoff::jittered(error.retry_after.unwrap_or_default().max(own.min(LONGEST_WAIT)))
@@ -372,13 +382,14 @@ struct Waker {
 
 impl Wake for Waker {
     fn workspace_changed(&self, key: &ObjectKey, change: Option<Foreign>) {
-        if let Some(change) = &change {
-            let lag = self.ctx.now().duration_since(change.at).as_secs_f64();
-            self.ctx.metrics.feed_lag_seconds.set(lag.max(0.0));
-        }
         if let Some(workspaces) = &self.workspaces {
             workspaces.remote_changed(key, change);
         }
+    }
+
+    fn entry_handled(&self, at: Timestamp) {
+        let lag = self.ctx.now().duration_since(at).as_secs_f64();
+        self.ctx.metrics.feed_lag_seconds.set(lag.max(0.0));
     }
 
     fn principals_changed(&self) {

@@ -54,6 +54,8 @@ pub struct Context {
     pub client: Client,
     /// Identity of this cluster in File 360.
     pub cluster_id: Arc<str>,
+    /// Identities of clusters whose workspaces this one takes up after a handover.
+    pub former_cluster_ids: Vec<String>,
     /// Identity of this process, for people.
     pub instance: String,
     /// Watch only this namespace; `None`: all.
@@ -87,6 +89,8 @@ pub struct Parts {
     pub client: Client,
     /// See [`Context::cluster_id`].
     pub cluster_id: String,
+    /// See [`Context::former_cluster_ids`].
+    pub former_cluster_ids: Vec<String>,
     /// See [`Context::instance`].
     pub instance: String,
     /// See [`Context::namespace`].
@@ -115,6 +119,7 @@ impl Context {
             recorder: Recorder::new(parts.client.clone(), reporter),
             client: parts.client,
             cluster_id: parts.cluster_id.into(),
+            former_cluster_ids: parts.former_cluster_ids,
             instance: parts.instance,
             namespace: parts.namespace,
             sessions: Sessions::default(),

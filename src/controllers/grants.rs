@@ -62,7 +62,7 @@ pub fn within_ceiling(rules: &SharingRules, max: &MaxSharing) -> Result<()> {
         let mut error = Error::new(
             Kind::Rejected,
             format!(
-                "spec.sharing.{field} exceeds the Connection's ceiling ({limit}); narrow it, or ask the Connection's owner"
+                "sharing.{field} of the workspace exceeds the Connection's ceiling ({limit}); narrow spec.sharing, or ask the Connection's owner"
             ),
         );
         error.code = "sharing-ceiling-exceeded".into();
@@ -94,7 +94,9 @@ pub fn within_ceiling(rules: &SharingRules, max: &MaxSharing) -> Result<()> {
 
 /// Whether every domain that `domain` stands for is covered by `allowed`.
 fn covers(allowed: &str, domain: &str) -> bool {
-    let allowed = allowed.to_lowercase();
+    let (prefix, name) = allowed.strip_prefix("*.").map_or(("", allowed), |name| ("*.", name));
+    let label = idna::domain_to_ascii(name).unwrap_or_else(|_| name.to_lowercase());
+    let allowed = format!("{prefix}{label}");
     allowed == domain || (allowed.starts_with("*.") && domain_matches(&allowed, domain.trim_start_matches("*.")))
 }
 
@@ -116,7 +118,7 @@ mod tests {
 
     fn grant(label: Option<(&str, &str)>) -> Grant {
         let selector = label.map(|(key, value)| LabelSelector {
-            match_labels: [(key.to_owned(), value.to_owned())].into(),
+            match_labels: Some([(key.to_owned(), value.to_owned())].into()),
             ..LabelSelector::default()
         });
         let from = if selector.is_some() { NamespacesFrom::Selector } else { NamespacesFrom::All };

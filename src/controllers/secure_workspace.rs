@@ -26,7 +26,7 @@ use crate::controllers::context::Context;
 use crate::error::{Disposition, Error, Kind};
 use crate::reconcile::queue::Queue;
 use crate::reconcile::{ObjectKey, backoff};
-use crate::session::{Foreign, Session};
+use crate::session::{Foreign, Session, Unavailable};
 use store::{Store, Verdict};
 
 pub(super) const KIND: &str = "SecureWorkspace";
@@ -66,7 +66,7 @@ impl SecureWorkspaces {
             let this = self.clone();
             tasks.spawn(async move {
                 while let Some(key) = this.queue.next().await {
-                    this.work_on(&key).await;
+                    Box::pin(this.work_on(&key)).await;
                     this.queue.done(&key);
                     this.ctx.metrics.set_queue_depth(KIND, this.queue.len());
                 }
@@ -197,7 +197,7 @@ impl SecureWorkspaces {
 
     async fn work_on(&self, key: &ObjectKey) {
         let started = Instant::now();
-        let result = self.pass(key).await;
+        let result = Box::pin(self.pass(key)).await;
         let outcome = match &result {
             Ok(Next::Rest(_)) => "converged",
             Ok(Next::Gone) => "gone",
@@ -254,10 +254,15 @@ impl SecureWorkspaces {
         let mut away_since = std::collections::HashMap::new();
         loop {
             tokio::time::sleep(self.ctx.tuning.outage_grace.min(Duration::from_secs(15))).await;
+            self.ctx.metrics.drift_standing.set(self.store.standing_drift());
             let all = self.ctx.sessions.all();
             away_since.retain(|key, _| all.iter().any(|(known, _)| known == key));
             for (connection, lookup) in all {
-                let is_away = lookup.session.as_ref().map_or(true, |session| !session.is_connected());
+                let is_away = match &lookup.session {
+                    Ok(session) => !session.is_connected(),
+                    // A suspended Connection is away on purpose: its dependants keep what they said.
+                    Err(why) => matches!(why, Unavailable::Because { .. }),
+                };
                 if !is_away {
                     away_since.remove(&connection);
                     let marked = self.store.keys_where(|_, entry| entry.marked && entry.connection == connection);

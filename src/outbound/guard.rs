@@ -1,7 +1,7 @@
 //! Which addresses the operator may be sent to by a manifest.
 //!
 //! Refused: loopback, link-local (cloud metadata among it), unspecified, multicast and broadcast addresses, the API server, and
-//! whatever `--outbound-deny` names (the chart puts pod, service and node ranges there). `--outbound-allow` lifts this for
+//! whatever `--outbound-deny` names: pod, service and node ranges, which only the cluster's owner knows. `--outbound-allow` lifts this for
 //! single hosts and ranges. The address is checked when the connection is made, so a name that resolves to something else
 //! later gains nothing.
 

@@ -92,9 +92,7 @@ pub async fn run(access: &Access, args: &ImportArgs, printer: &Printer) -> Outco
     let manifests: Vec<Manifest> =
         found.iter().zip(names).map(|(found, name)| writer.manifest(&found.observed, found.workspace(), name)).collect();
     print(&manifests, args.output, printer);
-    for remark in &passed_over {
-        printer.note(remark);
-    }
+    passed_over.iter().for_each(|remark| printer.note(remark));
     let remarkable = manifests.iter().filter(|manifest| !manifest.changes.is_empty()).count();
     printer.note(&format!(
         "{} manifests, {} workspaces passed over, {remarkable} manifests that would change something.",
@@ -216,9 +214,8 @@ fn print(manifests: &[Manifest], format: Format, printer: &Printer) {
         }
         Format::Yaml => {
             for manifest in manifests {
-                let title = std::iter::once(manifest.title.clone());
-                let head: Vec<String> = title.chain(manifest.remarks()).map(|line| format!("# {line}")).collect();
-                printer.print(&format!("---\n{}\n{}", head.join("\n"), yaml::yaml(&manifest.document)));
+                let remarks: String = manifest.remarks().map(|remark| format!("# {remark}\n")).collect();
+                printer.print(&format!("---\n# {}\n{remarks}{}", manifest.title, yaml::yaml(&manifest.document)));
             }
         }
     }

@@ -136,6 +136,7 @@ fn is_suspended(connection: &Connection) -> bool {
 fn context(cluster: &Cluster, cluster_id: String, args: &TenantArgs) -> Result<Arc<Context>, Failure> {
     let guard = Guard::new(&["0.0.0.0/0".to_owned(), "::/0".to_owned()], &[]).map_err(failed)?;
     Ok(Context::new(Parts {
+        former_cluster_ids: Vec::new(),
         client: cluster.client.clone(),
         cluster_id,
         instance: "kubectl-file360".into(),

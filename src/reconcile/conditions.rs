@@ -46,6 +46,17 @@ impl<'a> Conditions<'a> {
         self
     }
 
+    /// Adds a true condition whose `lastTransitionTime` also moves when its reason changes: since when *this* has been so.
+    pub fn set_reason_since(&mut self, kind: &str, reason: &str, message: &str) -> &mut Self {
+        self.set(kind, true, reason, message);
+        let same = self.last.iter().any(|condition| condition.type_ == kind && condition.reason == reason);
+        let now = Time(self.now);
+        if let Some(condition) = self.next.iter_mut().find(|condition| condition.type_ == kind).filter(|_| !same) {
+            condition.last_transition_time = now;
+        }
+        self
+    }
+
     /// Keeps a condition of the last status as it is.
     pub fn keep(&mut self, kind: &str) -> &mut Self {
         if let Some(condition) = self.last.iter().find(|condition| condition.type_ == kind) {

@@ -210,18 +210,18 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn the_earliest_time_wins_and_a_push_replaces_it() {
         let queue = Queue::default();
-        queue.push_after(key("a", "x"), Duration::from_secs(60));
+        queue.push_after(key("a", "x"), Duration::from_mins(1));
         queue.push_after(key("a", "x"), Duration::from_secs(5));
         queue.push_after(key("a", "x"), Duration::from_secs(30));
         let start = Instant::now();
         queue.next().await.unwrap();
         assert_eq!(start.elapsed().as_secs(), 5);
         queue.done(&key("a", "x"));
-        queue.push_after(key("a", "y"), Duration::from_secs(60));
+        queue.push_after(key("a", "y"), Duration::from_mins(1));
         queue.push(key("a", "y"));
         queue.next().await.unwrap();
         queue.done(&key("a", "y"));
-        assert!(tokio::time::timeout(Duration::from_secs(120), queue.next()).await.is_err(), "the timer went with the push");
+        assert!(tokio::time::timeout(Duration::from_mins(2), queue.next()).await.is_err(), "the timer went with the push");
     }
 
     #[tokio::test]

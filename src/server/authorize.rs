@@ -193,6 +193,8 @@ pub struct WorkspaceFacts<'a> {
 pub struct ItemFacts {
     /// It is the root folder.
     pub root: bool,
+    /// It is a folder.
+    pub folder: bool,
     /// It is locked.
     pub locked: bool,
     /// It, or a folder above it, is in the trash.
@@ -268,6 +270,7 @@ pub fn authorize(
         by_workspace_state(principal, effect, workspace)?;
     }
     by_role(principal, effect, target)?;
+    by_finality(principal, effect)?;
     if let Some(item) = &target.item {
         by_visibility(principal, effect, item)?;
         by_lock(principal, effect, item, target.workspace.as_ref())?;
@@ -339,6 +342,15 @@ fn by_role(principal: &Principal<'_>, effect: Effect, target: &Target<'_>) -> Re
     }
 }
 
+/// What cannot be undone needs the strongest scope.
+fn by_finality(principal: &Principal<'_>, effect: Effect) -> Result<(), Refusal> {
+    let admin = matches!(principal, Principal::Client { scopes, .. } if scopes.has(Scope::Admin));
+    if matches!(effect, Effect::PurgeItem | Effect::PurgeWorkspace) && !admin {
+        return Err(refuse(403, "insufficient-scope", "The call needs the scope `admin`."));
+    }
+    Ok(())
+}
+
 fn by_entrance(through: Through, effect: Effect) -> Result<(), Refusal> {
     match (through, effect) {
         (_, Effect::ReadContent) | (Through::Request, Effect::AddFile) => Ok(()),
@@ -350,7 +362,7 @@ fn by_entrance(through: Through, effect: Effect) -> Result<(), Refusal> {
 fn by_person(role: Option<Role>, guest: bool, effect: Effect, target: &Target<'_>) -> Result<(), Refusal> {
     use Role::{Contributor, Editor, Manager, Owner, Uploader, Viewer};
     let own = target.item.as_ref().is_some_and(|item| item.own);
-    let folderish = target.item.as_ref().is_none_or(|item| item.root);
+    let folderish = target.item.as_ref().is_none_or(|item| item.folder);
     let reshare = target.workspace.as_ref().is_some_and(|workspace| workspace.reshare);
     let Some(role) = role else {
         return match effect {
@@ -485,3 +497,6 @@ fn by_gate(effect: Effect, target: &Target<'_>) -> Permit {
     };
     if held_back { Permit::Pending } else { Permit::Effective }
 }
+
+#[cfg(test)]
+mod tests;

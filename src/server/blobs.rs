@@ -19,7 +19,7 @@ use super::refusal::Refusal;
 /// Chunks between the network and the disk: bounds the memory of one upload.
 const CHUNKS: usize = 8;
 /// How long a sender may be silent.
-const PATIENCE: std::time::Duration = std::time::Duration::from_secs(60);
+const PATIENCE: std::time::Duration = std::time::Duration::from_mins(1);
 
 /// The folder of all content.
 #[derive(Clone)]
@@ -59,10 +59,6 @@ impl Blobs {
         }
         fs::create_dir_all(&unfinished)?;
         fs::create_dir_all(folder.join("parts"))?;
-        for first in 0..=255_u8 {
-            fs::create_dir_all(folder.join(format!("{first:02x}")))?;
-        }
-        File::open(&folder)?.sync_all()?;
         Ok(Self { folder: Arc::new(folder), pins: Arc::default() })
     }
 
@@ -90,12 +86,12 @@ impl Blobs {
         let (sender, receiver) = mpsc::channel(CHUNKS);
         let this = self.clone();
         let writing = tokio::task::spawn_blocking(move || this.write(receiver));
-        let mut received = 0_u64;
+        let mut arrived = 0_u64;
         let outcome = loop {
             match tokio::time::timeout(PATIENCE, chunks.next()).await {
                 Ok(Some(Ok(chunk))) => {
-                    received += chunk.len() as u64;
-                    if received > most {
+                    arrived += chunk.len() as u64;
+                    if arrived > most {
                         break Err(Refusal::new(413, "too-large", format!("A file has at most {most} bytes.")));
                     }
                     if sender.send(Some(chunk)).await.is_err() {
@@ -147,10 +143,13 @@ impl Blobs {
             return Ok(blob);
         }
         file.sync_all()?;
-        fs::rename(temporary, &target)?;
-        if let Some(parent) = target.parent() {
-            File::open(parent)?.sync_all()?;
+        let parent = target.parent().unwrap_or(&self.folder);
+        if !parent.exists() {
+            fs::create_dir_all(parent)?;
+            File::open(self.folder.as_path())?.sync_all()?;
         }
+        fs::rename(temporary, &target)?;
+        File::open(parent)?.sync_all()?;
         Ok(blob)
     }
 

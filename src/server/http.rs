@@ -20,6 +20,7 @@ use super::operation::{Access, Operation};
 use super::refusal::Refusal;
 use super::routes::{self, Run};
 use super::tx::{self, About, Tx, View};
+use crate::file360::model::headers;
 
 /// Largest JSON body, in bytes.
 pub const MAX_JSON: usize = 1024 * 1024;
@@ -190,6 +191,7 @@ fn prepare(
     let target = parts.uri.path_and_query().map_or_else(|| parts.uri.path().to_owned(), |target| target.as_str().to_owned());
     let query = parse_query(operation, parts.uri.query().unwrap_or_default())?;
     let caller = caller(app, operation, &parts.headers)?;
+    check_headers(&parts.headers)?;
     let ip = parts.extensions.get::<Peer>().map_or(IpAddr::from([0, 0, 0, 0]), |peer| peer.0.ip());
     let call = Call {
         operation,
@@ -203,7 +205,28 @@ fn prepare(
         now: app.config.clock.now(),
         public_url: Arc::clone(&app.public_url),
     };
+    call.fence()?;
     Ok((call, body))
+}
+
+/// What the contract says about its headers, before anything else looks at them.
+fn check_headers(sent: &HeaderMap) -> Result<(), Refusal> {
+    for (name, most) in
+        [("if-match", 4096), ("if-none-match", 4096), (headers::CAUSED_BY, 200), (headers::IDEMPOTENCY_KEY, 255)]
+    {
+        for value in sent.get_all(name) {
+            let plain = value.to_str().is_ok_and(|text| {
+                (name == headers::CAUSED_BY || !text.is_empty())
+                    && text.len() <= most
+                    && text.bytes().all(|byte| (b' '..=b'~').contains(&byte))
+            });
+            if !plain {
+                let detail = format!("The header {name} is plain text of at most {most} characters.");
+                return Err(Refusal::malformed(detail).at(name, "Not plain text."));
+            }
+        }
+    }
+    Ok(())
 }
 
 fn parse_query(operation: Operation, query: &str) -> Result<Vec<(String, String)>, Refusal> {

@@ -168,13 +168,16 @@ fn forget(ledger: &mut Ledger<'_>, app: &App, now: i64) -> Result<usize, Refusal
     }
     done += expired.len();
     let kept_ms = i64::try_from(app.config.changes_retention.as_millis()).unwrap_or(i64::MAX);
-    let mut prune = db.prepare_cached(
-        "DELETE FROM changes WHERE sequence IN (SELECT sequence FROM changes WHERE time < ?1 ORDER BY sequence LIMIT ?2) RETURNING sequence",
-    )?;
-    let pruned = prune
-        .query_map(params![now.saturating_sub(kept_ms), STEP], |row| row.get::<_, u64>(0))?
+    // Positions and times grow together, so the oldest entries say all: no search through those that stay.
+    let mut oldest = db.prepare_cached("SELECT sequence, time FROM changes ORDER BY sequence LIMIT ?1")?;
+    let oldest = oldest
+        .query_map([STEP], |row| Ok((row.get::<_, u64>(0)?, row.get::<_, i64>(1)?)))?
         .collect::<Result<Vec<_>, _>>()?;
+    let pruned =
+        oldest.into_iter().take_while(|(_, time)| *time < now.saturating_sub(kept_ms)).map(|(sequence, _)| sequence);
+    let pruned = pruned.collect::<Vec<_>>();
     if let Some(last) = pruned.iter().max() {
+        db.prepare_cached("DELETE FROM changes WHERE sequence <= ?1")?.execute([last])?;
         super::store::schema::set_meta(db, "changesPruned", &last.to_string())?;
         app.store.tail.pruned(*last);
     }

@@ -35,6 +35,8 @@ pub struct Foreign {
 pub trait Wake: Send + Sync {
     /// The workspace of `key` changed. `None`: seen in a listing, nobody knows who.
     fn workspace_changed(&self, key: &ObjectKey, change: Option<Foreign>);
+    /// An entry of this time was handled.
+    fn entry_handled(&self, at: Timestamp);
     /// Users or groups changed: whoever misses one may try again.
     fn principals_changed(&self);
     /// The tenant answers again after an outage: these were waiting.
@@ -146,7 +148,7 @@ impl Session {
     }
 
     fn handle(&self, change: &Change, wake: &dyn Wake) {
-        self.feed_position.store(change.sequence, Ordering::Relaxed);
+        wake.entry_handled(change.time);
         if change.kind == ChangeKind::PrincipalChanged {
             self.forget_principals();
             wake.principals_changed();

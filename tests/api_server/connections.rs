@@ -81,3 +81,20 @@ async fn t1_a_resource_cannot_use_a_connection_that_is_not_there_for_it() {
         "nothing is told about it"
     );
 }
+
+#[tokio::test]
+async fn the_named_connection_is_used() {
+    let world = World::new().await;
+    let folder = tempfile::tempdir().unwrap();
+    let other = crate::support::remote::Remote::start(folder.path()).await;
+    let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "other"},
+        "stringData": {"endpoint": other.url, "clientId": "operator", "clientSecret": CLIENT_SECRET}});
+    crate::support::kubernetes::apply(&world.client, &world.namespace, &secret).await.unwrap();
+    let auth = json!({"oauth2": {"clientIdRef": {"name": "other", "key": "clientId"}, "clientSecretRef": {"name": "other", "key": "clientSecret"}}});
+    world.apply("Connection", "other", json!({"endpoint": other.url, "allowInsecure": true, "auth": auth})).await;
+    let spec = json!({"connectionRef": {"name": "other"}, "displayName": "Over there"});
+    world.apply("SecureWorkspace", "w", spec).await;
+    world.condition("SecureWorkspace", "w", "Ready", "True").await;
+    assert_eq!(world.remote.state().await, json!([]));
+    assert_eq!(other.state().await[0]["displayName"], "Over there");
+}

@@ -1,7 +1,7 @@
 //! The operator's own process against a real API server and the embedded File 360. Asserts the state of the world, never the
 //! calls that were made; runs under the operator's ServiceAccount with the generated role.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::float_cmp)]
 
 #[path = "../support/mod.rs"]
 mod support;
@@ -11,6 +11,12 @@ mod convergence;
 mod crash_points;
 mod deletion;
 mod drift;
+mod faults;
+mod fields;
+mod leadership;
+mod moving;
 mod plugin;
 mod refusals;
 mod silence;
+mod tenancy;
+mod transitions;

@@ -54,11 +54,12 @@ for file in manager cluster leader-election; do
   [[ -s $files/$file-rules.yaml ]] || { echo "config/rbac has no rules for $file-rules.yaml" >&2; exit 1; }
 done
 
-mkdir -p "$out/crds" "$out/config/namespaced"
+mkdir -p "$out/config/crd/bases" "$out/config/namespaced"
+cp "$root"/crds/file360.io_*.yaml "$out/config/crd/bases/"
 {
   printf '# Written by tests/chart/sync.sh.\napiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources:\n'
-  (cd "$root/crds" && printf -- '- %s\n' file360.io_*.yaml)
-} >"$out/crds/kustomization.yaml"
+  (cd "$root/crds" && printf -- '- bases/%s\n' file360.io_*.yaml)
+} >"$out/config/crd/kustomization.yaml"
 {
   echo '# Written by tests/chart/sync.sh.'
   role file360-operator <"$files/manager-rules.yaml"
@@ -69,7 +70,7 @@ mkdir -p "$out/crds" "$out/config/namespaced"
 # CRDs of kinds that are gone.
 stale() {
   local file
-  for file in "$root"/charts/*/files/crds/*; do
+  for file in "$root"/charts/*/files/crds/* "$root"/config/crd/bases/*; do
     [[ ! -e $file || -e $out/${file#"$root"/} ]] || echo "${file#"$root"/}"
   done
 }

@@ -52,7 +52,7 @@ file360=http://127.0.0.1:$(free_port)
 pids+=($!)
 await 20 "the embedded File 360's start" curl -fsS "$file360/healthz"
 
-kubectl apply --server-side -f crds >/dev/null
+kubectl apply --server-side -k config/crd >/dev/null
 kubectl wait --for=condition=Established --timeout=30s crd/connections.file360.io crd/secureworkspaces.file360.io >/dev/null
 # The operator runs with its own ServiceAccount and the generated role, not as an administrator.
 kubectl create namespace file360-operator >/dev/null

@@ -21,8 +21,8 @@ async fn an_older_epoch_is_refused_in_the_transaction_of_its_effect() {
     late.send().await.refused(412, "fenced");
     assert_eq!(api.revision(&ws).await, 1);
     for epoch in ["c1/controllers=4", "c1/controllers=5", "c1/other=1"] {
-        let patch = api.patch(&path, json!({"displayName": epoch})).header("if-match", "*").header("fencing-epoch", epoch);
-        patch.send().await.expect(200);
+        let rename = api.patch(&path, json!({"displayName": epoch})).header("if-match", "*").header("fencing-epoch", epoch);
+        rename.send().await.expect(200);
     }
     let odd = api.patch(&path, json!({"displayName": "x"})).header("if-match", "*").header("fencing-epoch", "nonsense");
     odd.send().await.refused(400, "malformed");

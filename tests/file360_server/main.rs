@@ -1,14 +1,21 @@
 //! Behaviour of the embedded File 360, over real HTTP.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::needless_pass_by_value, reason = "bodies are written where they are sent")]
 
 mod support;
 
+mod audit;
+mod contract;
+mod durability;
 mod feed;
 mod fencing;
+mod files;
 mod folders;
+mod governance;
 mod idempotency;
 mod members;
+mod pages;
 mod sharing;
 mod tokens;
 mod workspaces;

@@ -139,6 +139,18 @@ impl Api {
         self.ask(Method::POST, path).json(&body).header("idempotency-key", &key)
     }
 
+    /// A call whose body is not JSON; a POST gets a fresh idempotency key.
+    pub fn raw(&self, method: Method, path: &str, mime: &str, body: &'static str) -> Ask {
+        let key = format!("key-{}", KEYS.fetch_add(1, Ordering::Relaxed));
+        self.ask(method, path).bytes(body).header("content-type", mime).header("idempotency-key", &key)
+    }
+
+    /// A new file in a folder.
+    pub async fn upload(&self, folder: &Value, name: &str, content: &'static str) -> Reply {
+        let name: String = url::form_urlencoded::byte_serialize(name.as_bytes()).collect();
+        self.raw(Method::POST, &format!("/v1/items/{}/files?name={name}", id(folder)), "text/plain", content).send().await
+    }
+
     /// A new workspace under a key of system `test`.
     pub async fn workspace(&self, key: &str) -> Value {
         self.workspace_with(key, json!({"displayName": format!("Workspace {key}")})).await

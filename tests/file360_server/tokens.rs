@@ -91,3 +91,23 @@ async fn a_client_over_its_rate_hears_when_to_come_again() {
     assert_eq!(refused.header("retry-after"), Some("1"));
     refused.refused(429, "rate-limited");
 }
+
+#[tokio::test]
+async fn the_server_speaks_tls_with_the_certificate_it_is_given() {
+    let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let (certificate, key) = (folder.path().join("cert.pem"), folder.path().join("key.pem"));
+    std::fs::write(&certificate, made.cert.pem()).unwrap();
+    std::fs::write(&key, made.signing_key.serialize_pem()).unwrap();
+    let fixture = start_with(|config| config.tls = Some((certificate, key))).await;
+    assert!(fixture.server.url.starts_with("https://"));
+    let _ = http();
+    let trusting = reqwest::Client::builder()
+        .no_proxy()
+        .tls_certs_only([reqwest::Certificate::from_pem(made.cert.pem().as_bytes()).unwrap()])
+        .build()
+        .unwrap();
+    let health = format!("{}/healthz", fixture.server.url);
+    assert_eq!(trusting.get(&health).send().await.unwrap().status(), 200);
+    assert!(http().get(&health).send().await.is_err(), "nobody else trusts it");
+}

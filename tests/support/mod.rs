@@ -13,7 +13,7 @@ use std::future::Future;
 use std::time::{Duration, Instant};
 
 /// How long anything may take on a busy machine before it counts as "never". Not a measure of speed.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_mins(1);
 
 /// Asks again until `check` has an answer; panics with `what` and the last refusal when it never has.
 pub async fn eventually<T, F, Fut>(what: &str, mut check: F) -> T

@@ -182,6 +182,33 @@ impl Remote {
     }
 }
 
+/// A process that ends with this value.
+pub struct Running(Child);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// An embedded File 360 that serves HTTPS with a certificate; its URL.
+pub async fn start_tls(folder: &Path, flags: &[&str], certificate: &[u8]) -> (Running, String) {
+    let seed = json!({"clients": [{"id": CLIENT_ID, "secret": CLIENT_SECRET, "scopes": ["read", "write", "share", "govern", "audit"]}]});
+    std::fs::write(folder.join("seed.json"), seed.to_string()).expect("the seed is written");
+    let flags: Vec<String> = flags.iter().map(|flag| (*flag).to_owned()).collect();
+    let port = free_port();
+    let running = Running(spawn(folder, port, &flags));
+    let url = format!("https://127.0.0.1:{port}");
+    let certificate = reqwest::Certificate::from_pem(certificate).expect("a certificate");
+    let http = reqwest::Client::builder().no_proxy().tls_certs_only([certificate]).build().expect("a client");
+    eventually("the embedded File 360 over TLS", || async {
+        http.get(format!("{url}/healthz")).send().await.map(|_| ()).map_err(|error| format!("{error:?}"))
+    })
+    .await;
+    (running, url)
+}
+
 impl Drop for Remote {
     fn drop(&mut self) {
         let _ = self.child.kill();

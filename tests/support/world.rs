@@ -54,6 +54,20 @@ impl Operator {
         self.child.wait().is_ok_and(|status| status.success())
     }
 
+    /// Waits until it ends by itself; whether it ended well.
+    pub fn wait(mut self) -> bool {
+        self.child.wait().is_ok_and(|status| status.success())
+    }
+
+    /// The value of a metric without labels; `None` while it does not answer.
+    pub async fn try_metric(&self, name: &str) -> Option<f64> {
+        let answer = reqwest::Client::new()
+            .get(format!("http://{}/metrics", self.address))
+            .timeout(std::time::Duration::from_secs(1));
+        let text = answer.send().await.ok()?.text().await.ok()?;
+        text.lines().find_map(|line| line.strip_prefix(&format!("{name} "))?.parse().ok())
+    }
+
     /// Process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
@@ -89,9 +103,14 @@ impl World {
     /// A world on `plane` in which nothing runs but File 360.
     pub async fn without_operator(plane: &ControlPlane) -> Self {
         static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let namespace = format!("t{}-{:08x}", NUMBER.fetch_add(1, Ordering::Relaxed), rand::random::<u32>());
+        Self::without_operator_in(plane, namespace).await
+    }
+
+    /// The same in a namespace of this name.
+    pub async fn without_operator_in(plane: &ControlPlane, namespace: String) -> Self {
         let client = kubernetes::client(&plane.kubeconfig).await;
         let folder = tempfile::tempdir().expect("a folder");
-        let namespace = format!("t{}-{:08x}", NUMBER.fetch_add(1, Ordering::Relaxed), rand::random::<u32>());
         let namespaces: Api<DynamicObject> = Api::all_with(client.clone(), &kubernetes::resource("v1", "Namespace"));
         let manifest = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}});
         namespaces.patch(&namespace, &PatchParams::apply("tests"), &Patch::Apply(&manifest)).await.expect("a namespace");
@@ -140,6 +159,10 @@ impl World {
     /// Starts the operator, with more flags, and waits until it is ready.
     pub async fn start_operator(&mut self, flags: &[&str]) {
         let operator = self.spawn_operator(flags);
+        self.await_ready(operator).await;
+    }
+
+    async fn await_ready(&mut self, operator: Operator) {
         let url = format!("http://{}/readyz", operator.address);
         eventually("the operator's readiness", || async {
             let answer = reqwest::get(&url).await.map_err(|error| error.to_string())?;
@@ -151,16 +174,65 @@ impl World {
         self.operator = Some(operator);
     }
 
+    /// Starts an operator for all namespaces, under a ClusterRole with the generated rules.
+    pub async fn start_cluster_operator(&mut self) {
+        use file360_operator::api::rbac;
+        let rules = [rbac::manager(), rbac::cluster(), rbac::leader_election()].concat();
+        let group = "rbac.authorization.k8s.io";
+        let name = format!("operator-{}", self.namespace);
+        let role =
+            json!({"apiVersion": format!("{group}/v1"), "kind": "ClusterRole", "metadata": {"name": name}, "rules": rules});
+        let binding = json!({"apiVersion": format!("{group}/v1"), "kind": "ClusterRoleBinding", "metadata": {"name": name},
+            "roleRef": {"apiGroup": group, "kind": "ClusterRole", "name": name},
+            "subjects": [{"kind": "ServiceAccount", "name": "operator", "namespace": self.namespace}]});
+        for manifest in [role, binding] {
+            let resource = kubernetes::resource(&format!("{group}/v1"), manifest["kind"].as_str().expect("a kind"));
+            let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &resource);
+            api.patch(&name, &PatchParams::apply("tests"), &Patch::Apply(&manifest)).await.expect("the rights are granted");
+        }
+        let operator = self.spawn(&["--lease-namespace", &self.namespace]);
+        self.await_ready(operator).await;
+    }
+
+    /// Changes this world's namespace.
+    pub async fn patch_namespace(&self, patch: Value) {
+        let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &kubernetes::resource("v1", "Namespace"));
+        api.patch(&self.namespace, &PatchParams::default(), &Patch::Merge(&patch)).await.expect("the patch is accepted");
+    }
+
     /// Starts the operator without waiting.
     pub fn spawn_operator(&self, flags: &[&str]) -> Operator {
+        let own = ["--namespace", self.namespace.as_str(), "--cluster-id", self.namespace.as_str()];
+        self.spawn(&[&own, flags].concat())
+    }
+
+    /// The same, but nothing on loopback is allowed unless `flags` say so.
+    pub fn spawn_plain(&self, flags: &[&str]) -> Operator {
+        let own = ["--namespace", self.namespace.as_str(), "--cluster-id", self.namespace.as_str()];
+        self.spawn_exactly(&[&own, flags].concat())
+    }
+
+    /// Starts an operator for this namespace under another cluster identity.
+    pub fn spawn_as(&self, cluster_id: &str, flags: &[&str]) -> Operator {
+        let own = ["--namespace", self.namespace.as_str(), "--cluster-id", cluster_id];
+        self.spawn(&[&own, flags].concat())
+    }
+
+    fn spawn(&self, flags: &[&str]) -> Operator {
+        let own = ["--outbound-allow", "127.0.0.1"];
+        self.spawn_exactly(&[&own, flags].concat())
+    }
+
+    fn spawn_exactly(&self, flags: &[&str]) -> Operator {
         let log = self.folder.path().join("operator.log");
         let file = std::fs::File::options().create(true).append(true).open(&log).expect("a log");
         let address = format!("127.0.0.1:{}", free_port());
         let child = Command::new(OPERATOR)
-            .args(["run", "--leader-elect", "false", "--outbound-allow", "127.0.0.1", "--log", "debug"])
-            .args(["--namespace", &self.namespace, "--cluster-id", &self.namespace, "--metrics-address", &address])
+            .args(["run", "--metrics-address", &address])
             .args(flags)
             .env("KUBECONFIG", &self.kubeconfig)
+            .env("FILE360_LOG", "debug")
+            .env("FILE360_LEADER_ELECT", "false")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(file)

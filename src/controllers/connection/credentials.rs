@@ -122,7 +122,7 @@ impl Reader<'_> {
             .user_agent(concat!("file360-operator/", env!("CARGO_PKG_VERSION")))
             .redirect(reqwest::redirect::Policy::none())
             .connect_timeout(Duration::from_secs(5))
-            .pool_idle_timeout(Duration::from_secs(60))
+            .pool_idle_timeout(Duration::from_mins(1))
             .pool_max_idle_per_host(64)
             .tcp_nodelay(true)
             .dns_resolver(GuardedResolver(self.ctx.guard.clone()))

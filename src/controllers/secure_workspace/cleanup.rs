@@ -3,22 +3,22 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use jiff::{Span, Timestamp, ToSpan};
 use kube::ResourceExt;
 use tracing::info;
 
 use super::Next;
-use super::pass::{Pass, business_key, connection_key, permitted};
+use super::desired::delete_grace;
+use super::observe::locate;
+use super::pass::{Pass, connection_key, permitted};
+use crate::api::common::condition;
 use crate::api::secure_workspace::{DeletionPolicy, ExternalOnDelete};
 use crate::api::{CONFIRM_DELETE, FINALIZER};
 use crate::controllers::finalizers;
 use crate::error::{Error, Kind, Result};
 use crate::file360::model::{Audience, OwnerState, PrincipalKind, Workspace, WorkspaceState};
 use crate::reconcile::ownership::{Claim, claim};
-use crate::session::Session;
+use crate::session::{Session, Unavailable};
 
-/// Grace of a trashed workspace when the spec does not say.
-const DEFAULT_GRACE: &str = "P30D";
 /// A blocked deletion is looked at again this often; holds end without a word.
 const BLOCKED_RESYNC: Duration = Duration::from_mins(5);
 
@@ -28,6 +28,8 @@ pub struct Obstacle {
     pub reason: &'static str,
     /// What to do.
     pub message: String,
+    /// There is no usable credential: after `--orphan-after` the resource goes without its last steps.
+    pub yields: bool,
 }
 
 /// Runs the cleanup of an object that is being deleted.
@@ -40,7 +42,7 @@ pub async fn run(pass: &mut Pass<'_>) -> Result<Next> {
             Ok(None) => return leave(pass, Some(&session)).await,
             Ok(Some(obstacle)) => obstacle,
             Err(error) => {
-                let obstacle = Obstacle { reason: reason_of(&error), message: error.to_string() };
+                let obstacle = Obstacle { reason: reason_of(&error), message: error.to_string(), yields: false };
                 say(pass, obstacle).await?;
                 if error.is_outage() {
                     session.defer(pass.key.clone());
@@ -49,7 +51,7 @@ pub async fn run(pass: &mut Pass<'_>) -> Result<Next> {
             }
         },
         Err(obstacle) => {
-            if orphaned(pass) {
+            if obstacle.yields && orphaned(pass, obstacle.reason) {
                 let note = format!(
                     "{} Went after --orphan-after; the workspace and its outsiders' access stay as they are.",
                     obstacle.message
@@ -69,17 +71,24 @@ fn session(pass: &Pass<'_>) -> Result<Arc<Session>, Obstacle> {
     let lookup = pass.ctx.sessions.get(&key, &pass.key).ok_or_else(|| Obstacle {
         reason: "ConnectionNotFound",
         message: format!("Connection {} does not exist; re-create it, or wait for --orphan-after.", key.name),
+        yields: true,
     })?;
-    permitted(pass.ctx, &pass.object, &lookup)
-        .map_err(|error| Obstacle { reason: "ConnectionNotGranted", message: error.to_string() })?;
+    permitted(pass.ctx, &pass.object, &lookup).map_err(|error| Obstacle {
+        reason: "ConnectionNotGranted",
+        message: error.to_string(),
+        yields: true,
+    })?;
     lookup.session.map_err(|why| Obstacle {
         reason: "ConnectionUnavailable",
         message: format!("Connection {} is not usable: {why}", key.name),
+        yields: matches!(why, Unavailable::Because { no_credential: true, .. }),
     })
 }
 
-fn orphaned(pass: &Pass<'_>) -> bool {
-    let since = pass.object.metadata.deletion_timestamp.as_ref().map(|time| time.0);
+/// Whether the same obstacle has stood for `--orphan-after`, as the status tells: that outlives the operator.
+fn orphaned(pass: &Pass<'_>, reason: &str) -> bool {
+    let blocked = pass.object.status.iter().find_map(|status| condition(&status.conditions, "DeletionBlocked"));
+    let since = blocked.filter(|blocked| blocked.reason == reason).map(|blocked| blocked.last_transition_time.0);
     since.is_some_and(|since| pass.now.duration_since(since) >= pass.ctx.tuning.orphan_after.try_into().unwrap_or_default())
 }
 
@@ -101,11 +110,7 @@ async fn say(pass: &mut Pass<'_>, obstacle: Obstacle) -> Result<()> {
 
 /// What deletion has to do, in an order that can be repeated from the start. `Some`: it cannot go on.
 async fn steps(pass: &mut Pass<'_>, session: &Arc<Session>) -> Result<Option<Obstacle>> {
-    let found = match &pass.object.spec.workspace_id {
-        Some(id) => session.driver.workspace(id).await?,
-        None => session.driver.workspace_by_key(&business_key(&pass.object, &pass.ctx.cluster_id)).await?,
-    };
-    let Some(workspace) = found else { return Ok(None) };
+    let Some(workspace) = locate(pass, session).await? else { return Ok(None) };
     if claim(workspace.owner.as_ref(), &pass.mark(OwnerState::Active)) != Claim::Mine {
         return Ok(None);
     }
@@ -117,10 +122,11 @@ async fn steps(pass: &mut Pass<'_>, session: &Arc<Session>) -> Result<Option<Obs
                 "deletionPolicy: Delete moves the workspace to the trash only with the annotation {CONFIRM_DELETE}: {}; add it, or set deletionPolicy: Retain.",
                 workspace.id
             ),
+            yields: false,
         }));
     }
     let external = pass.object.spec.on_delete.as_ref().and_then(|on_delete| on_delete.external).unwrap_or_default();
-    if external == ExternalOnDelete::Revoke && workspace.state == WorkspaceState::Active {
+    if external == ExternalOnDelete::Revoke && workspace.state != WorkspaceState::Trashed {
         revoke_outsiders(pass, session, &workspace).await?;
     }
     if let Some(obstacle) = apply_policy(pass, session, &workspace.id, policy).await? {
@@ -161,12 +167,13 @@ async fn apply_policy(pass: &Pass<'_>, session: &Session, id: &str, policy: Dele
             driver.transition(id, &now.etag, WorkspaceState::Archived, &pass.cause).await?;
         }
         DeletionPolicy::Delete if now.state != WorkspaceState::Trashed => {
-            let grace = grace(pass)?;
+            let grace = delete_grace(&pass.object.spec, pass.now)?;
             match driver.trash_workspace(id, &now.etag, grace, &pass.cause).await {
                 Err(error) if error.kind == Kind::Conflict && is_protection(&error.code) => {
                     return Ok(Some(Obstacle {
                         reason: "Protected",
                         message: format!("File 360 refuses: {error}. Protected: {}.", error.details.join(", ")),
+                        yields: false,
                     }));
                 }
                 result => result?,
@@ -181,22 +188,8 @@ fn is_protection(code: &str) -> bool {
     matches!(code, "hold-active" | "retained" | "record")
 }
 
-fn grace(pass: &Pass<'_>) -> Result<Duration> {
-    let text = pass.object.spec.delete_grace.as_deref().unwrap_or(DEFAULT_GRACE);
-    grace_from(text, pass.now)
-}
-
-/// The length of a calendar period that starts now.
-fn grace_from(text: &str, now: Timestamp) -> Result<Duration> {
-    let wrong = || Error::new(Kind::Rejected, format!("spec.deleteGrace {text} is no ISO 8601 period such as P30D"));
-    let span: Span = text.parse().map_err(|_| wrong())?;
-    let start = now.to_zoned(jiff::tz::TimeZone::UTC);
-    let end = start.checked_add(span).map_err(|_| wrong())?;
-    let end = end.max(start.checked_add(0.seconds()).map_err(|_| wrong())?);
-    end.timestamp().duration_since(now).try_into().map_err(|_| wrong())
-}
-
-async fn release(pass: &Pass<'_>, session: &Session, id: &str) -> Result<()> {
+/// Releases the mark of a workspace.
+pub async fn release(pass: &Pass<'_>, session: &Session, id: &str) -> Result<()> {
     let Some(now) = session.driver.workspace(id).await? else { return Ok(()) };
     session.driver.set_owner(id, &now.etag, &pass.mark(OwnerState::Released), &pass.cause).await?;
     Ok(())
@@ -204,19 +197,4 @@ async fn release(pass: &Pass<'_>, session: &Session, id: &str) -> Result<()> {
 
 fn reason_of(error: &Error) -> &'static str {
     if error.is_outage() { "ConnectionUnavailable" } else { "CleanupFailed" }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_grace_follows_the_calendar() {
-        let now: Timestamp = "2026-01-31T00:00:00Z".parse().unwrap();
-        let days = |text| grace_from(text, now).unwrap().as_secs() / 86_400;
-        assert_eq!(days("P30D"), 30);
-        assert_eq!(days("P1M"), 28);
-        assert_eq!(days("P1Y"), 365);
-        assert!(grace_from("soon", now).is_err());
-    }
 }

@@ -1,6 +1,7 @@
 //! What a spec asks for, normalised: defaults filled in, names folded, parents of folders added. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -104,6 +105,9 @@ impl Desired {
     /// Normalises `spec` as of `now`. What cannot be is refused with the field and the way out.
     pub fn of(spec: &SecureWorkspaceSpec, now: Timestamp) -> Result<Self> {
         let sharing = spec.sharing.as_ref().map(sharing_rules).transpose()?;
+        folders_differ_by_more_than_case(spec)?;
+        metadata_keys_are_short(spec)?;
+        delete_grace(spec, now)?;
         let mut next_change_at = NextChange { now, at: None };
         let members = members(spec, &mut next_change_at)?;
         guests_fit_the_sharing_rule(&members, sharing.as_ref())?;
@@ -183,6 +187,54 @@ fn folders(spec: &SecureWorkspaceSpec) -> BTreeMap<String, DesiredFolder> {
 /// The proper parents of `/a/b/c`: `/a`, `/a/b`.
 pub fn parents(path: &str) -> impl Iterator<Item = &str> {
     path.match_indices('/').skip(1).map(|(at, _)| &path[..at])
+}
+
+/// File 360 compares names without case.
+fn folders_differ_by_more_than_case(spec: &SecureWorkspaceSpec) -> Result<()> {
+    let mut seen: BTreeMap<String, &str> = BTreeMap::new();
+    for folder in spec.folders.iter().flatten() {
+        for path in parents(&folder.path).chain([folder.path.as_str()]) {
+            match seen.insert(path.to_lowercase(), path) {
+                Some(other) if other != path => {
+                    return Err(invalid(format!(
+                        "folders: {other} and {path} differ only in case; File 360 takes them for one folder"
+                    )));
+                }
+                _ => {}
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Longest metadata key, in characters.
+const LONGEST_KEY: usize = 63;
+
+fn metadata_keys_are_short(spec: &SecureWorkspaceSpec) -> Result<()> {
+    let of_folders = spec.folders.iter().flatten().flat_map(|folder| folder.metadata.iter().flatten());
+    let long = spec
+        .metadata
+        .iter()
+        .flatten()
+        .chain(of_folders)
+        .map(|(key, _)| key)
+        .find(|key| key.is_empty() || key.chars().count() > LONGEST_KEY);
+    long.map_or(Ok(()), |key| Err(invalid(format!("metadata: the key {key:?} must have 1 to {LONGEST_KEY} characters"))))
+}
+
+/// How long a trashed workspace stays, when the spec does not say.
+const DEFAULT_GRACE: &str = "P30D";
+/// Longest stay in the trash.
+const LONGEST_GRACE: Duration = Duration::from_hours(3650 * 24);
+
+/// How long the workspace stays in the trash: a calendar period that starts now.
+pub fn delete_grace(spec: &SecureWorkspaceSpec, now: Timestamp) -> Result<Duration> {
+    let text = spec.delete_grace.as_deref().unwrap_or(DEFAULT_GRACE);
+    let wrong = || invalid(format!("spec.deleteGrace {text} is no ISO 8601 period of at most 3650 days, such as P30D"));
+    let span: jiff::Span = text.parse().map_err(|_| wrong())?;
+    let end = now.to_zoned(jiff::tz::TimeZone::UTC).checked_add(span).map_err(|_| wrong())?;
+    let grace: Duration = end.timestamp().duration_since(now).try_into().map_err(|_| wrong())?;
+    if grace > LONGEST_GRACE { Err(wrong()) } else { Ok(grace) }
 }
 
 fn members(spec: &SecureWorkspaceSpec, next: &mut NextChange) -> Result<BTreeMap<MemberKey, DesiredMember>> {
@@ -309,7 +361,11 @@ pub fn domain_matches(allowed: &str, domain: &str) -> bool {
 
 fn upload_requests(spec: &SecureWorkspaceSpec, next: &mut NextChange) -> Result<BTreeMap<String, UploadRequestInput>> {
     let mut requests = BTreeMap::new();
+    let mut secrets = BTreeSet::new();
     for request in spec.upload_requests.iter().flatten() {
+        if let Some(target) = request.write_url_to.as_ref().filter(|target| !secrets.insert(target.secret_name.as_str())) {
+            return Err(invalid(format!("uploadRequests: two of them write to Secret {}", target.secret_name)));
+        }
         if next.holds(request.expires_at) {
             requests.insert(request.name.clone(), request_input(request)?);
         }
@@ -376,4 +432,97 @@ fn invalid(message: String) -> Error {
     let mut error = Error::new(Kind::Rejected, message);
     error.code = "invalid-spec".into();
     error
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(more: &serde_json::Value) -> SecureWorkspaceSpec {
+        let mut spec = serde_json::json!({"connectionRef": {"name": "c"}, "displayName": "w"});
+        spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        serde_json::from_value(spec).unwrap()
+    }
+
+    fn refusal(more: &serde_json::Value) -> String {
+        Desired::of(&spec(more), Timestamp::UNIX_EPOCH).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused_with_its_field() {
+        let guest = |name: &str, role: &str| serde_json::json!({"kind": "Guest", "name": name, "role": role});
+        let cases = [
+            (serde_json::json!({"folders": [{"path": "/Docs/A"}, {"path": "/docs/B"}]}), "differ only in case"),
+            (serde_json::json!({"metadata": {"k".repeat(64): "v"}}), "metadata"),
+            (serde_json::json!({"deleteGrace": "P11Y"}), "deleteGrace"),
+            (serde_json::json!({"access": {"members": [guest("nobody", "Viewer")]}}), "not an e-mail address"),
+            (serde_json::json!({"access": {"members": [guest("a@b.example", "Owner")]}}), "cannot be Owner"),
+            (
+                serde_json::json!({"access": {"members": [guest("A@b.example", "Viewer"), guest("a@B.example", "Viewer")]}}),
+                "named twice",
+            ),
+            (
+                serde_json::json!({"sharing": {"external": "AllowListed", "allowedDomains": ["a.example"]},
+                    "access": {"members": [guest("x@b.example", "Viewer")]}}),
+                "sharing.allowedDomains",
+            ),
+            (
+                serde_json::json!({"uploadRequests": [{"name": "u", "path": "/", "fields": [{"name": "f", "type": "Select"}]}]}),
+                "needs options",
+            ),
+            (
+                serde_json::json!({"uploadRequests": [
+                    {"name": "u", "path": "/", "writeUrlTo": {"secretName": "s"}},
+                    {"name": "v", "path": "/", "writeUrlTo": {"secretName": "s"}}]}),
+                "two of them write",
+            ),
+        ];
+        for (more, expected) in cases {
+            let refusal = refusal(&more);
+            assert!(refusal.contains(expected), "{more} is refused with {refusal:?}");
+        }
+    }
+
+    #[test]
+    fn what_has_ended_is_not_wanted_and_the_next_end_is_known() {
+        let now: Timestamp = "2026-06-01T00:00:00Z".parse().unwrap();
+        let member =
+            |name: &str, end: &str| serde_json::json!({"kind": "User", "name": name, "role": "Viewer", "expiresAt": end});
+        let members = [
+            member("past", "2026-05-31T00:00:00Z"),
+            member("later", "2027-01-01T00:00:00Z"),
+            member("soon", "2026-07-01T00:00:00Z"),
+        ];
+        let desired = Desired::of(&spec(&serde_json::json!({"access": {"members": members}})), now).unwrap();
+        let names: Vec<&str> = desired.members.keys().map(|key| key.name.as_str()).collect();
+        assert_eq!(names, ["later", "soon"]);
+        assert_eq!(desired.next_change_at, Some("2026-07-01T00:00:00Z".parse().unwrap()));
+    }
+
+    #[test]
+    fn a_grace_follows_the_calendar() {
+        let now: Timestamp = "2026-01-31T00:00:00Z".parse().unwrap();
+        let days = |text: &str| {
+            let spec = spec(&serde_json::json!({"deleteGrace": text}));
+            delete_grace(&spec, now).unwrap().as_secs() / 86_400
+        };
+        assert_eq!([days("P30D"), days("P1M"), days("P1Y"), days("P2W")], [30, 28, 365, 14]);
+    }
+
+    #[test]
+    fn domains_match_exactly_or_below_a_star() {
+        assert!(domain_matches("acme.com", "acme.com"));
+        assert!(!domain_matches("acme.com", "x.acme.com"));
+        assert!(domain_matches("*.acme.com", "x.acme.com"));
+        assert!(domain_matches("*.acme.com", "x.y.acme.com"));
+        assert!(!domain_matches("*.acme.com", "acme.com"));
+        assert!(!domain_matches("*.acme.com", "evilacme.com"));
+        assert!(!domain_matches("*.acme.com", ".acme.com"));
+    }
+
+    #[test]
+    fn parents_come_from_the_top() {
+        assert_eq!(parents("/a/b/c").collect::<Vec<_>>(), ["/a", "/a/b"]);
+        assert_eq!(parents("/a").count(), 0);
+    }
 }

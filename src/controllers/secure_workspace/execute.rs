@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use super::desired::Desired;
 use super::observe::Found;
 use super::pass::{Pass, business_key};
 use super::plan::{Action, Observed, Step, key_of};
@@ -18,7 +17,6 @@ use crate::session::Session;
 pub struct Executor<'p, 'a> {
     pass: &'p mut Pass<'a>,
     session: &'p Arc<Session>,
-    desired: &'p Desired,
     observed: Observed,
     done: usize,
     /// Somebody else wrote in between: revisions did not follow each other.
@@ -27,8 +25,8 @@ pub struct Executor<'p, 'a> {
 
 impl<'p, 'a> Executor<'p, 'a> {
     /// Starts from what was found.
-    pub fn new(pass: &'p mut Pass<'a>, session: &'p Arc<Session>, desired: &'p Desired, found: Found) -> Self {
-        Self { pass, session, desired, observed: found.observed, done: 0, interleaved: false }
+    pub fn new(pass: &'p mut Pass<'a>, session: &'p Arc<Session>, found: Found) -> Self {
+        Self { pass, session, observed: found.observed, done: 0, interleaved: false }
     }
 
     /// What is there now, how many steps were done, and whether somebody else wrote in between.
@@ -45,8 +43,8 @@ impl<'p, 'a> Executor<'p, 'a> {
             self.pass.ctx.metrics.step(step.action.name());
             self.done += 1;
             tracing::debug!(object = %self.pass.key, step = step.action.name(), "{line}");
-            if self.pass.report.existed {
-                // What there is to do is not known before it was observed.
+            if self.observed.workspace.is_none() {
+                // The creation found an existing workspace. What there is to do is not known before it was observed.
                 self.interleaved = true;
                 return Ok(());
             }
@@ -68,7 +66,7 @@ impl<'p, 'a> Executor<'p, 'a> {
 
     async fn step(&mut self, action: &Action) -> Result<()> {
         match action {
-            Action::Create => self.create().await,
+            Action::Create(new) => self.create(new).await,
             Action::Restore => self.restore().await,
             Action::TakeOwnership => self.take_ownership().await,
             Action::Activate => self.activate().await,
@@ -125,18 +123,8 @@ impl<'p, 'a> Executor<'p, 'a> {
         Ok(())
     }
 
-    async fn create(&mut self) -> Result<()> {
-        let desired = self.desired;
-        let mut managed_fields = desired.metadata_fields();
-        managed_fields.extend(desired.sharing.as_ref().map(|_| "sharing".to_owned()));
-        let new = NewWorkspace {
-            display_name: desired.display_name.clone(),
-            classification: desired.classification.clone(),
-            metadata: desired.metadata.clone(),
-            sharing: desired.sharing.clone(),
-            managed_fields: managed_fields.into_iter().collect(),
-            owner: Some(self.pass.mark(OwnerState::Active)),
-        };
+    async fn create(&mut self, new: &NewWorkspace) -> Result<()> {
+        let new = NewWorkspace { owner: Some(self.pass.mark(OwnerState::Active)), ..new.clone() };
         let key = business_key(&self.pass.object, &self.pass.ctx.cluster_id);
         let creation = self.session.driver.create_workspace(&key, &new, &self.pass.cause).await?;
         let (Creation::Created(workspace) | Creation::Existed(workspace)) = &creation;

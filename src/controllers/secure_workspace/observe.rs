@@ -56,13 +56,26 @@ fn may_assume_absent(pass: &Pass<'_>) -> bool {
         && spec.workspace_id.is_none()
         && matches!(spec.mode, None | Some(Mode::Apply))
         && spec.adoption != Some(Adoption::AdoptOnly)
+        && pass.ctx.former_cluster_ids.is_empty()
 }
 
-async fn locate(pass: &Pass<'_>, session: &Session) -> Result<Option<Workspace>> {
-    match &pass.object.spec.workspace_id {
-        Some(id) => session.driver.workspace(id).await,
-        None => session.driver.workspace_by_key(&business_key(&pass.object, &pass.ctx.cluster_id)).await,
+/// The workspace of an object: by its id, by its business key, or by the key that it had on a former cluster.
+pub async fn locate(pass: &Pass<'_>, session: &Session) -> Result<Option<Workspace>> {
+    if let Some(id) = &pass.object.spec.workspace_id {
+        return session.driver.workspace(id).await;
     }
+    let own = [&*pass.ctx.cluster_id];
+    let clusters = own.into_iter().chain(pass.ctx.former_cluster_ids.iter().map(String::as_str));
+    let mut asked = std::collections::HashSet::new();
+    for cluster in clusters {
+        let key = business_key(&pass.object, cluster);
+        if asked.insert(key.clone())
+            && let Some(workspace) = session.driver.workspace_by_key(&key).await?
+        {
+            return Ok(Some(workspace));
+        }
+    }
+    Ok(None)
 }
 
 fn absent(pass: &Pass<'_>) -> Result<Found> {
@@ -85,9 +98,12 @@ pub async fn may_manage(pass: &Pass<'_>, workspace: &Workspace, scope: GrantScop
     match claim(workspace.owner.as_ref(), &me) {
         Claim::Mine => Ok(true),
         Claim::TakeUp => Ok(false),
-        Claim::Unmanaged if spec.workspace_id.is_some() && !by_id => Err(Error::new(
+        Claim::Unmanaged if scope != GrantScope::Tenant => Err(refused_as(
             Kind::Reference,
-            "the Connection grants this namespace only the workspaces that it declares; adoption by workspaceId needs scope: Tenant",
+            "connection-not-granted",
+            "a workspace exists that nobody manages, and the Connection grants this namespace only those that it declares; \
+             adoption needs a grant with scope: Tenant"
+                .into(),
         )),
         Claim::Unmanaged if matches!(spec.adoption, Some(Adoption::AdoptOrCreate | Adoption::AdoptOnly)) => Ok(false),
         Claim::Unmanaged => Err(refused(
@@ -99,19 +115,19 @@ pub async fn may_manage(pass: &Pass<'_>, workspace: &Workspace, scope: GrantScop
         )),
         Claim::Other { namespace, name, uid } => {
             if owner_exists(pass, &namespace, &name, &uid).await? {
-                return Err(owned_by_other(format!("{namespace}/{name} of this cluster")));
+                return Err(owned_by_other(&format!("{namespace}/{name} of this cluster")));
             }
             if by_id {
                 return Ok(false);
             }
-            Err(owned_by_other(format!(
+            Err(owned_by_other(&format!(
                 "{namespace}/{name}, which no longer exists; re-create it there, or adopt the workspace by spec.workspaceId"
             )))
         }
         Claim::Foreign(_) if by_id && workspace.owner.as_ref().is_some_and(|mark| mark.state == OwnerState::Released) => {
             Ok(false)
         }
-        Claim::Foreign(who) => Err(owned_by_other(who)),
+        Claim::Foreign(who) => Err(owned_by_other(&who)),
     }
 }
 
@@ -121,12 +137,16 @@ async fn owner_exists(pass: &Pass<'_>, namespace: &str, name: &str, uid: &str) -
     Ok(api.get_opt(name).await?.is_some_and(|owner| owner.uid().as_deref() == Some(uid)))
 }
 
-fn owned_by_other(who: String) -> Error {
+fn owned_by_other(who: &str) -> Error {
     refused("owned-by-other", format!("the workspace is managed by {who}; two resources cannot manage one workspace"))
 }
 
 fn refused(code: &str, message: String) -> Error {
-    let mut error = Error::new(Kind::Conflict, message);
+    refused_as(Kind::Conflict, code, message)
+}
+
+fn refused_as(kind: Kind, code: &str, message: String) -> Error {
+    let mut error = Error::new(kind, message);
     error.code = code.into();
     error
 }

@@ -17,12 +17,13 @@ use super::store::Store;
 use super::{KIND, Next, cleanup, secrets};
 use crate::api::connection::{GrantKind, GrantScope};
 use crate::api::secure_workspace::{DEFAULT_MAX_REMOVALS, DeletionPolicy, Mode};
-use crate::api::{FINALIZER, SecureWorkspace};
+use crate::api::{FINALIZER, HANDOVER, SecureWorkspace};
 use crate::controllers::context::Context;
 use crate::controllers::{finalizers, grants, until};
 use crate::error::{Error, Kind, Result};
 use crate::file360::Cause;
 use crate::file360::model::{Audience, BusinessKey, OwnerMark, OwnerState, PrincipalKind, WorkspaceState};
+use crate::reconcile::ownership::{Claim, claim};
 use crate::reconcile::{ObjectKey, publish};
 use crate::session::{Foreign, Lookup, Session, Unavailable};
 
@@ -151,7 +152,11 @@ impl<'a> Pass<'a> {
     async fn converge(&mut self) -> Result<Option<Arc<Session>>> {
         let Some((lookup, session)) = self.session()? else { return Ok(None) };
         let scope = permitted(self.ctx, &self.object, &lookup)?;
-        self.report.suspended = self.is_suspended();
+        self.report.suspended = status::is_suspended(&self.object, self.now);
+        if self.object.annotations().contains_key(HANDOVER) {
+            self.hand_over(&session).await?;
+            return Ok(Some(session));
+        }
         let desired = Desired::of(&self.object.spec, self.now)?;
         if let (Some(sharing), Some(ceiling)) = (&desired.sharing, &lookup.connection.spec.sharing) {
             grants::within_ceiling(sharing, &ceiling.max)?;
@@ -181,6 +186,11 @@ impl<'a> Pass<'a> {
         desired: &Desired,
     ) -> Result<bool> {
         let found = observe::observe(self, session, scope).await?;
+        if let (None, Some(workspace), Some(ceiling)) =
+            (&desired.sharing, &found.observed.workspace, &lookup.connection.spec.sharing)
+        {
+            grants::within_ceiling(&workspace.sharing, &ceiling.max)?;
+        }
         self.report.observed.clone_from(&found.observed);
         let mut plan = self.plan(desired, &found);
         self.tolerate_fights(&mut plan);
@@ -195,7 +205,7 @@ impl<'a> Pass<'a> {
         }
         self.ensure_finalizer(lookup, desired).await?;
         let steps = self.report.plan.steps.clone();
-        let mut executor = Executor::new(self, session, desired, found);
+        let mut executor = Executor::new(self, session, found);
         let outcome = executor.run(&steps).await;
         let (observed, done, interleaved) = executor.into_parts();
         self.report.observed = observed;
@@ -208,6 +218,25 @@ impl<'a> Pass<'a> {
         self.report.plan.steps.clear();
         self.after_convergence(session, lookup, desired).await?;
         Ok(false)
+    }
+
+    /// Gives the workspace up; it stays as it is.
+    async fn hand_over(&mut self, session: &Arc<Session>) -> Result<()> {
+        self.report.handed_over = true;
+        let Some(workspace) = observe::locate(self, session).await? else { return Ok(()) };
+        if claim(workspace.owner.as_ref(), &self.mark(OwnerState::Active)) == Claim::Mine {
+            cleanup::release(self, session, &workspace.id).await?;
+            self.ctx
+                .event(
+                    &self.object,
+                    false,
+                    "HandedOver",
+                    "Released the workspace; the same namespace and name on another cluster may take it up.",
+                )
+                .await;
+        }
+        session.index.forget(&workspace.id);
+        Ok(())
     }
 
     fn session(&self) -> Result<Option<(Lookup, Arc<Session>)>> {
@@ -232,11 +261,6 @@ impl<'a> Pass<'a> {
                 Err(error)
             }
         }
-    }
-
-    fn is_suspended(&self) -> bool {
-        let spec = &self.object.spec;
-        spec.suspend == Some(true) && spec.suspend_until.is_none_or(|until| until > self.now)
     }
 
     fn plan(&self, desired: &Desired, found: &Found) -> Plan {
@@ -351,7 +375,7 @@ impl<'a> Pass<'a> {
         }
         let outsiders = done.iter().filter(|step| step.action.lets_outsiders_in()).count();
         let removed = done.iter().filter(|step| step.origin == Origin::Spec && step.action.is_removal()).count();
-        if outsiders + removed > 0 && lines.is_empty() {
+        if outsiders + removed > 0 {
             let text = done.iter().filter(|step| step.action.lets_outsiders_in() || step.action.is_removal());
             let text: Vec<String> = text.map(|step| step.action.to_string()).collect();
             self.ctx.event(&self.object, false, "AccessChanged", &format!("{}.", text.join("; "))).await;

@@ -1,16 +1,19 @@
 //! From what is declared and what is there to the steps that make them equal. Pure.
 
+mod action;
+
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 
 use super::desired::{Desired, DesiredFolder, DesiredMember, FolderMark, MemberKey, parents};
+pub use action::{Action, Aspect, Origin, Step};
+
 use crate::api::secure_workspace::{AccessMode, Applied, Drift, DriftPolicy, PlanStatus};
 use crate::file360::model::{
-    Folder, ItemPatch, Link, Member, MemberInput, NewFolder, PrincipalKind, Role, SharingRules, UploadRequest,
-    UploadRequestInput, Workspace, WorkspacePatch, WorkspaceState,
+    Folder, ItemPatch, Link, Member, MemberInput, NewFolder, NewWorkspace, SharingRules, UploadRequest, Workspace,
+    WorkspacePatch, WorkspaceState,
 };
 
 /// What is there: one workspace with everything that a spec can say something about.
@@ -33,126 +36,6 @@ impl Observed {
     pub fn nothing() -> Self {
         Self { workspace: None, folders: Vec::new(), members: Vec::new(), requests: Vec::new(), links: Vec::new() }
     }
-}
-
-/// Which part of a workspace a step is about.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Aspect {
-    /// The workspace itself: existence, ownership, state.
-    Workspace,
-    /// Members and grants.
-    Access,
-    /// Folders.
-    Folders,
-    /// Name, classification, metadata.
-    Metadata,
-    /// Sharing rule and upload requests.
-    Sharing,
-}
-
-/// Where a difference comes from.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Origin {
-    /// The spec changed since it was last applied.
-    Spec,
-    /// Somebody changed File 360.
-    Drift,
-}
-
-/// One step. Run twice it has the effect of running it once.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Action {
-    /// Create the workspace with its own properties.
-    Create,
-    /// Bring it back from the trash.
-    Restore,
-    /// Write the ownership mark.
-    TakeOwnership,
-    /// Make an archived workspace active again.
-    Activate,
-    /// Change name, classification, metadata or sharing rule.
-    Patch {
-        /// What changes.
-        patch: WorkspacePatch,
-        /// For people: what changes, without values.
-        what: String,
-    },
-    /// Make a folder.
-    CreateFolder(NewFolder),
-    /// Put a renamed or moved folder back.
-    MoveFolder {
-        /// Its id.
-        id: String,
-        /// Where it is.
-        from: String,
-        /// Where it belongs.
-        to: String,
-    },
-    /// Change a folder's properties.
-    PatchFolder {
-        /// Its id.
-        id: String,
-        /// Where it is after the moves before.
-        path: String,
-        /// What changes.
-        patch: ItemPatch,
-        /// Nothing but the mark changes.
-        mark_only: bool,
-    },
-    /// Remove a folder that is empty.
-    DeleteFolder {
-        /// Its id.
-        id: String,
-        /// Where it is.
-        path: String,
-    },
-    /// Add or change a member or grant.
-    SetMember {
-        /// Who and where.
-        key: MemberKey,
-        /// Known from the listing; else to be looked up.
-        principal_id: Option<String>,
-        /// The name as declared.
-        name: String,
-        /// What.
-        input: MemberInput,
-        /// The role there is now, if any.
-        had: Option<Role>,
-    },
-    /// Remove a member or grant.
-    RemoveMember {
-        /// Who and where.
-        key: MemberKey,
-        /// Id of the principal.
-        principal_id: String,
-        /// The role there is now.
-        had: Role,
-    },
-    /// Add or change an upload request.
-    PutRequest {
-        /// Its name.
-        name: String,
-        /// What.
-        input: UploadRequestInput,
-        /// It exists and changes.
-        exists: bool,
-    },
-    /// Revoke an upload request.
-    DeleteRequest {
-        /// Its name.
-        name: String,
-    },
-}
-
-/// An action with where it comes from.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Step {
-    /// What to do.
-    pub action: Action,
-    /// Which part it is about.
-    pub aspect: Aspect,
-    /// Why.
-    pub origin: Origin,
 }
 
 /// What the differences amount to.
@@ -203,7 +86,7 @@ impl Planner<'_> {
     fn steps(&self, kept: &mut Vec<String>) -> Vec<Step> {
         let mut steps = Vec::new();
         match &self.observed.workspace {
-            None => steps.push(step(Action::Create, Aspect::Workspace, Origin::Spec)),
+            None => steps.push(step(Action::Create(Box::new(new_workspace(self.desired))), Aspect::Workspace, Origin::Spec)),
             Some(workspace) => {
                 // Revoke first: a person never holds the old and the new rights at once.
                 steps.extend(self.removed_members());
@@ -218,20 +101,16 @@ impl Planner<'_> {
         steps
     }
 
-    fn origin(&self, now: &str, last: &str) -> Origin {
-        if now == last { Origin::Drift } else { Origin::Spec }
-    }
-
     fn access_origin(&self) -> Origin {
-        self.origin(&self.desired.applied.access, &self.applied.access)
+        origin(&self.desired.applied.access, &self.applied.access)
     }
 
     fn folders_origin(&self) -> Origin {
-        self.origin(&self.desired.applied.folders, &self.applied.folders)
+        origin(&self.desired.applied.folders, &self.applied.folders)
     }
 
     fn sharing_origin(&self) -> Origin {
-        self.origin(&self.desired.applied.sharing, &self.applied.sharing)
+        origin(&self.desired.applied.sharing, &self.applied.sharing)
     }
 
     fn patches(&self, workspace: &Workspace) -> Vec<Step> {
@@ -266,7 +145,7 @@ impl Planner<'_> {
             patch.managed_fields = Some(fields.iter().cloned().collect());
         }
         if patch != WorkspacePatch::default() {
-            let origin = self.origin(&desired.applied.metadata, &self.applied.metadata);
+            let origin = origin(&desired.applied.metadata, &self.applied.metadata);
             steps.push(step(Action::Patch { patch, what: listed(&what, "bookkeeping") }, Aspect::Metadata, origin));
         }
 
@@ -429,6 +308,11 @@ impl Planner<'_> {
     }
 }
 
+/// A difference in an aspect that is declared as it was last applied comes from somebody else.
+fn origin(now: &str, last: &str) -> Origin {
+    if now == last { Origin::Drift } else { Origin::Spec }
+}
+
 fn step(action: Action, aspect: Aspect, origin: Origin) -> Step {
     Step { action, aspect, origin }
 }
@@ -462,6 +346,19 @@ fn metadata_patch(
         .filter(|key| !wanted.contains_key(*key) && there.contains_key(*key))
         .map(|key| (key.to_owned(), None));
     set.chain(removed).collect()
+}
+
+fn new_workspace(desired: &Desired) -> NewWorkspace {
+    let mut managed_fields = desired.metadata_fields();
+    managed_fields.extend(desired.sharing.as_ref().map(|_| "sharing".to_owned()));
+    NewWorkspace {
+        display_name: desired.display_name.clone(),
+        classification: desired.classification.clone(),
+        metadata: desired.metadata.clone(),
+        sharing: desired.sharing.clone(),
+        managed_fields: managed_fields.into_iter().collect(),
+        owner: None,
+    }
 }
 
 fn new_folder(path: &str, wanted: &DesiredFolder) -> NewFolder {
@@ -515,111 +412,6 @@ fn moved_along(desired: &BTreeMap<String, DesiredFolder>, folders: &[Folder], fo
             folder.path.strip_prefix(candidate.path.as_str()).is_some_and(|rest| path.strip_prefix(parent) == Some(rest))
         })
     })
-}
-
-impl Action {
-    /// Whether somebody or something loses access or existence.
-    pub fn is_removal(&self) -> bool {
-        matches!(self, Self::RemoveMember { .. } | Self::DeleteFolder { .. } | Self::DeleteRequest { .. })
-    }
-
-    /// Whether something new comes to be.
-    pub fn is_creation(&self) -> bool {
-        match self {
-            Self::Create | Self::CreateFolder(_) => true,
-            Self::SetMember { had, .. } => had.is_none(),
-            Self::PutRequest { exists, .. } => !exists,
-            _ => false,
-        }
-    }
-
-    /// Whether an outsider gets in by it.
-    pub fn lets_outsiders_in(&self) -> bool {
-        match self {
-            Self::SetMember { key, .. } => key.kind == PrincipalKind::Guest,
-            Self::PutRequest { .. } => true,
-            _ => false,
-        }
-    }
-
-    /// Stable name for metrics and logs.
-    pub fn name(&self) -> &'static str {
-        match self {
-            Self::Create => "create",
-            Self::Restore => "restore",
-            Self::TakeOwnership => "take_ownership",
-            Self::Activate => "activate",
-            Self::Patch { .. } => "patch",
-            Self::CreateFolder(_) => "create_folder",
-            Self::MoveFolder { .. } => "move_folder",
-            Self::PatchFolder { .. } => "patch_folder",
-            Self::DeleteFolder { .. } => "delete_folder",
-            Self::SetMember { .. } => "set_member",
-            Self::RemoveMember { .. } => "remove_member",
-            Self::PutRequest { .. } => "put_upload_request",
-            Self::DeleteRequest { .. } => "delete_upload_request",
-        }
-    }
-
-    /// Path of what it is about in `status.drift`.
-    pub fn subject(&self) -> String {
-        match self {
-            Self::Create | Self::Restore | Self::TakeOwnership | Self::Activate => "workspace".into(),
-            Self::Patch { what, .. } => format!("workspace/{what}"),
-            Self::CreateFolder(folder) => format!("folders{}", folder.path),
-            Self::MoveFolder { to, .. } => format!("folders{to}"),
-            Self::PatchFolder { path, .. } | Self::DeleteFolder { path, .. } => format!("folders{path}"),
-            Self::SetMember { key, .. } | Self::RemoveMember { key, .. } => {
-                let path = if key.path == "/" { String::new() } else { format!(" on {}", key.path) };
-                format!("access/{:?}/{}{path}", key.kind, key.name)
-            }
-            Self::PutRequest { name, .. } | Self::DeleteRequest { name } => format!("uploadRequests/{name}"),
-        }
-    }
-
-    /// What is declared and what is there, for `status.drift`.
-    pub fn want_and_have(&self) -> (Option<String>, Option<String>) {
-        match self {
-            Self::SetMember { input, had, .. } => (Some(format!("{:?}", input.role)), had.map(|role| format!("{role:?}"))),
-            Self::RemoveMember { had, .. } => (None, Some(format!("{had:?}"))),
-            Self::MoveFolder { from, to, .. } => (Some(to.clone()), Some(from.clone())),
-            Self::CreateFolder(_) => (Some("present".into()), None),
-            Self::PutRequest { exists, .. } => (Some("as declared".into()), exists.then(|| "different".into())),
-            Self::DeleteRequest { .. } | Self::DeleteFolder { .. } => (None, Some("present".into())),
-            _ => (Some("as declared".into()), Some("different".into())),
-        }
-    }
-}
-
-impl fmt::Display for Action {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Create => write!(f, "create the workspace"),
-            Self::Restore => write!(f, "restore the workspace from the trash"),
-            Self::TakeOwnership => write!(f, "take up the workspace"),
-            Self::Activate => write!(f, "make the archived workspace active"),
-            Self::Patch { what, .. } => write!(f, "change {what}"),
-            Self::CreateFolder(folder) => write!(f, "create folder {}", folder.path),
-            Self::MoveFolder { from, to, .. } => write!(f, "move folder {from} back to {to}"),
-            Self::PatchFolder { path, mark_only: true, .. } => write!(f, "mark folder {path} as declared"),
-            Self::PatchFolder { path, .. } => write!(f, "change folder {path}"),
-            Self::DeleteFolder { path, .. } => write!(f, "remove empty folder {path}"),
-            Self::SetMember { key, name, input, had: None, .. } => {
-                write!(f, "add member {name} ({:?}): {:?} on {}", key.kind, input.role, key.path)?;
-                input.expires_at.map_or(Ok(()), |end| write!(f, " until {end}"))
-            }
-            Self::SetMember { key, name, input, had: Some(role), .. } => {
-                write!(f, "change member {name} ({:?}): {role:?} to {:?} on {}", key.kind, input.role, key.path)?;
-                input.expires_at.map_or(Ok(()), |end| write!(f, " until {end}"))
-            }
-            Self::RemoveMember { key, had, .. } => {
-                write!(f, "remove member {} ({:?}): {had:?} on {}", key.name, key.kind, key.path)
-            }
-            Self::PutRequest { name, input, exists: false } => write!(f, "add upload request {name} for {}", input.path),
-            Self::PutRequest { name, .. } => write!(f, "change upload request {name}"),
-            Self::DeleteRequest { name } => write!(f, "revoke upload request {name}"),
-        }
-    }
 }
 
 /// Steps that the status lists of a plan.
@@ -687,3 +479,6 @@ pub fn next_expiry(observed: &Observed, now: Timestamp) -> Option<Timestamp> {
     let requests = observed.requests.iter().filter_map(|request| request.input.expires_at);
     members.chain(requests).filter(|end| *end > now).min()
 }
+
+#[cfg(test)]
+mod tests;

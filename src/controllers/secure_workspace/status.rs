@@ -9,7 +9,7 @@ use super::cleanup::Obstacle;
 use super::plan::{Observed, Plan, Step};
 use crate::api::common::{condition, is_true};
 use crate::api::secure_workspace::{AccessStatus, Applied, DriftItem, DriftStatus, SecureWorkspaceStatus};
-use crate::api::{REQUESTED_AT, SecureWorkspace};
+use crate::api::{HANDOVER, REQUESTED_AT, SecureWorkspace};
 use crate::error::{Disposition, Error, Kind, clean};
 use crate::file360::model::PrincipalKind;
 use crate::reconcile::conditions::Conditions;
@@ -68,6 +68,8 @@ pub struct Report {
     pub secrets: Vec<String>,
     /// The creation found an existing workspace.
     pub existed: bool,
+    /// The workspace was given up.
+    pub handed_over: bool,
 }
 
 impl Default for Observed {
@@ -97,9 +99,15 @@ pub fn after(object: &SecureWorkspace, report: &Report, now: Timestamp) -> Secur
     let mut conditions = Conditions::after(&last.conditions, generation, now);
     if let Some(obstacle) = &report.obstacle {
         conditions.keep("Ready");
-        conditions.set("DeletionBlocked", true, obstacle.reason, &obstacle.message);
+        conditions.set_reason_since("DeletionBlocked", obstacle.reason, &obstacle.message);
     } else if let Some(error) = &report.error {
         failed(&mut conditions, error);
+    } else if report.handed_over {
+        let message = "The workspace was given up and stays as it is. Delete this resource, or remove the annotation file360.io/handover to take it up again.";
+        conditions.set("Ready", false, "HandedOver", message);
+        conditions.set("HandedOver", true, "HandedOver", message);
+        next.drift = None;
+        next.next_change_at = None;
     } else {
         next.drift = drift(&last, report, now);
         next.next_change_at = report.next_change_at;
@@ -117,7 +125,7 @@ pub fn after(object: &SecureWorkspace, report: &Report, now: Timestamp) -> Secur
 fn failed(conditions: &mut Conditions<'_>, error: &Error) {
     let reason = reason_of(error);
     conditions.set("Ready", false, reason, &error.to_string());
-    if error.disposition() == Disposition::Terminal {
+    if error.disposition() == Disposition::Terminal && !error.is_outage() {
         conditions.set("Stalled", true, reason, &error.to_string());
     } else {
         conditions.set("Reconciling", true, reason, "Trying again.");
@@ -128,7 +136,11 @@ fn judged(conditions: &mut Conditions<'_>, object: &SecureWorkspace, report: &Re
     let hash = || report.plan.hash();
     match &report.blocked {
         None => {
-            conditions.set("Ready", true, "Converged", "The workspace is as declared.");
+            let message = match drift {
+                None => "The workspace is as declared.",
+                Some(_) => "The workspace is as declared but for what status.drift lists.",
+            };
+            conditions.set("Ready", true, "Converged", message);
         }
         Some(Blocked::Suspended) => {
             conditions.set("Ready", false, "Suspended", "Suspended with changes outstanding; see status.plan.");
@@ -151,7 +163,7 @@ fn judged(conditions: &mut Conditions<'_>, object: &SecureWorkspace, report: &Re
             let listed = report.plan.steps.iter().filter(|step| step.action.is_removal()).take(10);
             let listed: Vec<String> = listed.map(|step| step.action.to_string()).collect();
             let message = format!(
-                "The plan removes {removals}, more than spec.maxRemovals ({max}): {}{}. If that is meant, raise spec.maxRemovals or approve the plan.",
+                "The plan removes {removals}, more than spec.maxRemovals ({max}): {}{}. If that is meant, raise spec.maxRemovals, or set spec.mode: Approve and approve the plan.",
                 listed.join("; "),
                 if *removals > 10 { "; …" } else { "" }
             );
@@ -269,7 +281,13 @@ pub fn is_settled(object: &SecureWorkspace, revision: u64, now: Timestamp) -> bo
             .annotations()
             .get(REQUESTED_AT)
             .is_none_or(|token| Some(token) == status.last_handled_reconcile_at.as_ref())
-        && (object.spec.suspend == Some(true)) == is_true(&status.conditions, "Suspended")
+        && !object.annotations().contains_key(HANDOVER)
+        && is_suspended(object, now) == is_true(&status.conditions, "Suspended")
+}
+
+/// Whether the resource is suspended now.
+pub fn is_suspended(object: &SecureWorkspace, now: Timestamp) -> bool {
+    object.spec.suspend == Some(true) && object.spec.suspend_until.is_none_or(|until| until > now)
 }
 
 /// Whether the status tells of an outage.

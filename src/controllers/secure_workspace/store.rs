@@ -9,7 +9,7 @@ use kube::ResourceExt;
 use parking_lot::Mutex;
 
 use super::fight::Fight;
-use crate::api::{CONFIRM_DELETE, FINALIZER, REQUESTED_AT, SecureWorkspace};
+use crate::api::{CONFIRM_DELETE, FINALIZER, HANDOVER, REQUESTED_AT, SecureWorkspace};
 use crate::reconcile::ObjectKey;
 use crate::session::Foreign;
 
@@ -27,6 +27,8 @@ pub struct Entry {
     pub has_finalizer: bool,
     /// Its status tells of an outage.
     pub marked: bool,
+    /// Changes of others that stand, as its status tells.
+    pub drift: u32,
     /// It was looked at before its Connection was known.
     missed_connection: bool,
     seen: Seen,
@@ -47,6 +49,7 @@ struct Seen {
     deleting: bool,
     token: Option<Box<str>>,
     confirmation: Option<Box<str>>,
+    handed_over: bool,
 }
 
 impl Seen {
@@ -57,6 +60,7 @@ impl Seen {
             deleting: object.metadata.deletion_timestamp.is_some(),
             token: annotation(REQUESTED_AT),
             confirmation: annotation(CONFIRM_DELETE),
+            handed_over: object.annotations().contains_key(HANDOVER),
         }
     }
 }
@@ -147,6 +151,7 @@ impl Store {
             workspace: object.status.as_ref().and_then(|status| status.workspace_id.as_deref()).map(Into::into),
             failures: 0,
             missed_connection: false,
+            drift: standing_drift(&object),
             has_finalizer: has_finalizer(&object),
             marked: super::status::tells_of_outage(&object),
             seen,
@@ -174,6 +179,12 @@ impl Store {
         let Some(entry) = state.entries.get_mut(key) else { return };
         entry.version = entry.version.max(version_of(object));
         entry.has_finalizer = has_finalizer(object);
+        entry.drift = standing_drift(object);
+    }
+
+    /// Changes of others that stand, all objects together.
+    pub fn standing_drift(&self) -> i64 {
+        self.state.lock().entries.values().map(|entry| i64::from(entry.drift)).sum()
     }
 
     /// Notes the workspace of an object.
@@ -249,6 +260,10 @@ impl Store {
     }
 }
 
+fn standing_drift(object: &SecureWorkspace) -> u32 {
+    object.status.as_ref().and_then(|status| status.drift.as_ref()).map_or(0, |drift| drift.count)
+}
+
 fn has_finalizer(object: &SecureWorkspace) -> bool {
     object.finalizers().iter().any(|finalizer| finalizer == FINALIZER)
 }
@@ -257,4 +272,67 @@ fn has_finalizer(object: &SecureWorkspace) -> bool {
 /// taken as newer than everything.
 fn version_of(object: &SecureWorkspace) -> u64 {
     object.resource_version().and_then(|text| text.parse().ok()).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn object(version: u64, generation: i64) -> SecureWorkspace {
+        let mut object: SecureWorkspace = serde_json::from_value(serde_json::json!({
+            "apiVersion": "file360.io/v1alpha1", "kind": "SecureWorkspace",
+            "metadata": {"name": "w", "namespace": "ns", "uid": "u1", "resourceVersion": version.to_string()},
+            "spec": {"connectionRef": {"name": "c"}, "displayName": "w"},
+        }))
+        .unwrap();
+        object.metadata.generation = Some(generation);
+        object
+    }
+
+    fn key() -> ObjectKey {
+        ObjectKey::new("ns", "w")
+    }
+
+    #[test]
+    fn c10_a_pass_never_starts_from_a_version_older_than_the_operators_own_last_write() {
+        let store = Store::default();
+        assert!(matches!(store.saw(&key(), object(5, 1), |_| false), Verdict::Work));
+        store.wrote(&key(), &object(9, 1));
+        assert!(store.take(&key()).is_none(), "version 5 is older than the own write 9: it is read again");
+        assert!(matches!(store.saw(&key(), object(7, 2), |_| false), Verdict::Nothing), "a late watch event");
+        assert!(matches!(store.saw(&key(), object(11, 2), |_| false), Verdict::Work));
+        assert_eq!(store.take(&key()).unwrap().metadata.resource_version.as_deref(), Some("11"));
+    }
+
+    #[test]
+    fn the_operators_own_status_write_starts_no_pass() {
+        let store = Store::default();
+        let _ = store.saw(&key(), object(5, 1), |_| false);
+        store.wrote(&key(), &object(6, 1));
+        assert!(matches!(store.saw(&key(), object(6, 1), |_| false), Verdict::Nothing));
+        assert!(
+            matches!(store.saw(&key(), object(8, 1), |_| false), Verdict::Nothing),
+            "somebody else's status write either"
+        );
+    }
+
+    #[test]
+    fn a_re_created_object_is_a_new_one() {
+        let store = Store::default();
+        let _ = store.saw(&key(), object(5, 1), |_| true);
+        let mut successor = object(9, 1);
+        successor.metadata.uid = Some("u2".into());
+        assert!(matches!(store.saw(&key(), successor, |_| false), Verdict::Work));
+        assert_eq!(&*store.workspace_of(&key()).map_or_else(|| "none".into(), |(_, uid)| uid), "none");
+    }
+
+    #[test]
+    fn what_a_listing_does_not_name_is_gone() {
+        let store = Store::default();
+        store.begin_listing();
+        let _ = store.saw(&key(), object(5, 1), |_| true);
+        assert!(store.end_listing().is_empty());
+        store.begin_listing();
+        assert_eq!(store.end_listing(), [key()]);
+    }
 }

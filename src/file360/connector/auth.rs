@@ -71,7 +71,11 @@ struct TokenAnswer {
 
 /// Renewed when this part of its life is left.
 const RENEW_EARLY: f64 = 0.2;
-const LONGEST_LIFE: Duration = Duration::from_secs(24 * 3600);
+const LONGEST_LIFE: Duration = Duration::from_hours(24);
+
+fn form_encoded(text: &str) -> String {
+    url::form_urlencoded::byte_serialize(text.as_bytes()).collect()
+}
 
 impl TokenSource {
     /// Nothing is fetched before the first call.
@@ -93,7 +97,8 @@ impl TokenSource {
         }
         let response = http
             .post(token_url.clone())
-            .basic_auth(client_id.expose(), Some(client_secret.expose()))
+            // RFC 6749 section 2.3.1: both are form-encoded before they are joined.
+            .basic_auth(form_encoded(client_id.expose()), Some(form_encoded(client_secret.expose())))
             .form(&[("grant_type", "client_credentials"), ("scope", &scopes.join(" "))])
             .timeout(Duration::from_secs(20))
             .send()

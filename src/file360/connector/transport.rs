@@ -1,6 +1,6 @@
 //! One HTTP exchange with the connector: limits, credential, bounds and errors.
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -60,13 +60,12 @@ pub struct Transport {
     http: reqwest::Client,
     tokens: TokenSource,
     slots: Semaphore,
+    capacity: AtomicUsize,
     bucket: RwLock<Option<DefaultDirectRateLimiter>>,
     fence: RwLock<Option<String>>,
     breaker: Mutex<Breaker>,
     stop_writes: CancellationToken,
     observer: std::sync::Arc<dyn Observer>,
-    /// Mutating calls so far.
-    pub writes: AtomicU64,
 }
 
 /// One call.
@@ -184,12 +183,12 @@ impl Transport {
             http: settings.http,
             tokens: TokenSource::new(settings.credential),
             slots: Semaphore::new(concurrency.max(1)),
+            capacity: AtomicUsize::new(concurrency.max(1)),
             bucket: RwLock::new(None),
             fence: RwLock::new(None),
             breaker: Mutex::default(),
             stop_writes: settings.stop_writes,
             observer: settings.observer,
-            writes: AtomicU64::new(0),
         };
         transport.limit_rate(settings.requests_per_second);
         transport
@@ -199,6 +198,17 @@ impl Transport {
     pub fn limit_rate(&self, requests_per_second: Option<u32>) {
         let quota = requests_per_second.and_then(std::num::NonZeroU32::new).map(Quota::per_second);
         *self.bucket.write() = quota.map(RateLimiter::direct);
+    }
+
+    /// Sets how many calls may be in flight, for example to what the service document says.
+    pub fn limit_concurrency(&self, concurrency: Option<u32>) {
+        let Some(wanted) = concurrency.map(|n| (n as usize).clamp(1, Semaphore::MAX_PERMITS)) else { return };
+        let now = self.capacity.swap(wanted, Ordering::Relaxed);
+        if wanted > now {
+            self.slots.add_permits(wanted - now);
+        } else {
+            self.slots.forget_permits(now - wanted);
+        }
     }
 
     /// Every later mutating call carries this fence.
@@ -221,7 +231,6 @@ impl Transport {
         let _slot = self.slots.acquire().await.map_err(|_| Error::new(Kind::Stopping, "the session is closed"))?;
         self.take_turn().await?;
         let result = if call.cause.is_some() {
-            self.writes.fetch_add(1, Ordering::Relaxed);
             tokio::select! {
                 biased;
                 () = self.stop_writes.cancelled() => Err(Error::new(Kind::Stopping, "not the leader any more: the write was given up")),
@@ -329,7 +338,6 @@ impl Transport {
             .take(20)
             .map(|field| clean(&self.tokens.scrub(&format!("{} {}", field.pointer, field.detail), Some(token)), 300))
             .collect();
-        error.existing = problem.existing.map(Box::new);
         error
     }
 

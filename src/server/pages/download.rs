@@ -1,5 +1,6 @@
 //! `/s/{token}`: somebody opens a share link.
 
+use std::fmt::Write as _;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -110,7 +111,7 @@ fn choices(view: &View<'_>, folder: &Placed) -> Result<String, Refusal> {
     let mut options = String::from("<label for=\"item\">File</label><select id=\"item\" name=\"item\" required>");
     for row in rows {
         let (id, name) = row?;
-        options.push_str(&format!("<option value=\"{}\">{}</option>", html::escape(&id), html::escape(&name)));
+        let _ = write!(options, "<option value=\"{}\">{}</option>", html::escape(&id), html::escape(&name));
     }
     options.push_str("</select>");
     Ok(options)

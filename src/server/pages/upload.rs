@@ -1,6 +1,7 @@
 //! `/u/{token}`: somebody without an account uploads into the folder of an upload request.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 
 use axum::body::Body;
 use http::header;
@@ -79,7 +80,10 @@ fn upload_form(request: &Record, verified: Option<(&str, &str)>) -> String {
     match verified {
         Some((email, pass)) => {
             let (email, pass) = (html::escape(email), html::escape(pass));
-            form.push_str(&format!("<input type=\"hidden\" name=\"email\" value=\"{email}\"><input type=\"hidden\" name=\"pass\" value=\"{pass}\">"));
+            let _ = write!(
+                form,
+                "<input type=\"hidden\" name=\"email\" value=\"{email}\"><input type=\"hidden\" name=\"pass\" value=\"{pass}\">"
+            );
         }
         None => form.push_str(
             "<label for=\"email\">Your e-mail address <small>(optional)</small></label>\
@@ -101,12 +105,19 @@ fn input(number: usize, field: &RequestField) -> String {
         FieldKind::Text => format!("<input id=\"f{number}\" name=\"{name}\" maxlength=\"1024\"{required}>"),
         FieldKind::Date => format!("<input id=\"f{number}\" name=\"{name}\" type=\"date\"{required}>"),
         FieldKind::Select => {
-            let options: String =
-                field.options.iter().map(|option| format!("<option>{}</option>", html::escape(option))).collect();
+            let options = listed(field.options.iter().map(String::as_str), "option");
             format!("<select id=\"f{number}\" name=\"{name}\"{required}><option value=\"\"></option>{options}</select>")
         }
     };
     format!("<label for=\"f{number}\">{label}</label>{control}")
+}
+
+/// Texts as elements, one each.
+fn listed<'a>(texts: impl Iterator<Item = &'a str>, element: &str) -> String {
+    texts.fold(String::new(), |mut list, text| {
+        let _ = write!(list, "<{element}>{}</{element}>", html::escape(text));
+        list
+    })
 }
 
 /// `POST /u/{token}/code`
@@ -188,7 +199,7 @@ pub async fn receive(app: App, call: Call, body: Body) -> Reply {
     let verified =
         email.as_deref().is_some_and(|email| codes::is_pass(&app.page_key, call.param("token"), email, pass, call.now));
     let call = outsider(call, email, verified);
-    let reply = app.write(call.clone(), move |tx| keep(tx, form, verified)).await;
+    let reply = app.write(call.clone(), move |tx| keep(tx, &form, verified)).await;
     finish(&app, call, reply).await
 }
 
@@ -241,7 +252,7 @@ fn last_segment(name: &str) -> String {
     name.rsplit(['/', '\\']).next().unwrap_or_default().to_owned()
 }
 
-fn keep(tx: &mut Tx<'_, '_, '_>, form: Form, verified: bool) -> Result<Answer, Refusal> {
+fn keep(tx: &mut Tx<'_, '_, '_>, form: &Form, verified: bool) -> Result<Answer, Refusal> {
     let (request, folder) = open(tx)?;
     if request.input.require_email && !verified {
         return Err(Refusal::new(403, "email-not-verified", "Please prove your e-mail address first."));
@@ -265,7 +276,7 @@ fn keep(tx: &mut Tx<'_, '_, '_>, form: Form, verified: bool) -> Result<Answer, R
     if wants_json(tx.call) {
         return Answer::json(201, &json!({"files": made}));
     }
-    let list: String = form.files.iter().map(|(name, ..)| format!("<li>{}</li>", html::escape(name))).collect();
+    let list = listed(form.files.iter().map(|(name, ..)| name.as_str()), "li");
     Ok(html::page(201, "Thank you", &format!("<p>These files have arrived:</p><ul>{list}</ul>"), tx.call))
 }
 

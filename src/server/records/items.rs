@@ -212,6 +212,7 @@ impl Placed {
         let item = &self.item;
         let mut facts = ItemFacts {
             root: item.parent_id.is_none(),
+            folder: item.kind == ItemKind::Folder,
             locked: item.locked,
             trashed: self.is_trashed(),
             pending: item.kind == ItemKind::File && item.version.is_none(),

@@ -57,19 +57,39 @@ pub fn list(
     after: (i64, &str),
     limit: usize,
 ) -> Result<Vec<(String, Principal)>, Refusal> {
-    let sql = const_format(
-        COLUMNS,
-        "WHERE (kind, name_fold) > (?1, ?2) AND (?3 IS NULL OR kind = ?3) AND (?4 IS NULL OR name_fold = ?4)
-         ORDER BY kind, name_fold LIMIT ?5",
-    );
+    let found = match name {
+        Some(name) => named(db, kind, name, after)?,
+        None => following(db, kind, after, limit)?,
+    };
+    Ok(found
+        .into_iter()
+        .map(|principal| (format!("{} {}", principal.kind as u8, names::fold(&principal.name)), principal))
+        .collect())
+}
+
+/// At most one of each kind: one look-up each, however many people there are.
+fn named(db: &Connection, kind: Option<PrincipalKind>, name: &str, after: (i64, &str)) -> Result<Vec<Principal>, Refusal> {
+    let mut found = Vec::new();
+    for known in KINDS.into_iter().filter(|known| kind.is_none_or(|kind| kind == *known)) {
+        found.extend(
+            by_name(db, known, name)?.filter(|found| (found.kind as i64, names::fold(&found.name).as_str()) > after),
+        );
+    }
+    Ok(found)
+}
+
+fn following(
+    db: &Connection,
+    kind: Option<PrincipalKind>,
+    after: (i64, &str),
+    limit: usize,
+) -> Result<Vec<Principal>, Refusal> {
+    let within = if kind.is_some() { "kind = ?4 AND" } else { "?4 IS NULL AND" };
+    let sql =
+        const_format(COLUMNS, &format!("WHERE {within} (kind, name_fold) > (?1, ?2) ORDER BY kind, name_fold LIMIT ?3"));
     let mut statement = db.prepare_cached(&sql)?;
-    let rows = statement
-        .query_map(params![after.0, after.1, kind.map(|kind| kind as u8), name.map(names::fold), limit + 1], from_row)?;
-    rows.map(|row| {
-        let principal = row?;
-        Ok((format!("{} {}", principal.kind as u8, names::fold(&principal.name)), principal))
-    })
-    .collect()
+    let rows = statement.query_map(params![after.0, after.1, limit + 1, kind.map(|kind| kind as u8)], from_row)?;
+    Ok(rows.collect::<Result<_, _>>()?)
 }
 
 fn const_format(columns: &str, rest: &str) -> String {

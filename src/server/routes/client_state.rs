@@ -43,6 +43,7 @@ struct Input {
 /// `PUT /v1/client-state/{key}`
 pub fn put(tx: &mut Tx<'_, '_, '_>) -> Outcome {
     tx.authorize_alone()?;
+    let value = tx.call.json::<Input>()?.value.ok_or_else(|| Refusal::invalid("/value", "The value is missing or null."))?;
     let before = find(tx)?;
     match &before {
         Some(_) if tx.call.creates_only() => return Err(Refusal::etag_mismatch()),
@@ -57,7 +58,6 @@ pub fn put(tx: &mut Tx<'_, '_, '_>) -> Outcome {
             ));
         }
     }
-    let value = tx.call.json::<Input>()?.value.ok_or_else(|| Refusal::invalid("/value", "The value is missing or null."))?;
     let text = serde_json::to_string(&value)?;
     if text.len() > MAX_VALUE {
         return Err(Refusal::new(413, "too-large", "A document has at most 256 KiB."));

@@ -47,6 +47,7 @@ pub fn get(view: &View<'_>) -> Outcome {
 pub fn put(tx: &mut Tx<'_, '_, '_>) -> Outcome {
     tx.authorize_alone()?;
     let (item_id, version, name) = named(tx)?;
+    let FacetInput { value } = tx.call.json()?;
     let before = find(tx, &item_id, version, &name)?;
     match &before {
         Some(_) if tx.call.creates_only() => return Err(Refusal::etag_mismatch()),
@@ -54,7 +55,6 @@ pub fn put(tx: &mut Tx<'_, '_, '_>) -> Outcome {
         None if tx.call.headers.contains_key(http::header::IF_MATCH) => return Err(Refusal::etag_mismatch()),
         None => {}
     }
-    let FacetInput { value } = tx.call.json()?;
     store(tx, &FacetPut { item_id: item_id.clone(), version, name: name.clone(), value: Some(value) })?;
     let after = find(tx, &item_id, version, &name)?.ok_or_else(|| Refusal::invalid("/value", "A facet is not null."))?;
     Ok(Answer::json(if before.is_some() { 200 } else { 201 }, &after)?.tagged(&after.etag))
@@ -98,6 +98,7 @@ fn store(tx: &Tx<'_, '_, '_>, facet: &FacetPut) -> Result<(), Refusal> {
 pub fn query(view: &View<'_>) -> Outcome {
     view.authorize_alone()?;
     let name = view.call.query("name").ok_or_else(|| Refusal::malformed("`name` is missing.").at("name", "Missing."))?;
+    names::required_text(name, 128, "name")?;
     let (after, limit) = (view.call.after()?, view.call.limit()?);
     let (after_item, after_version) = after.split_once(' ').unwrap_or(("", "0"));
     let after_version: u64 =

@@ -136,5 +136,5 @@ pub fn count_children(tx: &Tx<'_, '_, '_>, folder_id: &str, by: i64) -> Result<(
 
 /// Checks the owner's name for an item.
 pub fn validate_managed_key(key: Option<&str>) -> Result<(), Refusal> {
-    key.map_or(Ok(()), |key| names::required_text(key, 1024, "/managedKey"))
+    key.map_or(Ok(()), |key| names::required_text(key, 8192, "/managedKey"))
 }

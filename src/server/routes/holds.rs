@@ -38,11 +38,11 @@ pub fn get_retention(view: &View<'_>) -> Outcome {
 pub fn put_retention(tx: &mut Tx<'_, '_, '_>) -> Outcome {
     let placed = items::by_id(tx, tx.call.param("id"))?;
     placed.authorize(tx)?;
+    let mut wanted: Retention = tx.call.json()?;
     tx.call.allow_match(&placed.item.etag())?;
     if placed.item.kind != ItemKind::File {
         return Err(Refusal::new(409, "state-conflict", "Files are retained, folders are not."));
     }
-    let mut wanted: Retention = tx.call.json()?;
     wanted.until = crate::server::clock::to_millis(wanted.until);
     names::required_text(&wanted.policy_id, 512, "/policyId")?;
     let before = retention_of(&placed);
@@ -104,10 +104,10 @@ pub fn put(tx: &mut Tx<'_, '_, '_>) -> Outcome {
     let key = tx.call.param("key").to_owned();
     names::required_text(&key, 512, "key")?;
     let before = find(tx, &key)?;
+    let wanted: Hold = tx.call.json()?;
     if let Some(before) = &before {
         tx.call.allow_match(&before.etag)?;
     }
-    let wanted: Hold = tx.call.json()?;
     names::required_text(&wanted.matter, 255, "/matter")?;
     names::text(wanted.description.as_deref().unwrap_or_default(), 4096, "/description")?;
     let wanted = Hold { key: String::new(), etag: String::new(), ..wanted };
@@ -238,11 +238,11 @@ pub fn get_record(view: &View<'_>) -> Outcome {
 pub fn put_record(tx: &mut Tx<'_, '_, '_>) -> Outcome {
     let placed = items::by_id(tx, tx.call.param("id"))?;
     placed.authorize(tx)?;
+    let wanted: RecordStatus = tx.call.json()?;
     tx.call.require_match(&placed.item.etag())?;
     if placed.item.kind != ItemKind::File || placed.item.version.is_none() {
         return Err(Refusal::new(409, "state-conflict", "Released files become records."));
     }
-    let wanted: RecordStatus = tx.call.json()?;
     names::text(wanted.class.as_deref().unwrap_or_default(), 255, "/class")?;
     let before = record_of(&placed)?;
     if before.declared && !wanted.declared {

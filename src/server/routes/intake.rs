@@ -26,11 +26,11 @@ fn policy(placed: &Placed) -> Result<Intake, Refusal> {
 pub fn put(tx: &mut Tx<'_, '_, '_>) -> Outcome {
     let placed = items::by_id(tx, tx.call.param("id"))?;
     placed.authorize(tx)?;
+    let mut wanted: Intake = tx.call.json()?;
     tx.call.allow_match(&placed.item.etag())?;
     if placed.item.kind != ItemKind::Folder {
         return Err(Refusal::new(409, "state-conflict", "Intake policies stand on folders."));
     }
-    let mut wanted: Intake = tx.call.json()?;
     wanted.actions.sort_unstable();
     wanted.actions.dedup();
     if policy(&placed)? != wanted {
@@ -199,8 +199,8 @@ fn decide_member(tx: &mut Tx<'_, '_, '_>, placed: &Placed, member: &str, decisio
 pub fn quarantine(tx: &mut Tx<'_, '_, '_>) -> Outcome {
     let placed = items::by_id(tx, tx.call.param("id"))?;
     placed.authorize(tx)?;
-    tx.call.allow_match(&placed.item.etag())?;
     let wanted: Quarantine = tx.call.json()?;
+    tx.call.allow_match(&placed.item.etag())?;
     if placed.item.kind != ItemKind::File {
         return Err(Refusal::new(409, "state-conflict", "Files are quarantined, folders are not."));
     }

@@ -2,6 +2,7 @@
 
 use rusqlite::params;
 
+use super::copies::hold;
 use super::folders::{count_children, validate_managed_key};
 use super::{Outcome, workspaces as properties};
 use crate::file360::model::{ChangeKind, ItemKind, ItemPatch};
@@ -121,15 +122,21 @@ pub fn update(tx: &mut Tx<'_, '_, '_>) -> Outcome {
         || after.managed_key != before.item.managed_key;
     if changed {
         store(tx, &after)?;
-        let moved_item = items::by_id(tx, &after.id)?;
-        announce(
-            tx,
-            &moved_item,
-            if after.kind == ItemKind::File { ChangeKind::FileChanged } else { ChangeKind::FolderChanged },
-        )?;
+        announce_update(tx, &before, &after)?;
     }
     let item = items::by_id(tx, &after.id)?.shown(tx)?;
     Ok(Answer::ok(&item)?.tagged(&item.etag))
+}
+
+fn announce_update(tx: &mut Tx<'_, '_, '_>, before: &Placed, after: &items::Record) -> Result<(), Refusal> {
+    if before.item.version.is_some() && after.version.is_none() {
+        // It is gone for everybody but those who decide, who are told without its new name.
+        announce(tx, before, ChangeKind::FileDeleted)?;
+        let workspace_id = Some(after.workspace_id.clone());
+        return tx.announce(News { kind: ChangeKind::GovernanceChanged, workspace_id, ..News::about(&after.id) });
+    }
+    let placed = items::by_id(tx, &after.id)?;
+    announce(tx, &placed, if after.kind == ItemKind::File { ChangeKind::FileChanged } else { ChangeKind::FolderChanged })
 }
 
 /// Merges metadata into an item that the caller may change. Nothing happens if nothing changes.
@@ -175,10 +182,35 @@ fn relocate(tx: &Tx<'_, '_, '_>, before: &Placed, after: &mut items::Record, par
         return Err(Refusal::invalid("/parentId", "The path would have more than 64 segments."));
     }
     let arrives = if before.item.kind == ItemKind::Folder { Effect::AddFolder } else { Effect::AddFile };
-    target.authorize_as(tx, arrives, |_| ())?;
+    let permit = target.authorize_as(tx, arrives, |_| ())?;
+    let gated =
+        before.item.kind == ItemKind::Folder && target.gate().upload && !before.gate().upload && before.item.children > 0;
+    if gated && !items::decides(tx) {
+        let detail =
+            "A folder with content cannot be moved below an intake policy: its files would have to be decided one by one.";
+        return Err(Refusal::new(409, "state-conflict", detail).audited());
+    }
+    if permit == Permit::Pending && !before.gate().upload {
+        withhold(tx, after)?;
+    }
+    // What held it through the folders above holds it wherever it goes.
+    for key in items::holds(tx.db, &before.ids())? {
+        hold(tx, &key, &before.item.id)?;
+    }
     count_children(tx, before.item.parent_id.as_deref().unwrap_or_default(), -1)?;
     count_children(tx, parent_id, 1)?;
     after.parent_id = Some(parent_id.to_owned());
+    Ok(())
+}
+
+/// What is moved below an intake policy waits for a decision like what is uploaded there.
+fn withhold(tx: &Tx<'_, '_, '_>, after: &mut items::Record) -> Result<(), Refusal> {
+    for sql in
+        ["UPDATE versions SET state = 1 WHERE item_id = ?1 AND state = 0", "UPDATE items SET version = NULL WHERE id = ?1"]
+    {
+        tx.db.prepare_cached(sql)?.execute([&after.id])?;
+    }
+    after.version = None;
     Ok(())
 }
 

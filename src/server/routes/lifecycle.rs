@@ -24,8 +24,8 @@ struct Transition {
 pub fn transition(tx: &mut Tx<'_, '_, '_>) -> Outcome {
     let before = records::by_id(tx, tx.call.param("id"))?;
     before.authorize(tx)?;
-    tx.call.require_match(&before.public.etag)?;
     let Transition { to } = tx.call.json()?;
+    tx.call.require_match(&before.public.etag)?;
     let state = match to {
         WorkspaceState::Active => 0,
         WorkspaceState::Archived => 1,

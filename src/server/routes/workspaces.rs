@@ -182,8 +182,8 @@ pub fn answer(tx: &Tx<'_, '_, '_>, status: u16, id: &str) -> Outcome {
 pub fn update(tx: &mut Tx<'_, '_, '_>) -> Outcome {
     let before = records::by_id(tx, tx.call.param("id"))?;
     before.authorize(tx)?;
-    tx.call.require_match(&before.public.etag)?;
     let patch: WorkspacePatch = tx.call.json()?;
+    tx.call.require_match(&before.public.etag)?;
     let mut after = before.public.clone();
     if let Some(name) = patch.display_name {
         after.display_name = name;
@@ -231,9 +231,9 @@ pub fn merge(metadata: &mut BTreeMap<String, String>, patch: BTreeMap<String, Op
 pub fn set_owner(tx: &mut Tx<'_, '_, '_>) -> Outcome {
     let before = records::by_id(tx, tx.call.param("id"))?;
     before.authorize(tx)?;
-    tx.call.require_match(&before.public.etag)?;
     let owner: OwnerMark = tx.call.json()?;
     validate_owner(&owner)?;
+    tx.call.require_match(&before.public.etag)?;
     let caller = tx.call.client_id();
     let foreign = before.facts().bound_to.is_some_and(|bound| bound != caller);
     if foreign && !tx.call.has_scope(Scope::Admin) {

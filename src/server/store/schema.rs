@@ -163,7 +163,6 @@ CREATE INDEX links_item ON links (item_id);
 CREATE UNIQUE INDEX links_token ON links (token);
 CREATE INDEX links_due ON links (expires_at) WHERE expires_at IS NOT NULL AND ended = 0;
 
-CREATE INDEX changes_time ON changes (time);
 CREATE INDEX audit_time ON audit (time);
 CREATE INDEX audit_item ON audit (item_id, sequence) WHERE item_id IS NOT NULL;
 CREATE INDEX audit_action ON audit (action, sequence);

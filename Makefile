@@ -1,0 +1,43 @@
+# make demo   shows the main job on this machine
+# make test   runs every check that a change has to pass
+.DEFAULT_GOAL := help
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+
+.PHONY: help
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+.PHONY: demo
+demo: tools ## Run the main job: control plane, embedded File 360, operator, samples, real files
+	@tests/demo/run.sh
+
+.PHONY: test
+test: tools ## Run all tests and checks
+	@tests/run.sh
+
+.PHONY: tools
+tools: ## Check what the project needs on a machine, and install what can be
+	@tests/tools.sh
+
+.PHONY: build
+build: ## Build the programs
+	cargo build --bins
+
+.PHONY: generate
+generate: ## Write CRDs, roles and what is made from them
+	cargo run --quiet -- crds --out crds
+	cargo run --quiet -- crds --rbac --out config/rbac
+	tests/chart/sync.sh
+
+.PHONY: fmt
+fmt: ## Format the code
+	cargo fmt
+
+.PHONY: bench
+bench: tools ## Measure the system against its own limits (docs/performance.md)
+	cargo bench --bench system
+
+.PHONY: controlplane
+controlplane: ## Build the control plane for tests and print its folder
+	@tests/controlplane/build.sh

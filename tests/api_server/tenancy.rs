@@ -1,0 +1,92 @@
+//! Who reaches what. These tests need an operator for all namespaces, so they have a control plane of their own.
+
+use serde_json::json;
+
+use crate::support::controlplane::ControlPlane;
+use crate::support::kubernetes;
+use crate::support::world::{World, condition};
+
+/// Two worlds on one control plane and one cluster-wide operator: the first has the Connection, the second is a tenant.
+struct Cluster {
+    home: World,
+    tenant: World,
+    _plane: ControlPlane,
+}
+
+impl Cluster {
+    async fn new(connection: serde_json::Value) -> Self {
+        let plane = ControlPlane::start(&[]);
+        kubernetes::install_crds(&kubernetes::client(&plane.kubeconfig).await).await;
+        let mut home = World::without_operator(&plane).await;
+        let tenant = World::without_operator(&plane).await;
+        home.start_cluster_operator().await;
+        home.apply_connection(connection).await;
+        home.condition("Connection", "file360", "Ready", "True").await;
+        Self { home, tenant, _plane: plane }
+    }
+
+    async fn claim(&self, name: &str, more: serde_json::Value) {
+        let mut spec =
+            json!({"connectionRef": {"name": "file360", "namespace": self.home.namespace}, "displayName": "Tenant's"});
+        spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        self.tenant.apply("SecureWorkspace", name, spec).await;
+    }
+}
+
+#[tokio::test]
+async fn t1_a_namespace_reaches_only_what_is_granted_to_it() {
+    let label = |value: &str| json!({"metadata": {"labels": {"tier": value}}});
+    let grants = json!({"grants": [{"namespaces": {"from": "Selector", "selector": {"matchLabels": {"tier": "gold"}}}, "externalSystems": ["s4"]}]});
+    let cluster = Cluster::new(grants).await;
+    cluster.claim("w", json!({})).await;
+    let object = cluster.tenant.reason("SecureWorkspace", "w", "Ready", "ConnectionNotGranted").await;
+    let refusal = condition(&object, "Ready")["message"].to_string();
+
+    // A Connection that does not exist looks the same.
+    let spec = json!({"connectionRef": {"name": "ghost", "namespace": cluster.home.namespace}, "displayName": "x"});
+    cluster.tenant.apply("SecureWorkspace", "ghost", spec).await;
+    let object = cluster.tenant.reason("SecureWorkspace", "ghost", "Ready", "ConnectionNotGranted").await;
+    assert_eq!(condition(&object, "Ready")["message"].to_string(), refusal);
+
+    cluster.tenant.patch_namespace(label("gold")).await;
+    cluster.tenant.condition("SecureWorkspace", "w", "Ready", "True").await;
+
+    // Business keys of systems that the grant does not name cannot be claimed.
+    cluster.claim("crm", json!({"externalRef": {"system": "crm", "type": "deal", "id": "1"}})).await;
+    cluster.tenant.reason("SecureWorkspace", "crm", "Ready", "ConnectionNotGranted").await;
+    cluster.claim("s4", json!({"externalRef": {"system": "s4", "type": "vendor", "id": "1"}})).await;
+    cluster.tenant.condition("SecureWorkspace", "s4", "Ready", "True").await;
+
+    // A relabelled namespace loses access at once.
+    cluster.tenant.patch_namespace(label("tin")).await;
+    cluster.tenant.reason("SecureWorkspace", "w", "Ready", "ConnectionNotGranted").await;
+}
+
+#[tokio::test]
+async fn t1_a_declared_scope_adopts_nothing_that_nobody_declared() {
+    let cluster = Cluster::new(json!({"grants": [{"namespaces": {"from": "All"}}]})).await;
+    let body = json!({"displayName": "By people"});
+    let (_, made) =
+        cluster.home.remote.call("PUT", "/v1/workspaces/by-key/crm/deal%2F1", &[("if-none-match", "*")], Some(body)).await;
+    cluster
+        .claim("by-key", json!({"externalRef": {"system": "crm", "type": "deal", "id": "1"}, "adoption": "AdoptOrCreate"}))
+        .await;
+    cluster.tenant.reason("SecureWorkspace", "by-key", "Ready", "ConnectionNotGranted").await;
+    cluster.claim("by-id", json!({"workspaceId": made["id"], "adoption": "AdoptOnly"})).await;
+    cluster.tenant.reason("SecureWorkspace", "by-id", "Ready", "ConnectionNotGranted").await;
+    let state = cluster.home.remote.state().await;
+    assert_eq!(state[0]["displayName"], "By people");
+    assert_eq!(state[0].get("owner"), None);
+}
+
+#[tokio::test]
+async fn no_workspace_exceeds_the_connections_ceiling() {
+    let ceiling = json!({"sharing": {"max": {"external": "AllowListed", "allowedDomains": ["acme.example"]}}});
+    let cluster = Cluster::new(ceiling).await;
+    let wide = json!({"sharing": {"external": "Anyone"}});
+    cluster.home.apply_workspace("wide", wide).await;
+    cluster.home.reason("SecureWorkspace", "wide", "Ready", "SharingCeilingExceeded").await;
+    assert_eq!(cluster.home.remote.state().await, json!([]));
+    let narrow = json!({"sharing": {"external": "AllowListed", "allowedDomains": ["acme.example"]}});
+    cluster.home.workspace("wide", narrow).await;
+}
