@@ -7,6 +7,8 @@ use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt as _;
 
+use file360_operator::api::HANDOVER;
+
 use crate::support::kubernetes;
 use crate::support::remote::CLIENT_SECRET;
 use crate::support::world::{World, condition, on_connection};
@@ -215,6 +217,18 @@ async fn plan_compares_a_changed_manifest_with_what_is_there() {
     assert_eq!(world.remote.state().await, state);
     assert_eq!(world.get("SecureWorkspace", "w").await["status"], calls["status"]);
     world.reconcile_now("w").await;
+}
+
+#[tokio::test]
+async fn plan_never_gives_a_workspace_up() {
+    let mut world = World::new().await;
+    world.workspace("w", json!({"displayName": "One"})).await;
+    let state = world.remote.state().await;
+    world.kill_operator();
+    world.patch("SecureWorkspace", "w", json!({"metadata": {"annotations": {HANDOVER: "other"}}})).await;
+    let ran = run(&world, &["plan", "w", "--live"]).await.ends(1);
+    assert!(ran.err.contains("gives its workspace up"), "{}", ran.err);
+    assert_eq!(world.remote.state().await, state);
 }
 
 #[tokio::test]
