@@ -29,11 +29,11 @@ const MOST_PAGES: usize = 1000;
 /// Arguments of `import`.
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
-  kubectl file360 import -n procurement --connection file360/file360 --selector region=EU > workspaces.yaml
-  kubectl file360 import -n file360 --connection file360 --all --unmanaged --plan | kubectl apply -f -
+  kubectl file360 import -n file360 --connection file360 -l region=EU > eu.yaml
+  kubectl file360 import -n sales --connection file360/file360 --all --unmanaged --plan
 
-The first apply takes the workspaces up: it writes the operator's marks and changes nothing else. Archived and trashed
-workspaces are passed over. Your rights must let you read the Connection and its Secret. Exit code 1: something could not be
+The first apply takes the workspaces up: it writes the operator's marks and changes nothing else. Archived and trashed \
+workspaces are passed over. Your rights must let you read the Connection and its Secret. Exit code 1: something could not be \
 expressed so that the first apply changes nothing; the remarks in the output say what.")]
 pub struct ImportArgs {
     /// The Connection: NAME, or NAMESPACE/NAME when it is in another namespace than the manifests.

@@ -32,7 +32,7 @@ const LONGEST: usize = 1200;
   kubectl file360 plan -f falcon.yaml
   kubectl file360 plan -f falcon.yaml -o json
 
-With -f (and --live) the plan is made on this machine, by the code that the operator runs: it reads the Connection and
+With -f (and --live) the plan is made on this machine, by the code that the operator runs: it reads the Connection and \
 its Secret with your rights, reads the workspace, and changes nothing. Exit code 1: there is no plan to be had.")]
 pub struct PlanArgs {
     /// NAME of a SecureWorkspace: shows the plan in its status.

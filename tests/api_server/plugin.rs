@@ -7,6 +7,8 @@ use kube::api::{Patch, PatchParams};
 use serde_json::{Value, json};
 use tokio::io::AsyncWriteExt as _;
 
+use file360_operator::api::HANDOVER;
+
 use crate::support::kubernetes;
 use crate::support::remote::CLIENT_SECRET;
 use crate::support::world::{World, condition, on_connection};
@@ -218,6 +220,18 @@ async fn plan_compares_a_changed_manifest_with_what_is_there() {
 }
 
 #[tokio::test]
+async fn plan_never_gives_a_workspace_up() {
+    let mut world = World::new().await;
+    world.workspace("w", json!({"displayName": "One"})).await;
+    let state = world.remote.state().await;
+    world.kill_operator();
+    world.patch("SecureWorkspace", "w", json!({"metadata": {"annotations": {HANDOVER: "other"}}})).await;
+    let ran = run(&world, &["plan", "w", "--live"]).await.ends(1);
+    assert!(ran.err.contains("gives its workspace up"), "{}", ran.err);
+    assert_eq!(world.remote.state().await, state);
+}
+
+#[tokio::test]
 async fn plan_says_what_stands_in_its_way() {
     let world = World::new().await;
     let reader = somebody(&world, readers()).await;
@@ -312,9 +326,9 @@ async fn people_work(world: &World) {
         |body: Value| async move { remote.change("POST", "/v1/workspaces", body).await["id"].as_str().unwrap().to_owned() };
     let by_key = |system: &'static str, key: &'static str, body: Value| async move {
         let path = format!("/v1/workspaces/by-key/{system}/{key}");
-        let (status, made) = remote.call("PUT", &path, &[("if-none-match", "*")], Some(body)).await;
-        assert_eq!(status, 201, "{made}");
-        made["id"].as_str().unwrap().to_owned()
+        let (status, answer) = remote.call("PUT", &path, &[("if-none-match", "*")], Some(body)).await;
+        assert_eq!(status, 201, "{answer}");
+        answer["id"].as_str().unwrap().to_owned()
     };
     make(json!({"displayName": "Plain"})).await;
     let hostile = "Plain\u{202e} - {x}: 'q' \"z\" # &a *b !c %d @e `f` \u{200b}no";

@@ -464,6 +464,11 @@ pub struct Preview {
 /// What a pass over `object` would do now. It runs as if the object were suspended: everything is read, checked and planned,
 /// nothing is changed here or there, and no status is written.
 pub async fn preview(ctx: &Context, object: SecureWorkspace) -> Result<Preview> {
+    if object.annotations().contains_key(HANDOVER) {
+        // Giving a workspace up is not planned, and must not be tried here.
+        let message = format!("the resource gives its workspace up (annotation {HANDOVER}); nothing is planned");
+        return Err(Error::new(Kind::Conflict, message));
+    }
     let store = Store::default();
     let declared = object.spec.clone();
     let key = ObjectKey::of(&object);

@@ -123,8 +123,10 @@ impl<'a> Writer<'a> {
             .filter(|step| !is_bookkeeping(&step.action, observed))
             .map(|step| format!("the first pass would {}", step.action))
             .collect();
-        let ceiling = desired.sharing.as_ref().zip(self.ceiling);
-        let wider = ceiling.and_then(|(rules, max)| grants::within_ceiling(rules, max).err());
+        // A rule that nobody declares counts, too, but for the one that every new workspace has.
+        let undeclared = observed.workspace.as_ref().map(|workspace| &workspace.sharing);
+        let rules = desired.sharing.as_ref().or(undeclared.filter(|rules| **rules != SharingRules::default()));
+        let wider = rules.zip(self.ceiling).and_then(|(rules, max)| grants::within_ceiling(rules, max).err());
         changes.extend(wider.map(|error| format!("it would be refused: {error}")));
         changes
     }
