@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use crate::api::connection::{ConnectionSpec, Grant, GrantKind, GrantScope, MaxSharing, NamespacesFrom};
 use crate::controllers::secure_workspace::desired::domain_matches;
 use crate::error::{Error, Kind, Result};
-use crate::file360::model::{ExternalSharing, SharingRules};
+use crate::file360::model::{Audience, ExternalSharing, SharingRules};
 
 /// Who asks to use a Connection.
 pub struct Asking<'a> {
@@ -86,7 +86,9 @@ pub fn within_ceiling(rules: &SharingRules, max: &MaxSharing) -> Result<()> {
     if let Some(audience) = max.link_audience.filter(|max| rules.links.max_audience > *max) {
         return exceeded("links.maxAudience", format!("{audience:?}"));
     }
-    if let Some(days) = max.link_days.filter(|max| rules.links.max_days.is_none_or(|days| days > *max)) {
+    // Links that only members can open are no sharing.
+    let shares_links = rules.links.max_audience > Audience::Members;
+    if let Some(days) = max.link_days.filter(|max| shares_links && rules.links.max_days.is_none_or(|days| days > *max)) {
         return exceeded("links.maxDays", format!("{days}"));
     }
     Ok(())
@@ -105,7 +107,7 @@ mod tests {
     use super::*;
     use crate::api::common::LabelSelector;
     use crate::api::connection::GrantNamespaces;
-    use crate::file360::model::{Audience, LinkRules};
+    use crate::file360::model::LinkRules;
 
     fn spec(grants: Vec<Grant>) -> ConnectionSpec {
         let mut spec: ConnectionSpec = serde_json::from_value(serde_json::json!({
@@ -176,5 +178,8 @@ mod tests {
         assert!(check(MaxSharing { link_audience: Some(Audience::Company), ..Default::default() }).is_err());
         assert!(check(MaxSharing { link_days: Some(7), ..Default::default() }).unwrap_err().contains("links.maxDays"));
         assert!(check(MaxSharing { link_days: Some(30), ..Default::default() }).is_ok());
+        let closed = SharingRules::default();
+        let tight = MaxSharing { external: Some(ExternalSharing::Disabled), link_days: Some(1), reshare: Some(false), ..Default::default() };
+        assert!(within_ceiling(&closed, &tight).is_ok(), "what is closed exceeds nothing");
     }
 }

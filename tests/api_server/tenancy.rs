@@ -81,12 +81,16 @@ async fn t1_a_declared_scope_adopts_nothing_that_nobody_declared() {
 
 #[tokio::test]
 async fn no_workspace_exceeds_the_connections_ceiling() {
-    let ceiling = json!({"sharing": {"max": {"external": "AllowListed", "allowedDomains": ["acme.example"]}}});
+    let ceiling = json!({"sharing": {"max": {"external": "AllowListed", "allowedDomains": ["acme.example"], "linkDays": 30}}});
     let cluster = Cluster::new(ceiling).await;
+    cluster.home.workspace("undeclared", json!({})).await;
+    let again = cluster.home.reconcile_now("undeclared").await;
+    assert_eq!(condition(&again, "Ready")["status"], "True", "a rule that nobody declared is closed and exceeds nothing");
+    cluster.home.delete_and_wait("SecureWorkspace", "undeclared").await;
     let wide = json!({"sharing": {"external": "Anyone"}});
     cluster.home.apply_workspace("wide", wide).await;
     cluster.home.reason("SecureWorkspace", "wide", "Ready", "SharingCeilingExceeded").await;
-    assert_eq!(cluster.home.remote.state().await, json!([]));
+    assert_eq!(cluster.home.remote.state().await.as_array().unwrap().len(), 1);
     let narrow = json!({"sharing": {"external": "AllowListed", "allowedDomains": ["acme.example"]}});
     cluster.home.workspace("wide", narrow).await;
 }
