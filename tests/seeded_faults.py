@@ -94,7 +94,7 @@ def notices(folder, target, fault):
     if original.count(old) != 1:
         return f"its place in {file} is there {original.count(old)} times"
     path.write_text(original.replace(old, new))
-    environment = dict(os.environ, CARGO_TARGET_DIR=str(target), RUST_BACKTRACE="0", RUSTFLAGS="-Awarnings")
+    environment = dict(os.environ, CARGO_TARGET_DIR=str(target), RUST_BACKTRACE="0")
     try:
         build = subprocess.run(["cargo", "test", "--quiet", "--no-run", *where], cwd=folder, env=environment, capture_output=True, text=True)
         if build.returncode:

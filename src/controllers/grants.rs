@@ -179,7 +179,12 @@ mod tests {
         assert!(check(MaxSharing { link_days: Some(7), ..Default::default() }).unwrap_err().contains("links.maxDays"));
         assert!(check(MaxSharing { link_days: Some(30), ..Default::default() }).is_ok());
         let closed = SharingRules::default();
-        let tight = MaxSharing { external: Some(ExternalSharing::Disabled), link_days: Some(1), reshare: Some(false), ..Default::default() };
+        let tight = MaxSharing {
+            external: Some(ExternalSharing::Disabled),
+            link_days: Some(1),
+            reshare: Some(false),
+            ..Default::default()
+        };
         assert!(within_ceiling(&closed, &tight).is_ok(), "what is closed exceeds nothing");
     }
 }

@@ -289,12 +289,18 @@ fn fields(schema: &JSONSchemaProps, path: &str, all: &mut BTreeSet<String>) {
     }
 }
 
+/// The paths of all leaf fields of the spec of a kind.
+pub fn fields_of(kind: &str) -> BTreeSet<String> {
+    let crd = file360_operator::api::crds::all().into_iter().find(|crd| crd.spec.names.kind == kind).unwrap();
+    let root = crd.spec.versions[0].schema.clone().unwrap().open_api_v3_schema.unwrap();
+    let mut all = BTreeSet::new();
+    fields(&root.properties.unwrap()["spec"], "", &mut all);
+    all
+}
+
 #[test]
 fn every_field_of_the_crd_has_a_case() {
-    let crd = file360_operator::api::crds::all().into_iter().find(|crd| crd.spec.names.kind == "SecureWorkspace").unwrap();
-    let root = crd.spec.versions[0].schema.clone().unwrap().open_api_v3_schema.unwrap();
-    let mut in_crd = BTreeSet::new();
-    fields(&root.properties.unwrap()["spec"], "", &mut in_crd);
+    let in_crd = fields_of("SecureWorkspace");
     let covered: BTreeSet<String> =
         cases().iter().map(|case| case.field).chain(ELSEWHERE.map(|(field, _)| field)).map(str::to_owned).collect();
     let missing: Vec<_> = in_crd.difference(&covered).collect();

@@ -6,6 +6,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod connection_fields;
 mod connections;
 mod convergence;
 mod crash_points;

@@ -77,11 +77,17 @@ async fn t1_a_declared_scope_adopts_nothing_that_nobody_declared() {
     let state = cluster.home.remote.state().await;
     assert_eq!(state[0]["displayName"], "By people");
     assert_eq!(state[0].get("owner"), None);
+    // The scope Tenant reaches it.
+    cluster.tenant.delete_and_wait("SecureWorkspace", "by-key").await;
+    cluster.home.apply_connection(json!({"grants": [{"namespaces": {"from": "All"}, "scope": "Tenant"}]})).await;
+    cluster.tenant.condition("SecureWorkspace", "by-id", "Ready", "True").await;
+    assert_eq!(cluster.home.remote.state().await[0]["displayName"], "Tenant's");
 }
 
 #[tokio::test]
 async fn no_workspace_exceeds_the_connections_ceiling() {
-    let ceiling = json!({"sharing": {"max": {"external": "AllowListed", "allowedDomains": ["acme.example"], "linkDays": 30}}});
+    let ceiling =
+        json!({"sharing": {"max": {"external": "AllowListed", "allowedDomains": ["acme.example"], "linkDays": 30}}});
     let cluster = Cluster::new(ceiling).await;
     cluster.home.workspace("undeclared", json!({})).await;
     let again = cluster.home.reconcile_now("undeclared").await;

@@ -19,6 +19,7 @@ impl Connector {
         let query = [("cursor", cursor), ("limit", "1000"), ("wait", wait_seconds.as_str())];
         let mut call = Call::new(operation, Method::GET, "/v1/changes".into()).query(&query);
         call.timeout = wait + SLACK;
+        call.is_long_poll = true;
         self.transport.call(call).await?.json(operation)
     }
 }

@@ -88,6 +88,8 @@ pub struct Call<'a> {
     pub cause: Option<&'a Cause>,
     /// Longest duration.
     pub timeout: Duration,
+    /// It waits for something to happen, and takes no slot from the calls that work.
+    pub is_long_poll: bool,
 }
 
 impl<'a> Call<'a> {
@@ -103,6 +105,7 @@ impl<'a> Call<'a> {
             create_only: false,
             cause: None,
             timeout: CALL_TIMEOUT,
+            is_long_poll: false,
         }
     }
 
@@ -228,7 +231,11 @@ impl Transport {
 
     async fn guarded(&self, call: &Call<'_>) -> Result<Answer> {
         self.check_breaker()?;
-        let _slot = self.slots.acquire().await.map_err(|_| Error::new(Kind::Stopping, "the session is closed"))?;
+        let _slot = if call.is_long_poll {
+            None
+        } else {
+            Some(self.slots.acquire().await.map_err(|_| Error::new(Kind::Stopping, "the session is closed"))?)
+        };
         self.take_turn().await?;
         let result = if call.cause.is_some() {
             tokio::select! {
