@@ -208,8 +208,7 @@ impl Connections {
     async fn converge(&self, key: &ObjectKey, entry: &Entry) -> Result<Option<Duration>> {
         let connection = &entry.object;
         let now = self.ctx.now();
-        let suspended =
-            connection.spec.suspend == Some(true) && connection.spec.suspend_until.is_none_or(|until| until > now);
+        let suspended = status::is_suspended(connection, now);
         let result = if suspended {
             self.close(key, connection, Unavailable::Suspended);
             Err(Error::new(Kind::Stopping, "suspended"))
@@ -333,7 +332,8 @@ impl Connections {
         let Some(needed) = self.workspaces.get().and_then(|workspaces| workspaces.with_finalizer(key)) else {
             return Ok(Some(Duration::from_millis(500)));
         };
-        if needed > 0 && self.ctx.sessions.peek(key).is_none_or(|lookup| lookup.session.is_err()) {
+        let suspended = status::is_suspended(connection, self.ctx.now());
+        if needed > 0 && !suspended && self.ctx.sessions.peek(key).is_none_or(|lookup| lookup.session.is_err()) {
             let entry = Entry { object: connection.clone(), failures: 0, built_from: None };
             if let Err(error) = self.open(key, &entry).await {
                 self.close(key, connection, unusable(&error));

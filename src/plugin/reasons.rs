@@ -114,7 +114,13 @@ static ENTRIES: &[Entry] = &[
     workspace("DeletionBlocked", "Protected", "A hold, retention or record protects files in the workspace; the message names them.", "Release it in File 360, or set deletionPolicy: Retain."),
     workspace("DeletionBlocked", "ConnectionNotFound", "The Connection is gone, so the last steps cannot be done.", "Create it again, or wait for --orphan-after; outsiders then keep their access."),
     workspace("DeletionBlocked", "ConnectionNotGranted", "The Connection does not grant its use any more, so the last steps cannot be done.", "Restore the grant, or wait for --orphan-after; outsiders then keep their access."),
-    workspace("DeletionBlocked", "ConnectionUnavailable", "The Connection has no session or is suspended, or File 360 does not answer.", CONNECTION_NEXT),
+    workspace("DeletionBlocked", "ConnectionUnavailable", "The Connection is suspended, or File 360 does not answer.", CONNECTION_NEXT),
+    workspace(
+        "DeletionBlocked",
+        "CredentialUnusable",
+        "The Connection's credential is missing or does not work.",
+        "Correct the Secret that the Connection names. The resource goes after --orphan-after with this reason.",
+    ),
     workspace("DeletionBlocked", "CleanupFailed", "A step of the deletion failed; it is tried again.", "See the message."),
 ];
 

@@ -291,3 +291,36 @@ async fn the_address_of_an_upload_request_goes_to_an_owned_secret_and_leaves_wit
     world.reason("SecureWorkspace", "w", "Ready", "SecretNotOwned").await;
     assert_eq!(world.get("Secret", "foreign").await["data"]["url"], "bWluZQ==");
 }
+
+#[tokio::test]
+async fn the_tables_of_kubectl_tell_the_story() {
+    let plane = crate::support::kubernetes::shared().await;
+    let world = World::new().await;
+    let mut spec = rich();
+    spec["drift"] = json!({"metadata": "Warn"});
+    world.workspace("rich", spec).await;
+    let id = world.workspace_id("rich").await;
+    world.remote.change("PATCH", &format!("/v1/workspaces/{id}"), json!({"displayName": "Changed"})).await;
+    world.reason("SecureWorkspace", "rich", "Drifted", "Tolerated").await;
+    let cells = |kind: &str| {
+        let table = world.kubectl(plane, &["get", kind, "-o", "wide"]);
+        let mut lines = table.lines().map(str::to_owned);
+        let (head, row) = (lines.next().unwrap(), lines.next().unwrap());
+        // Columns start where their titles do.
+        let titles: Vec<&str> = head.split_whitespace().collect();
+        let starts: Vec<usize> = titles.iter().map(|title| head.find(title).unwrap()).collect();
+        let ends = starts.iter().skip(1).copied().chain([usize::MAX]);
+        let cell = |(start, end): (usize, usize)| row[start.min(row.len())..end.min(row.len())].trim().to_owned();
+        titles.iter().map(|title| (*title).to_owned()).zip(starts.iter().copied().zip(ends).map(cell)).collect::<Vec<_>>()
+    };
+    let workspaces = cells("sws");
+    let is = |title: &str, value: &str| workspaces.contains(&(title.to_owned(), value.to_owned()));
+    assert!(
+        is("READY", "True") && is("REASON", "Converged") && is("INTERNAL", "3") && is("EXTERNAL", "1"),
+        "{workspaces:?}"
+    );
+    assert!(is("DRIFT", "1") && is("WORKSPACE", &id) && is("CONNECTION", "file360"), "{workspaces:?}");
+    for (kind, table) in [("sws", workspaces.clone()), ("f3c", cells("f3c"))] {
+        assert!(table.iter().all(|(_, cell)| !cell.is_empty() && cell != "<none>"), "{kind}: {table:?}");
+    }
+}

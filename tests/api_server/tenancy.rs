@@ -100,3 +100,18 @@ async fn no_workspace_exceeds_the_connections_ceiling() {
     let narrow = json!({"sharing": {"external": "AllowListed", "allowedDomains": ["acme.example"]}});
     cluster.home.workspace("wide", narrow).await;
 }
+
+#[tokio::test]
+async fn d2_a_namespace_that_ends_takes_its_outsiders_with_it_and_keeps_the_content() {
+    let cluster = Cluster::new(json!({"grants": [{"namespaces": {"from": "All"}}]})).await;
+    cluster
+        .claim("w", json!({"sharing": {"external": "Anyone"}, "folders": [{"path": "/A"}], "access": {"members": [
+            {"kind": "User", "name": "user0", "role": "Viewer"}, {"kind": "Guest", "name": "bob@acme.example", "role": "Viewer"}]}}))
+        .await;
+    cluster.tenant.condition("SecureWorkspace", "w", "Ready", "True").await;
+    cluster.tenant.delete_namespace().await;
+    let state = cluster.home.remote.state().await;
+    assert_eq!((&state[0]["state"], &state[0]["owner"]["state"]), (&json!("Active"), &json!("Released")));
+    let members = state[0]["parts"]["members"].as_array().unwrap();
+    assert_eq!(members.iter().map(|member| member["name"].as_str().unwrap()).collect::<Vec<_>>(), ["user0"]);
+}

@@ -200,6 +200,32 @@ impl World {
         api.patch(&self.namespace, &PatchParams::default(), &Patch::Merge(&patch)).await.expect("the patch is accepted");
     }
 
+    /// Deletes this world's namespace and waits until it is gone.
+    pub async fn delete_namespace(&self) {
+        let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &kubernetes::resource("v1", "Namespace"));
+        api.delete(&self.namespace, &DeleteParams::default()).await.expect("it can be deleted");
+        eventually("the namespace to be gone", || async {
+            match api.get_opt(&self.namespace).await.map_err(|error| error.to_string())? {
+                None => Ok(()),
+                Some(namespace) => Err(namespace.data["status"].to_string()),
+            }
+        })
+        .await;
+    }
+
+    /// What `kubectl` prints.
+    pub fn kubectl(&self, plane: &ControlPlane, args: &[&str]) -> String {
+        let output = Command::new(super::controlplane::bin_dir().join("kubectl"))
+            .arg("--kubeconfig")
+            .arg(&plane.kubeconfig)
+            .args(["--namespace", &self.namespace])
+            .args(args)
+            .output()
+            .expect("kubectl runs");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).expect("text")
+    }
+
     /// Starts the operator without waiting.
     pub fn spawn_operator(&self, flags: &[&str]) -> Operator {
         let own = ["--namespace", self.namespace.as_str(), "--cluster-id", self.namespace.as_str()];

@@ -27,6 +27,11 @@ pub fn reason_of(error: &Error) -> &'static str {
     }
 }
 
+/// Whether the Connection is suspended now.
+pub fn is_suspended(connection: &Connection, now: Timestamp) -> bool {
+    connection.spec.suspend == Some(true) && connection.spec.suspend_until.is_none_or(|until| until > now)
+}
+
 /// The status after a pass. What an earlier pass learned about the server stays while it cannot be reached.
 pub fn after(connection: &Connection, outcome: &Outcome, now: Timestamp) -> ConnectionStatus {
     let last = connection.status.clone().unwrap_or_default();

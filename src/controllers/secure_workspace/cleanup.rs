@@ -78,10 +78,13 @@ fn session(pass: &Pass<'_>) -> Result<Arc<Session>, Obstacle> {
         message: error.to_string(),
         yields: true,
     })?;
-    lookup.session.map_err(|why| Obstacle {
-        reason: "ConnectionUnavailable",
-        message: format!("Connection {} is not usable: {why}", key.name),
-        yields: matches!(why, Unavailable::Because { no_credential: true, .. }),
+    lookup.session.map_err(|why| {
+        let no_credential = matches!(why, Unavailable::Because { no_credential: true, .. });
+        Obstacle {
+            reason: if no_credential { "CredentialUnusable" } else { "ConnectionUnavailable" },
+            message: format!("Connection {} is not usable: {why}", key.name),
+            yields: no_credential,
+        }
     })
 }
 
