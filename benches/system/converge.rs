@@ -17,6 +17,9 @@ const CAPACITY: f64 = 5_000.0;
 /// The number in flight is searched with at most so many workspaces.
 const SAMPLE: usize = 1_000;
 
+/// The API server and etcd are watched so long while nobody asks them anything.
+const BASELINE: Duration = Duration::from_secs(5);
+
 /// What the bare loader reached.
 #[derive(Default)]
 struct Limit {
@@ -28,47 +31,65 @@ struct Limit {
 }
 
 /// Runs the scenario. The report says `void` when it does not count.
-pub async fn run(stage: &mut Stage, size: usize) -> Value {
+pub async fn run(stage: &mut Stage, size: usize, rounds: usize) -> Value {
     let alone = Arc::new(Tenant::start(&stage.program, stage.folder.path()).await);
     let capacity = loader::capacity(&alone).await;
     drop(alone);
     let status = Arc::new(a_status(stage).await);
+    stage.baseline = baseline(stage).await;
     let mut limit = Limit::default();
     for in_flight in IN_FLIGHT {
         load(stage, size.min(SAMPLE), in_flight, &status, &mut limit).await;
     }
     let (in_flight, sampled) = limit.everything.best();
-    if size > SAMPLE {
-        // A large tenant may be slower than a small one: only the size that the operator meets counts.
-        (limit.everything, limit.cpu) = (Sweep::default(), None);
+    let sweep = limit.everything.rates.clone();
+    // A large tenant may be slower than a small one: only the size that the operator meets counts.
+    (limit.everything, limit.cpu) = (Sweep::default(), None);
+    let mut runs = Vec::new();
+    for _ in 0..rounds {
         load(stage, size, in_flight, &status, &mut limit).await;
+        runs.push(declared_first(stage, size, &mut limit).await);
     }
-    let mut report = declared_first(stage, size, &mut limit).await;
     load(stage, size, in_flight, &status, &mut limit).await;
     let live = declared_while_running(stage, size).await;
+    let rates: Vec<f64> = runs.iter().map(rate).collect();
+    let mut report = runs.into_iter().max_by(|a, b| rate(a).total_cmp(&rate(b))).expect("a round");
     let best = limit.everything.best().1;
     let serial = 1.0 / (1.0 / best + 1.0 / limit.creates);
     let (cpu_ms, cpu_seconds) = limit.cpu.take().unwrap_or_default();
     report["limit"] = json!({
-        "loaderCpuSeconds": cpu_seconds,
-        "loaderCpuMsPerWorkspace": round(cpu_ms, 3),
         "smallCallsPerSecond": round(capacity, 0),
         "loaderInFlight": in_flight,
         "loaderRate": best,
         "loaderSampleRate": sampled,
-        "loaderRates": limit.everything.rates,
+        "loaderRates": sweep,
+        "loaderCpuMsPerWorkspace": round(cpu_ms, 3),
+        "loaderCpuSeconds": cpu_seconds,
+        "baselineCores": round(stage.baseline, 3),
         "statusPatchRates": limit.status_only.rates,
         "createRate": round(limit.creates, 1),
         "createThenLoadRate": round(serial, 1),
     });
-    report["ratio"] = json!(round(report["rate"].as_f64().unwrap_or_default() / best, 3));
+    report["rates"] = json!(rates);
+    report["ratio"] = json!(round(rate(&report) / best, 3));
     report["cpuRatio"] = json!(round(cpu_ms / report["allCpuMsPerWorkspace"].as_f64().unwrap_or_default(), 3));
-    report["liveRatio"] = json!(round(live["rate"].as_f64().unwrap_or_default() / serial, 3));
+    report["liveRatio"] = json!(round(rate(&live) / serial, 3));
     report["live"] = live;
     if capacity < CAPACITY {
         report["void"] = json!(format!("the embedded server alone answered {capacity:.0} of {CAPACITY:.0} small calls/s"));
     }
     report
+}
+
+fn rate(report: &Value) -> f64 {
+    report["rate"].as_f64().unwrap_or_default()
+}
+
+/// Cores that the API server and etcd use while nobody asks them anything.
+async fn baseline(stage: &Stage) -> f64 {
+    let clock = CpuClock::start(stage.pids.clone());
+    tokio::time::sleep(BASELINE).await;
+    clock.read().values().sum::<f64>() / BASELINE.as_secs_f64()
 }
 
 /// A status as the operator writes it, for the loader to write.
@@ -96,7 +117,7 @@ async fn load(stage: &Stage, count: usize, in_flight: usize, status: &Arc<Value>
     // The same watch sees the end that will see the operator's: it costs the API server something.
     tokio::join!(loader.run(&objects, in_flight, Work::Everything), field.all_ready(count));
     limit.everything.note(in_flight, float(count as u64) / started.elapsed().as_secs_f64());
-    let cpu = (clock.ms_each(count), json!(clock.read()));
+    let cpu = (clock.ms_each(count, stage.baseline), json!(clock.read()));
     limit.cpu = limit.cpu.take().filter(|least| least.0 < cpu.0).or(Some(cpu));
     limit.status_only.note(in_flight, loader.run(&objects, in_flight, Work::StatusOnly).await);
     field.end().await;
@@ -115,7 +136,7 @@ async fn declared_first(stage: &mut Stage, size: usize, limit: &mut Limit) -> Va
     field.all_ready(size).await;
     let seconds = operator.started.elapsed();
     let mut report = account(stage, &operator, size, seconds, 0.0);
-    let all = clock.ms_each(size) + report["cpuMsPerWorkspace"].as_f64().unwrap_or_default();
+    let all = clock.ms_each(size, stage.baseline) + report["cpuMsPerWorkspace"].as_f64().unwrap_or_default();
     report["allCpuMsPerWorkspace"] = json!(round(all, 3));
     report["othersCpuSeconds"] = json!(clock.read());
     add_calls(&mut report, &difference(&calls, &field.tenant.calls().await), size);

@@ -43,6 +43,9 @@ struct Args {
     /// Changes that `drift` makes, each in a workspace of its own.
     #[arg(long, default_value_t = 200)]
     changes: usize,
+    /// Runs of `converge` for one line; of the operator and of the loader the best counts.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..))]
+    rounds: u8,
     /// Program under test. Default: the one that cargo built for this benchmark.
     #[arg(long)]
     operator: Option<PathBuf>,
@@ -68,7 +71,7 @@ async fn main() -> ExitCode {
     for size in &args.sizes {
         let size = *size as usize;
         if args.scenarios.contains(&Scenario::Converge) {
-            let report = converge::run(&mut stage, size).await;
+            let report = converge::run(&mut stage, size, args.rounds.into()).await;
             void |= report.get("void").is_some();
             print(&report);
         }

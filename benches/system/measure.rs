@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use serde::Deserialize;
 
@@ -48,13 +49,14 @@ pub fn pid_of(program: &str, argument: &str) -> Option<u32> {
 pub struct CpuClock {
     pids: Vec<(&'static str, u32)>,
     before: Vec<f64>,
+    started: Instant,
 }
 
 impl CpuClock {
     /// Starts counting.
     pub fn start(pids: Vec<(&'static str, u32)>) -> Self {
         let before = pids.iter().map(|(_, pid)| cpu_seconds(*pid)).collect();
-        Self { pids, before }
+        Self { pids, before, started: Instant::now() }
     }
 
     /// Seconds for each process since the start.
@@ -63,9 +65,11 @@ impl CpuClock {
         now.map(|((name, pid), before)| (*name, round(cpu_seconds(*pid) - before, 2))).collect()
     }
 
-    /// Milliseconds of all processes together since the start, for each of `count`.
-    pub fn ms_each(&self, count: usize) -> f64 {
-        self.read().values().sum::<f64>() * 1000.0 / float(count as u64)
+    /// Milliseconds of all processes together since the start, for each of `count`, without the `baseline` of so many cores
+    /// that is used anyway: the longer of two runs would have more of it.
+    pub fn ms_each(&self, count: usize, baseline: f64) -> f64 {
+        let all = self.read().values().sum::<f64>() - baseline * self.started.elapsed().as_secs_f64();
+        all * 1000.0 / float(count as u64)
     }
 }
 

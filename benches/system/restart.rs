@@ -1,6 +1,6 @@
 //! `restart`: what a killed operator costs when it comes back.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use http::Request;
 use serde_json::{Value, json};
@@ -11,6 +11,9 @@ use crate::measure::{cpu_seconds, float, peak_rss_bytes, round, rss_bytes};
 use crate::settled::Settled;
 use crate::stage::Stage;
 use crate::tenant::{Tenant, difference};
+
+/// The allocator has given back what the listings took after this long.
+const AT_REST: Duration = Duration::from_secs(30);
 
 /// Runs the scenario on a converged world; the operator is another process afterwards.
 pub async fn run(stage: &mut Stage, mut world: Settled) -> (Settled, Value) {
@@ -29,6 +32,7 @@ pub async fn run(stage: &mut Stage, mut world: Settled) -> (Settled, Value) {
     let requests = stage.audit.since_last();
     let (cpu, rss) = (cpu_seconds(operator.pid()), rss_bytes(operator.pid()));
     let proof = Watch::start(&field.tenant).await.correction(&field.tenant, &ids[size / 2], 0).await;
+    tokio::time::sleep(AT_REST).await;
     let total: u64 = calls.values().sum();
     let allowed = size as u64 / 1000 + 20;
     world = Settled { field, ids, operator, empty_rss_bytes };
@@ -41,6 +45,7 @@ pub async fn run(stage: &mut Stage, mut world: Settled) -> (Settled, Value) {
         "firstCorrectionMs": round(proof, 1),
         "peakRssBytes": peak_rss_bytes(world.operator.pid()),
         "rssBytes": rss,
+        "rssAtRestBytes": rss_bytes(world.operator.pid()),
         "cpuSeconds": round(cpu, 2),
         "cpuMsPerWorkspace": round(cpu * 1000.0 / float(size as u64), 4),
         "apiWrites": requests.writes_besides_leases(),

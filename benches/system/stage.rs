@@ -33,6 +33,8 @@ pub struct Stage {
     /// Everything on disk.
     pub folder: TempDir,
     kubeconfig: PathBuf,
+    /// Cores that these two use while nobody asks them anything, once measured.
+    pub baseline: f64,
     /// kube-apiserver and etcd.
     pub pids: Vec<(&'static str, u32)>,
     _plane: ControlPlane,
@@ -61,6 +63,7 @@ impl Stage {
             audit: AuditLog::new(log, format!("system:serviceaccount:{HOME}:operator")),
             folder,
             kubeconfig,
+            baseline: 0.0,
             pids: vec![("apiServer", server), ("etcd", etcd)],
             _plane: plane,
         }
