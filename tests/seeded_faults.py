@@ -18,6 +18,8 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 LIB = ["--lib"]
 API = ["--test", "api_server"]
 SERVER = ["--test", "file360_server"]
+# Seconds after which a test that still runs counts as red.
+PATIENCE = 300
 WORKSPACE = "src/controllers/secure_workspace"
 
 # Name, file, what stands there, what the fault makes of it, where the test is, the test that must go red.
@@ -99,7 +101,12 @@ def notices(folder, target, fault):
         build = subprocess.run(["cargo", "test", "--quiet", "--no-run", *where], cwd=folder, env=environment, capture_output=True, text=True)
         if build.returncode:
             return "it does not compile:\n" + build.stderr[-2000:]
-        run = subprocess.run(["cargo", "test", "--quiet", *where, "--", test], cwd=folder, env=environment, capture_output=True, text=True)
+        command = ["cargo", "test", "--quiet", *where, "--", test]
+        try:
+            run = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=PATIENCE)
+        except subprocess.TimeoutExpired:
+            # A test that never ends is as red as one that fails.
+            return None
         if "running 0 tests" in run.stdout and "running 1 test" not in run.stdout:
             return f"no test is named {test}"
         return None if run.returncode else f"{test} stays green"
