@@ -28,6 +28,9 @@ use secure_workspace::SecureWorkspaces;
 /// How long the first listing of workspaces waits for the Connections' sessions.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// Objects in one page of a listing; what one page needs in memory is given back before the next.
+const PAGE: u32 = 200;
+
 /// Runs all controllers until the task is dropped.
 pub async fn run(ctx: Arc<Context>) {
     let connections = Connections::new(ctx.clone());
@@ -67,7 +70,7 @@ fn watch<K>(api: Api<K>) -> impl Stream<Item = watcher::Result<Event<K>>>
 where
     K: Resource + Clone + DeserializeOwned + Debug + Send + 'static,
 {
-    watcher(api, watcher::Config::default()).default_backoff()
+    watcher(api, watcher::Config::default().page_size(PAGE)).default_backoff()
 }
 
 /// How long it is until `at`.

@@ -31,6 +31,8 @@ pub struct Session {
     /// Which workspace belongs to which resource, with the revision that is known.
     pub index: Index,
     principals: Mutex<HashMap<(PrincipalKind, String), Arc<str>>>,
+    /// One look-up at a time: many passes miss the same name at once, and one answer serves them all.
+    looking_up: tokio::sync::Mutex<()>,
     /// Resources whose pass met an outage; woken when the feed answers again.
     deferred: Mutex<HashSet<ObjectKey>>,
     connected: AtomicBool,
@@ -49,6 +51,7 @@ impl Session {
             cluster_id,
             index: Index::default(),
             principals: Mutex::default(),
+            looking_up: tokio::sync::Mutex::default(),
             deferred: Mutex::default(),
             // A session is made once its first listing succeeded.
             connected: AtomicBool::new(true),
@@ -60,8 +63,12 @@ impl Session {
     /// Id of a user, group or guest; guests are made when they are new. Known ids are kept until the feed says that principals changed.
     pub async fn principal_id(&self, kind: PrincipalKind, name: &str, cause: &Cause) -> Result<Arc<str>> {
         let key = (kind, name.to_lowercase());
-        if let Some(id) = self.principals.lock().get(&key) {
-            return Ok(id.clone());
+        if let Some(id) = self.cached_principal(&key) {
+            return Ok(id);
+        }
+        let _turn = self.looking_up.lock().await;
+        if let Some(id) = self.cached_principal(&key) {
+            return Ok(id);
         }
         let id: Arc<str> = if kind == PrincipalKind::Guest {
             self.driver.ensure_guest(&key.1, cause).await?.id.into()
@@ -80,6 +87,10 @@ impl Session {
         };
         self.principals.lock().insert(key, id.clone());
         Ok(id)
+    }
+
+    fn cached_principal(&self, key: &(PrincipalKind, String)) -> Option<Arc<str>> {
+        self.principals.lock().get(key).cloned()
     }
 
     async fn known_principal(&self, kind: PrincipalKind, name: &str) -> Result<Option<Arc<str>>> {

@@ -10,6 +10,7 @@ A fault that no test notices, or whose place in the code is gone, fails the run.
 import os
 import pathlib
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -19,7 +20,7 @@ LIB = ["--lib"]
 API = ["--test", "api_server"]
 SERVER = ["--test", "file360_server"]
 # Seconds after which a test that still runs counts as red.
-PATIENCE = 300
+PATIENCE = 120
 WORKSPACE = "src/controllers/secure_workspace"
 
 # Name, file, what stands there, what the fault makes of it, where the test is, the test that must go red.
@@ -102,12 +103,16 @@ def notices(folder, target, fault):
         if build.returncode:
             return "it does not compile:\n" + build.stderr[-2000:]
         command = ["cargo", "test", "--quiet", *where, "--", test]
+        run = subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+                               start_new_session=True)
         try:
-            run = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=PATIENCE)
+            output, _ = run.communicate(timeout=PATIENCE)
         except subprocess.TimeoutExpired:
-            # A test that never ends is as red as one that fails.
+            # A test that never ends is as red as one that fails. The test is a child of cargo: both have to go.
+            os.killpg(run.pid, signal.SIGKILL)
+            run.communicate()
             return None
-        if "running 0 tests" in run.stdout and "running 1 test" not in run.stdout:
+        if "running 0 tests" in output and "running 1 test" not in output:
             return f"no test is named {test}"
         return None if run.returncode else f"{test} stays green"
     finally:

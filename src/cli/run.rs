@@ -74,7 +74,7 @@ pub struct RunArgs {
     #[arg(long, env = "FILE360_SECRET_INTERVAL", default_value = "1m", value_parser = duration)]
     secret_interval: Duration,
     /// Objects of one kind that are worked on at once.
-    #[arg(long, env = "FILE360_WORKERS", default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=256))]
+    #[arg(long, env = "FILE360_WORKERS", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=256))]
     workers: u16,
     /// Log level, or directives such as `info,file360_operator=debug`.
     #[arg(long, env = "FILE360_LOG", default_value = "info")]

@@ -39,7 +39,7 @@ pub struct Tuning {
 impl Default for Tuning {
     fn default() -> Self {
         Self {
-            workers: 32,
+            workers: 64,
             slow_pass: Duration::from_secs(2),
             outage_grace: Duration::from_mins(10),
             orphan_after: Duration::from_hours(1),

@@ -17,6 +17,8 @@ use crate::file360::model::{Change, ChangeKind};
 use crate::reconcile::{ObjectKey, backoff};
 
 const WAIT: Duration = Duration::from_secs(25);
+/// Pause after a page of nothing but own echoes.
+const GATHER: Duration = Duration::from_millis(30);
 /// Pages that the listing may have: 10 million workspaces.
 const MOST_PAGES: usize = 10_000;
 /// Even a feed that never fails is checked against a complete listing this often.
@@ -133,8 +135,13 @@ impl Session {
         if page.feed_epoch != self.service.feed_epoch && self.epoch_is_new(&page.feed_epoch) {
             return Err(Error::new(Kind::Expired, "the feed's history was replaced"));
         }
+        let mut own_echoes_only = !page.items.is_empty();
         for change in &page.items {
-            self.handle(change, wake);
+            own_echoes_only &= self.handle(change, wake);
+        }
+        if own_echoes_only {
+            // While the operator writes, its own echoes come one by one; a moment later they come together.
+            tokio::time::sleep(GATHER).await;
         }
         Ok(page.next_cursor)
     }
@@ -147,26 +154,28 @@ impl Session {
         changed
     }
 
-    fn handle(&self, change: &Change, wake: &dyn Wake) {
+    /// Handles one entry; whether it was the echo of an own change.
+    fn handle(&self, change: &Change, wake: &dyn Wake) -> bool {
         wake.entry_handled(change.time);
         if change.kind == ChangeKind::PrincipalChanged {
             self.forget_principals();
             wake.principals_changed();
-            return;
+            return false;
         }
-        let (Some(workspace), Some(revision)) = (change.workspace_id.as_deref(), change.revision) else { return };
+        let (Some(workspace), Some(revision)) = (change.workspace_id.as_deref(), change.revision) else { return false };
         if !moves_the_revision(change.kind) {
-            return;
+            return false;
         }
-        let Some(row) = self.index.get(workspace) else { return };
+        let Some(row) = self.index.get(workspace) else { return false };
         self.index.saw(workspace, revision);
-        let Some((key, uid)) = row.resource else { return };
+        let Some((key, uid)) = row.resource else { return false };
         if change.caused_by.as_deref() == Some(&*uid) {
             debug!(workspace.id = workspace, revision, "Own echo");
-            return;
+            return true;
         }
         let by = crate::error::clean(&format!("{:?} {}", change.actor.kind, change.actor.name), 300);
         wake.workspace_changed(&key, Some(Foreign { by, at: change.time }));
+        false
     }
 }
 

@@ -38,11 +38,10 @@ impl<'p, 'a> Executor<'p, 'a> {
     pub async fn run(&mut self, steps: &[Step]) -> Result<()> {
         self.resolve_principals(steps).await?;
         for step in steps {
-            let line = step.action.to_string();
-            self.step(&step.action).await.map_err(|error| error.while_doing(line.as_str()))?;
+            self.step(&step.action).await.map_err(|error| error.while_doing(step.action.to_string()))?;
             self.pass.ctx.metrics.step(step.action.name());
             self.done += 1;
-            tracing::debug!(object = %self.pass.key, step = step.action.name(), "{line}");
+            tracing::debug!(object = %self.pass.key, step = step.action.name(), "{}", step.action);
             if self.observed.workspace.is_none() {
                 // The creation found an existing workspace. What there is to do is not known before it was observed.
                 self.interleaved = true;
