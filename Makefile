@@ -16,6 +16,11 @@ demo: tools ## Run the main job: control plane, embedded File 360, operator, sam
 test: tools ## Run all tests and checks
 	@tests/run.sh
 
+.PHONY: test-all
+test-all: test ## The same and the long ones: 2,000 transitions of another seed, and every seeded fault
+	FILE360_TRANSITIONS=2000 FILE360_SEED_NUMBER=$${FILE360_SEED_NUMBER:-$$(date +%s)} cargo test --test api_server transitions -- --nocapture
+	tests/seeded_faults.py
+
 .PHONY: tools
 tools: ## Check what the project needs on a machine, and install what can be
 	@tests/tools.sh
