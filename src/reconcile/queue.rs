@@ -157,11 +157,6 @@ impl Queue {
         self.changed.notify_one();
     }
 
-    /// Whether the queue is closed.
-    pub fn is_closed(&self) -> bool {
-        self.state.lock().closed
-    }
-
     /// Keys that wait for a worker now (timers not counted).
     pub fn len(&self) -> usize {
         self.state.lock().queued.len()

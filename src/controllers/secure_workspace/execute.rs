@@ -127,7 +127,7 @@ impl<'p, 'a> Executor<'p, 'a> {
         let key = business_key(&self.pass.object, &self.pass.ctx.cluster_id);
         let creation = self.session.driver.create_workspace(&key, &new, &self.pass.cause).await?;
         let (Creation::Created(workspace) | Creation::Existed(workspace)) = &creation;
-        self.pass.report.existed = super::observe::existed(&creation);
+        self.pass.report.existed = matches!(creation, Creation::Existed(_));
         if !self.pass.report.existed {
             // From here on the feed tells foreign changes of this workspace apart, even before the pass ends.
             let uid: Arc<str> = self.pass.cause.0.as_str().into();

@@ -11,7 +11,6 @@ use crate::api::SecureWorkspace;
 use crate::api::connection::GrantScope;
 use crate::api::secure_workspace::{Adoption, Mode};
 use crate::error::{Error, Kind, Result};
-use crate::file360::Creation;
 use crate::file360::model::{OwnerState, Workspace, WorkspaceState};
 use crate::reconcile::ownership::{Claim, claim};
 use crate::session::Session;
@@ -25,14 +24,12 @@ pub struct Found {
     pub observed: Observed,
     /// It carries this object's mark.
     pub is_mine: bool,
-    /// Nothing was read: the workspace is taken as absent until its creation says otherwise.
-    pub assumed_absent: bool,
 }
 
 /// Reads the workspace of an object with all its parts, and decides whether the object may manage it.
 pub async fn observe(pass: &Pass<'_>, session: &Arc<Session>, scope: GrantScope) -> Result<Found> {
     if may_assume_absent(pass) {
-        return Ok(Found { observed: Observed::nothing(), is_mine: true, assumed_absent: true });
+        return Ok(Found { observed: Observed::nothing(), is_mine: true });
     }
     for _ in 0..ATTEMPTS {
         let Some(workspace) = locate(pass, session).await? else {
@@ -40,7 +37,7 @@ pub async fn observe(pass: &Pass<'_>, session: &Arc<Session>, scope: GrantScope)
         };
         let is_mine = may_manage(pass, &workspace, scope).await?;
         if let Some(observed) = parts(session, workspace).await? {
-            return Ok(Found { observed, is_mine, assumed_absent: false });
+            return Ok(Found { observed, is_mine });
         }
     }
     Err(Error::new(Kind::Stale, "the workspace keeps changing while it is read"))
@@ -87,7 +84,7 @@ fn absent(pass: &Pass<'_>) -> Result<Found> {
         error.code = "workspace-not-found".into();
         return Err(error);
     }
-    Ok(Found { observed: Observed::nothing(), is_mine: true, assumed_absent: false })
+    Ok(Found { observed: Observed::nothing(), is_mine: true })
 }
 
 /// Whether this object may manage the workspace: `true` when it carries its mark already.
@@ -170,9 +167,4 @@ async fn parts(session: &Session, workspace: Workspace) -> Result<Option<Observe
     let mut folders = folders.value;
     folders.sort_by(|a, b| a.path.cmp(&b.path));
     Ok(Some(Observed { workspace: Some(workspace), folders, members: members.value, requests: requests.value, links }))
-}
-
-/// The creation found an existing workspace: it is observed like any other.
-pub fn existed(creation: &Creation) -> bool {
-    matches!(creation, Creation::Existed(_))
 }

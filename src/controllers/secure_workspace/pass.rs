@@ -199,7 +199,7 @@ impl<'a> Pass<'a> {
         if !allowed || self.report.plan.is_empty() {
             if self.report.plan.is_empty() {
                 self.report.applied = Some(desired.applied.clone());
-                self.after_convergence(session, lookup, desired).await?;
+                self.after_convergence(lookup, desired).await?;
             }
             return Ok(false);
         }
@@ -216,7 +216,7 @@ impl<'a> Pass<'a> {
         }
         self.report.applied = Some(desired.applied.clone());
         self.report.plan.steps.clear();
-        self.after_convergence(session, lookup, desired).await?;
+        self.after_convergence(lookup, desired).await?;
         Ok(false)
     }
 
@@ -349,12 +349,11 @@ impl<'a> Pass<'a> {
     }
 
     /// What is due once File 360 is as declared: the finalizer for outsiders that others let in, and the Secrets.
-    async fn after_convergence(&mut self, session: &Arc<Session>, lookup: &Lookup, desired: &Desired) -> Result<()> {
+    async fn after_convergence(&mut self, lookup: &Lookup, desired: &Desired) -> Result<()> {
         if self.report.suspended || matches!(self.object.spec.mode, Some(Mode::Plan)) {
             return Ok(());
         }
         self.ensure_finalizer(lookup, desired).await?;
-        let _ = session;
         self.report.secrets = secrets::write(self).await?;
         Ok(())
     }
