@@ -3,10 +3,14 @@
 pub mod common;
 pub mod connection;
 pub mod crds;
+pub mod file_route;
+pub mod http_target;
+pub mod places;
 pub mod rbac;
 pub mod secure_workspace;
 
 pub use connection::{Connection, ConnectionSpec, ConnectionStatus};
+pub use file_route::{FileRoute, FileRouteSpec, FileRouteStatus};
 pub use secure_workspace::{SecureWorkspace, SecureWorkspaceSpec, SecureWorkspaceStatus};
 
 /// API group of all kinds.

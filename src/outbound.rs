@@ -1,3 +1,4 @@
-//! Where bytes and events go.
+//! Where the operator calls out to: which addresses are fine, with which credentials.
 
 pub mod guard;
+pub mod secrets;

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-pub use auth::{Credential, Redacted};
+pub use auth::Credential;
 pub use transport::{Observer, Settings, Transport};
 
 use super::model::{

@@ -13,7 +13,8 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
-use super::auth::{Credential, Redacted, TokenSource};
+use super::auth::{Credential, TokenSource};
+use crate::redacted::Redacted;
 use crate::error::{Error, Kind, Result, clean};
 use crate::file360::Cause;
 use crate::file360::model::{Problem, headers};

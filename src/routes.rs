@@ -1,0 +1,4 @@
+//! The route engine: files from a source, by rules, to destinations, with nothing lost.
+
+pub mod delivery;
+pub mod destinations;
