@@ -10,7 +10,7 @@ use jiff::Timestamp;
 use kube_cel::KubeCelExt as _;
 use kube_cel::cel::common::ast::{EntryExpr, Expr, IdedExpr};
 use kube_cel::cel::objects::{Key, Map};
-use kube_cel::cel::{Context, Program, Value};
+use kube_cel::cel::{Context, ExecutionError, Program, Value};
 use serde_json::Value as Json;
 
 /// Longest text of an expression, in bytes.
@@ -50,8 +50,20 @@ pub struct Invalid {
 
 /// Why an expression gave no usable value for one set of variables.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct Failed(pub String);
+#[error("{message}")]
+pub struct Failed {
+    /// A sentence for people.
+    pub message: String,
+    /// The expression looked at a member that is not there. A condition that does not ask with `has()` first meets this for every file
+    /// without the member.
+    pub is_missing_key: bool,
+}
+
+impl Failed {
+    fn because(message: impl Into<String>) -> Self {
+        Self { message: message.into(), is_missing_key: false }
+    }
+}
 
 impl Expression {
     /// Compiles `text`, which may use the names in `known` and nothing else.
@@ -78,14 +90,17 @@ impl Expression {
 
     /// The value for `variables`.
     pub fn evaluate(&self, variables: &Variables) -> Result<Value, Failed> {
-        self.program.execute(&variables.context).map_err(|error| Failed(crate::error::clean(&error.to_string(), 300)))
+        self.program.execute(&variables.context).map_err(|error| Failed {
+            is_missing_key: matches!(error, ExecutionError::NoSuchKey(_)),
+            message: crate::error::clean(&error.to_string(), 300),
+        })
     }
 
     /// A condition. Anything but a boolean is a failure.
     pub fn holds(&self, variables: &Variables) -> Result<bool, Failed> {
         match self.evaluate(variables)? {
             Value::Bool(holds) => Ok(holds),
-            other => Err(Failed(format!("the result is of type {}, not bool", other.type_of()))),
+            other => Err(Failed::because(format!("the result is of type {}, not bool", other.type_of()))),
         }
     }
 
@@ -98,7 +113,7 @@ impl Expression {
     pub fn texts(&self, variables: &Variables) -> Result<Vec<String>, Failed> {
         match self.evaluate(variables)? {
             Value::List(list) => list.iter().map(text_of).collect(),
-            other => Err(Failed(format!("the result is of type {}, not list", other.type_of()))),
+            other => Err(Failed::because(format!("the result is of type {}, not list", other.type_of()))),
         }
     }
 
@@ -148,14 +163,14 @@ fn text_of(value: &Value) -> Result<String, Failed> {
         Value::Float(number) => number.to_string(),
         Value::Bool(value) => value.to_string(),
         Value::Timestamp(time) => time.to_rfc3339_opts(chrono::SecondsFormat::AutoSi, true),
-        other => return Err(Failed(format!("the result is of type {}, not string", other.type_of()))),
+        other => return Err(Failed::because(format!("the result is of type {}, not string", other.type_of()))),
     };
-    if text.len() > MAX_TEXT { Err(Failed(format!("the result has more than {MAX_TEXT} bytes"))) } else { Ok(text) }
+    if text.len() > MAX_TEXT { Err(Failed::because(format!("the result has more than {MAX_TEXT} bytes"))) } else { Ok(text) }
 }
 
 fn to_json(value: &Value, depth: usize) -> Result<Json, Failed> {
     if depth > MAX_DEPTH {
-        return Err(Failed(format!("the result nests deeper than {MAX_DEPTH}")));
+        return Err(Failed::because(format!("the result nests deeper than {MAX_DEPTH}")));
     }
     Ok(match value {
         Value::Null => Json::Null,
@@ -373,9 +388,9 @@ mod tests {
     #[test]
     fn a_result_of_the_wrong_type_is_a_failure_and_no_guess() {
         let file = file();
-        assert!(compiled("file.name").holds(&file).unwrap_err().0.contains("not bool"));
-        assert!(compiled("file.tags").text(&file).unwrap_err().0.contains("not string"));
-        assert!(compiled("file.metadata.missing == 'x'").holds(&file).is_err());
+        assert!(compiled("file.name").holds(&file).unwrap_err().message.contains("not bool"));
+        assert!(compiled("file.tags").text(&file).unwrap_err().message.contains("not string"));
+        assert!(compiled("file.metadata.missing == 'x'").holds(&file).unwrap_err().is_missing_key);
         assert!(compiled("uploader.email == 'x'").holds(&file).is_err(), "a variable that is not set");
     }
 
