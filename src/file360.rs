@@ -4,11 +4,14 @@
 //! (`tests/file360_server`) holds every driver to them. A mutating call run twice has the effect of running it once.
 
 pub mod connector;
+pub mod content;
 pub mod model;
 
 use std::time::Duration;
 
 use async_trait::async_trait;
+
+pub use content::{ByteStream, Content, Download, IdempotencyKey, NewFile};
 
 use crate::error::Result;
 use model::{

@@ -598,9 +598,14 @@ pub struct Item {
     /// Media type of the visible version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mime_type: Option<String>,
-    /// Who made it (the visible version).
+    /// Who uploaded the visible version; of a folder, who made it. Kind `Guest` without an `id` is an outsider, whose address
+    /// is proven only with `emailVerified`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub created_by: Option<Actor>,
+    /// Name of the upload request through which the file arrived. It stays whatever versions follow, because the metadata that
+    /// the outsider entered stays too.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upload_request: Option<String>,
     /// When it was made.
     pub created_at: Timestamp,
     /// When it was last changed.
@@ -822,7 +827,10 @@ pub struct Change {
     /// Which item, principal, link or request.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub subject: Option<String>,
-    /// Path of the item, or path of the grant.
+    /// The item that a link opens, the folder of a grant or of an upload request. Of entries about an item, `subject` is it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub item_id: Option<String>,
+    /// Path of that item after the change; of a deleted one the last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub path: Option<String>,
     /// File version.

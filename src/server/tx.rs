@@ -420,6 +420,8 @@ pub struct News {
     pub revision: Option<u64>,
     /// Which item, principal, link or request.
     pub subject: Option<String>,
+    /// The item of a link, the folder of a grant or request.
+    pub item_id: Option<String>,
     /// Path of the item or grant.
     pub path: Option<String>,
     /// File version.
@@ -428,7 +430,15 @@ pub struct News {
 
 impl Default for News {
     fn default() -> Self {
-        Self { kind: ChangeKind::Unknown, workspace_id: None, revision: None, subject: None, path: None, version: None }
+        Self {
+            kind: ChangeKind::Unknown,
+            workspace_id: None,
+            revision: None,
+            subject: None,
+            item_id: None,
+            path: None,
+            version: None,
+        }
     }
 }
 
@@ -442,6 +452,13 @@ impl News {
     #[must_use]
     pub fn at(mut self, path: impl Into<String>) -> Self {
         self.path = Some(path.into());
+        self
+    }
+
+    /// On an item, which the subject is not.
+    #[must_use]
+    pub fn on(mut self, item_id: impl Into<String>) -> Self {
+        self.item_id = Some(item_id.into());
         self
     }
 }
@@ -463,6 +480,7 @@ pub fn announce(
         workspace_id: news.workspace_id,
         revision: news.revision,
         subject: news.subject,
+        item_id: news.item_id,
         path: news.path,
         version: news.version,
         actor,

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{Actor, Item, OnConflict, Problem};
+use super::{Actor, Audience, Item, OnConflict, PrincipalKind, Problem, Role};
 
 /// Whether a version may be seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -204,4 +204,66 @@ pub struct FacetPut {
     /// Its content; absent or `null` removes it.
     #[serde(default)]
     pub value: Option<Value>,
+}
+
+/// One of a client's own documents, in a listing (`GET /v1/client-state`).
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ClientStateRow {
+    /// Its key.
+    pub key: String,
+    /// Its content.
+    pub value: Value,
+    /// Entity tag.
+    pub etag: String,
+}
+
+/// Body of `POST /v1/client-state/batch`: up to 1,000 documents, all or nothing.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ClientStateBatch {
+    /// What to set, in this order.
+    pub items: Vec<ClientStatePut>,
+}
+
+/// One document to set, whatever it was.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ClientStatePut {
+    /// Its key.
+    pub key: String,
+    /// Its content; absent or `null` removes it.
+    #[serde(default)]
+    pub value: Option<Value>,
+}
+
+/// Who can read an item (`GET /v1/items/{id}/access`), as it is now: memberships of the workspace and grants on the folders
+/// above it, as far as the sharing rule and the workspace's state let them count. Groups stand for their members. Client
+/// applications are not named: their scopes say what they read. Of what is in the trash nobody reads.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct AccessList {
+    /// Who may read, each with the strongest role, ordered by id. An `Uploader` is here only for a file of their own.
+    pub items: Vec<AccessEntry>,
+    /// Who has a role here that does not read this item (`Uploader`). It takes nothing away from what the same person has
+    /// through another entry, such as a group.
+    pub denied: Vec<AccessEntry>,
+    /// To whom share links on it or on a folder above it open it, the narrowest first.
+    pub links: Vec<Audience>,
+    /// It has no visible version: whoever is named here reads it once one is released.
+    pub pending: bool,
+}
+
+/// A principal and a role.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct AccessEntry {
+    /// User, group or guest.
+    pub kind: PrincipalKind,
+    /// Name of the principal.
+    pub name: String,
+    /// Id of the principal.
+    pub principal_id: String,
+    /// The strongest role at the item.
+    pub role: Role,
 }

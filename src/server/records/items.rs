@@ -41,12 +41,14 @@ pub struct Record {
     pub retain_policy: Option<String>,
     pub record: Option<String>,
     pub intake: Option<String>,
+    /// Name of the upload request through which it arrived.
+    pub upload_request: Option<String>,
 }
 
 /// Columns of [`from_row`].
 pub const COLUMNS: &str = "id, workspace_id, kind, parent_id, name, rev, children, classification, metadata, locked, managed_key, \
      version, last_version, created_by, creator_id, created_at, modified_at, trashed_at, quarantined, retain_until, \
-     retain_strength, retain_policy, record, intake";
+     retain_strength, retain_policy, record, intake, upload_request";
 
 const KINDS: [ItemKind; 2] = [ItemKind::Folder, ItemKind::File];
 const STRENGTHS: [Strength; 2] = [Strength::Governance, Strength::Regulatory];
@@ -79,6 +81,7 @@ pub fn from_row(row: &Row<'_>) -> rusqlite::Result<Record> {
         retain_policy: row.get(21)?,
         record: row.get(22)?,
         intake: row.get(23)?,
+        upload_request: row.get(24)?,
     })
 }
 
@@ -412,6 +415,7 @@ pub fn public(
         sha256: version.as_ref().map(|version| version.sha256.clone()),
         mime_type: version.as_ref().map(|version| version.mime.clone()),
         created_by: Some(version.map_or_else(|| item.created_by.clone(), |version| version.created_by)),
+        upload_request: item.upload_request.clone(),
         created_at: super::time(item.created_at),
         modified_at: super::time(item.modified_at),
         holds,

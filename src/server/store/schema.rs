@@ -5,7 +5,7 @@
 
 use rusqlite::{Connection, OptionalExtension};
 
-const VERSION: i64 = 1;
+const VERSION: i64 = 2;
 
 /// Brings an empty database to the current schema. A newer one is refused.
 pub fn migrate(db: &Connection) -> Result<(), rusqlite::Error> {
@@ -16,7 +16,10 @@ pub fn migrate(db: &Connection) -> Result<(), rusqlite::Error> {
         )));
     }
     if version == 0 {
-        db.execute_batch(&format!("BEGIN IMMEDIATE; {TABLES} {INDEXES} PRAGMA user_version = {VERSION}; COMMIT;"))?;
+        db.execute_batch(&format!("BEGIN IMMEDIATE; {TABLES} {INDEXES} {SECOND} PRAGMA user_version = {VERSION}; COMMIT;"))?;
+    }
+    if version == 1 {
+        db.execute_batch(&format!("BEGIN IMMEDIATE; {SECOND} PRAGMA user_version = {VERSION}; COMMIT;"))?;
     }
     if meta(db, "feedEpoch")?.is_none() {
         set_meta(db, "feedEpoch", &crate::server::names::secret()[..12])?;
@@ -169,4 +172,10 @@ CREATE INDEX audit_action ON audit (action, sequence);
 CREATE INDEX answers_due ON answers (expires_at);
 CREATE INDEX notifications_due ON notifications (due_at) WHERE due_at IS NOT NULL;
 CREATE INDEX codes_due ON codes (expires_at);
+";
+
+/// What version 2 adds: where a file came from, and the folders in a folder without a look at its files.
+const SECOND: &str = "
+ALTER TABLE items ADD COLUMN upload_request TEXT;
+CREATE INDEX items_folders_of ON items (parent_id) WHERE kind = 0 AND trashed_at IS NULL;
 ";
