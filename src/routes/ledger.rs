@@ -109,6 +109,9 @@ pub struct Parked {
     /// See [`super::delivery::key`].
     #[serde(default)]
     pub occasion: String,
+    /// It is gone at the source; destinations that mirror are to forget it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_gone: bool,
     /// The record so far.
     pub record: Record,
 }
