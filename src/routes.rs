@@ -2,3 +2,6 @@
 
 pub mod delivery;
 pub mod destinations;
+pub mod environment;
+pub mod paths;
+pub mod rules;
