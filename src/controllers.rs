@@ -4,6 +4,7 @@ pub mod connection;
 pub mod context;
 pub mod finalizers;
 pub mod grants;
+pub mod references;
 pub mod secure_workspace;
 
 use std::fmt::Debug;

@@ -48,6 +48,35 @@ pub struct Invalid {
     pub message: String,
 }
 
+/// A field that cannot be used, with the reason.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: {why}")]
+pub struct InvalidField {
+    /// Path of the field, below what was looked at.
+    pub field: String,
+    /// Why.
+    pub why: String,
+}
+
+impl InvalidField {
+    /// A value that cannot be used.
+    pub fn value(field: impl Into<String>, why: impl Into<String>) -> Self {
+        Self { field: field.into(), why: why.into() }
+    }
+
+    /// An expression that does not compile.
+    pub fn expression(field: impl Into<String>, invalid: &Invalid) -> Self {
+        Self { field: field.into(), why: invalid.to_string() }
+    }
+
+    /// The same below `parent`.
+    #[must_use]
+    pub fn below(mut self, parent: &str) -> Self {
+        self.field = format!("{parent}.{}", self.field);
+        self
+    }
+}
+
 /// Why an expression gave no usable value for one set of variables.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
@@ -211,6 +240,17 @@ impl Variables {
     /// Sets one variable.
     pub fn set(&mut self, name: &str, value: impl Into<Value>) {
         self.context.add_variable_from_value(name, value);
+    }
+
+    /// A copy that has this variable, too.
+    #[must_use]
+    pub fn extended(&self, name: &str, value: impl Into<Value>) -> Self {
+        let (Context::Root { variables, .. } | Context::Child { variables, .. }) = &self.context;
+        let mut copy = Self::default();
+        if let Context::Child { variables: copied, .. } = &mut copy.context {
+            copied.extend(variables.iter().map(|(name, value)| (name.clone(), value.clone_as_boxed())));
+        }
+        copy.with(name, value)
     }
 
     /// The same with this variable.
