@@ -113,7 +113,11 @@ impl Reads {
             }),
             Name::ConfigMap(name) => self.config_maps.get_opt(name).await?.map(|map| {
                 let texts = map.data.unwrap_or_default().into_iter().map(|(key, value)| (key, value.into_bytes()));
-                Data(texts.chain(map.binary_data.unwrap_or_default().into_iter().map(|(key, value)| (key, value.0))).collect())
+                Data(
+                    texts
+                        .chain(map.binary_data.unwrap_or_default().into_iter().map(|(key, value)| (key, value.0)))
+                        .collect(),
+                )
             }),
         })
     }
@@ -127,7 +131,8 @@ impl NamespaceReferences {
             return read.data.clone().ok_or_else(|| missing(&name));
         }
         let at = Instant::now();
-        let data = self.reads.get(&name).await.map_err(|error| error.while_doing(format!("read {}", name.told())))?.map(Arc::new);
+        let data =
+            self.reads.get(&name).await.map_err(|error| error.while_doing(format!("read {}", name.told())))?.map(Arc::new);
         *content = Some(Read { at, data: data.clone() });
         data.ok_or_else(|| missing(&name))
     }
@@ -137,9 +142,9 @@ impl NamespaceReferences {
         let mut kept = self.kept.lock();
         let forgotten = self.interval * FORGOTTEN_AFTER;
         kept.retain(|_, slot| now.duration_since(*slot.wanted_at.lock()) < forgotten);
-        let slot = kept.entry(name.clone()).or_insert_with(|| {
-            Arc::new(Slot { content: tokio::sync::Mutex::new(None), wanted_at: Mutex::new(now) })
-        });
+        let slot = kept
+            .entry(name.clone())
+            .or_insert_with(|| Arc::new(Slot { content: tokio::sync::Mutex::new(None), wanted_at: Mutex::new(now) }));
         *slot.wanted_at.lock() = now;
         slot.clone()
     }
@@ -221,8 +226,12 @@ pub fn may_go(allowed: Option<&[u8]>, host: &str) -> bool {
     allowed.split([',', ' ', '\t', '\r', '\n']).map(plain).filter(|entry| !entry.is_empty()).any(|entry| {
         match entry.strip_prefix("*.") {
             Some(domain) => {
-                domain.contains('.') && !domain.contains('*')
-                    && host.strip_suffix(domain).and_then(|start| start.strip_suffix('.')).is_some_and(|start| !start.is_empty())
+                domain.contains('.')
+                    && !domain.contains('*')
+                    && host
+                        .strip_suffix(domain)
+                        .and_then(|start| start.strip_suffix('.'))
+                        .is_some_and(|start| !start.is_empty())
             }
             None => entry == host,
         }

@@ -282,7 +282,8 @@ impl Target {
         for (name, value) in &call.headers {
             headers.insert(name, value.clone());
         }
-        let key = HeaderValue::try_from(call.key).map_err(|_| Error::new(Kind::Rejected, "the key cannot stand in a header"))?;
+        let key =
+            HeaderValue::try_from(call.key).map_err(|_| Error::new(Kind::Rejected, "the key cannot stand in a header"))?;
         headers.insert(IDEMPOTENCY_KEY, key);
         match &access.held.credential {
             Credential::Header(name, value) => {
@@ -344,7 +345,8 @@ fn sign_with(key: &Key, call: &Call<'_>, headers: &mut HeaderMap) {
         Prepared::Document { bytes, .. } => key.sign(call.key, now, &Signed::Body(bytes)),
         Prepared::Content(content) => key.sign(call.key, now, &Signed::Content(content.digest().unwrap_or_default())),
     };
-    let values = [("webhook-id", call.key.to_owned()), ("webhook-timestamp", now.to_string()), ("webhook-signature", signature)];
+    let values =
+        [("webhook-id", call.key.to_owned()), ("webhook-timestamp", now.to_string()), ("webhook-signature", signature)];
     for (name, value) in values {
         if let Ok(value) = HeaderValue::try_from(value) {
             headers.insert(HeaderName::from_static(name), value);
@@ -377,7 +379,8 @@ fn method(method: HttpMethod) -> Method {
 fn template(spec: &HttpTarget, known: &[&str], has_body: bool) -> Result<Option<Expression>, InvalidField> {
     let wrong = |field: &str, why: &str| Err(InvalidField::value(field, why));
     if !has_body {
-        let declared = [("body", spec.body.is_some()), ("template", spec.template.is_some()), ("multipart", spec.multipart.is_some())];
+        let declared =
+            [("body", spec.body.is_some()), ("template", spec.template.is_some()), ("multipart", spec.multipart.is_some())];
         if let Some((field, _)) = declared.into_iter().find(|(_, is_declared)| *is_declared) {
             return wrong(field, "GET and DELETE send no body");
         }
@@ -388,7 +391,9 @@ fn template(spec: &HttpTarget, known: &[&str], has_body: bool) -> Result<Option<
         (None, Some(HttpBody::Template)) => wrong("template", "body: Template needs a template"),
         (None, _) if form_document.is_some() => wrong("template", "multipart.json needs a template"),
         (None, Some(HttpBody::CloudEvent)) if spec.multipart.is_some() => wrong("body", "a form has no CloudEvent in it"),
-        (Some(_), _) if spec.multipart.is_some() && form_document.is_none() => wrong("multipart.json", "the template needs a part"),
+        (Some(_), _) if spec.multipart.is_some() && form_document.is_none() => {
+            wrong("multipart.json", "the template needs a part")
+        }
         (Some(text), _) => {
             Expression::compile(text, known).map(Some).map_err(|invalid| InvalidField::expression("template", &invalid))
         }
@@ -421,7 +426,9 @@ fn success(spec: &HttpTarget) -> Result<Vec<RangeInclusive<u16>>, InvalidField> 
         let (first, last) = text.split_once('-').unwrap_or((text, text));
         match (first.parse::<u16>(), last.parse::<u16>()) {
             (Ok(first), Ok(last)) if 100 <= first && first <= last && last <= 599 => Ok(first..=last),
-            _ => Err(InvalidField::value(format!("success[{at}]"), "needs a status such as 409, or a range such as 200-299")),
+            _ => {
+                Err(InvalidField::value(format!("success[{at}]"), "needs a status such as 409, or a range such as 200-299"))
+            }
         }
     });
     ranges.collect()

@@ -435,10 +435,8 @@ impl Engine {
             let origin = Origin::from(&parked.origin);
             let waiting = Names::document(&self.names.waiting(), &origin, &parked.occasion);
             let value = serde_json::to_value(&parked).unwrap_or_default();
-            let documents = vec![
-                ClientStatePut { key: waiting, value: Some(value) },
-                ClientStatePut { key: key.clone(), value: None },
-            ];
+            let documents =
+                vec![ClientStatePut { key: waiting, value: Some(value) }, ClientStatePut { key: key.clone(), value: None }];
             self.ledger.submit(Submission { documents, ..Submission::default() }).await?;
             let mut state = self.state.lock();
             state.dead.remove(&key);
@@ -539,7 +537,9 @@ impl Engine {
                     pending = None;
                     last_written = Instant::now();
                 }
-                Err(error) => warn!(route = %self.route.id.name, %error, "The checkpoint could not be written; trying again"),
+                Err(error) => {
+                    warn!(route = %self.route.id.name, %error, "The checkpoint could not be written; trying again")
+                }
             }
         }
     }
@@ -603,7 +603,8 @@ fn parked(work: &Work, finished: &Finished) -> Parked {
 fn dead_letter(parked: &Parked) -> DeadLetterStatus {
     let origin = Origin::from(&parked.origin);
     let given_up = parked.record.to.iter().find(|(_, entry)| entry.given_up);
-    let (slot, error) = given_up.map_or(("", ""), |(slot, entry)| (slot.as_str(), entry.error.as_deref().unwrap_or_default()));
+    let (slot, error) =
+        given_up.map_or(("", ""), |(slot, entry)| (slot.as_str(), entry.error.as_deref().unwrap_or_default()));
     let (rule, destination) = slot.split_once('/').unwrap_or((slot, ""));
     DeadLetterStatus {
         file: clean(&parked.path, 1024),

@@ -28,7 +28,8 @@ impl Address {
             Expression::compile(text, known).map_err(|invalid| InvalidField::expression(field, &invalid))
         };
         let path = spec.path.iter().flatten().enumerate().map(|(at, text)| compiled(format!("path[{at}]"), text));
-        let query = spec.query.iter().flatten().map(|(name, text)| Ok((name.clone(), compiled(format!("query.{name}"), text)?)));
+        let query =
+            spec.query.iter().flatten().map(|(name, text)| Ok((name.clone(), compiled(format!("query.{name}"), text)?)));
         Ok(Self {
             base: fixed_url(&spec.url, "url", guard)?,
             path: path.collect::<Result<_, _>>()?,

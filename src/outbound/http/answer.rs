@@ -122,7 +122,9 @@ pub(super) async fn refusal(response: reqwest::Response, secrets: &Secrets, host
     let kind = kind_of(status);
     match kind {
         Kind::Denied => message = format!("{message}; {advice}"),
-        Kind::Rejected if status.is_redirection() => message.push_str("; redirects are not followed, so name the final address in url"),
+        Kind::Rejected if status.is_redirection() => {
+            message.push_str("; redirects are not followed, so name the final address in url")
+        }
         Kind::Rejected if status.is_success() => message.push_str("; list it under success if that is fine"),
         _ => {}
     }
@@ -198,7 +200,8 @@ fn depth(json: &[u8]) -> usize {
 
 /// Pages for browsers say nothing in 200 characters.
 fn is_plain_or_json(headers: &HeaderMap) -> bool {
-    let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("text/plain").to_ascii_lowercase();
+    let kind =
+        headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or("text/plain").to_ascii_lowercase();
     kind.starts_with("text/plain") || kind.contains("json")
 }
 

@@ -113,7 +113,9 @@ impl Form {
         let boundary = format!("file360-{:032x}", rand::random::<u128>());
         let mut before = String::new();
         if let Some((name, json)) = json {
-            let part = format!("--{boundary}\r\nContent-Disposition: form-data; name=\"{name}\"\r\nContent-Type: application/json\r\n\r\n");
+            let part = format!(
+                "--{boundary}\r\nContent-Disposition: form-data; name=\"{name}\"\r\nContent-Type: application/json\r\n\r\n"
+            );
             before = format!("{part}{json}\r\n");
         }
         let name: String = upload.file_name.chars().map(in_form).collect();
@@ -143,7 +145,8 @@ fn in_form(c: char) -> String {
 /// A media type that is none is sent as bytes of no known type.
 fn media_type(text: &str) -> HeaderValue {
     let is_type = text.len() <= 255 && text.split_once('/').is_some_and(|(kind, rest)| !kind.is_empty() && !rest.is_empty());
-    let value = HeaderValue::from_str(text).ok().filter(|_| is_type && text.bytes().all(|byte| byte.is_ascii() && byte != b'\t'));
+    let value =
+        HeaderValue::from_str(text).ok().filter(|_| is_type && text.bytes().all(|byte| byte.is_ascii() && byte != b'\t'));
     value.unwrap_or(HeaderValue::from_static("application/octet-stream"))
 }
 

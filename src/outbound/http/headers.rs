@@ -38,12 +38,16 @@ impl Headers {
         let mut headers: Vec<(HeaderName, Expression)> = Vec::new();
         for (name, expression) in spec.headers.iter().flatten() {
             let field = format!("headers.{name}");
-            let header = name.parse::<HeaderName>().map_err(|_| InvalidField::value(&field, "this is no name of a header"))?;
+            let header =
+                name.parse::<HeaderName>().map_err(|_| InvalidField::value(&field, "this is no name of a header"))?;
             if is_reserved(&header) {
                 return Err(InvalidField::value(&field, "this header is set by the operator"));
             }
             if header == header::CONTENT_TYPE && !sets_type {
-                return Err(InvalidField::value(&field, "a form has a Content-Type of its own, and a call without a body has none"));
+                return Err(InvalidField::value(
+                    &field,
+                    "a form has a Content-Type of its own, and a call without a body has none",
+                ));
             }
             if headers.iter().any(|(known, _)| *known == header) {
                 return Err(InvalidField::value(&field, "this header is there twice: case does not tell headers apart"));
@@ -111,7 +115,9 @@ mod tests {
 
     #[test]
     fn what_frames_or_authenticates_the_call_cannot_be_declared() {
-        for name in ["Authorization", "HOST", "content-length", "Transfer-Encoding", "Idempotency-Key", "ce-id", "webhook-id", "a b"] {
+        for name in
+            ["Authorization", "HOST", "content-length", "Transfer-Encoding", "Idempotency-Key", "ce-id", "webhook-id", "a b"]
+        {
             let refused = headers(json!({name: "'x'"}), true).err().map(|invalid| invalid.field);
             assert_eq!(refused, Some(format!("headers.{name}")));
         }
