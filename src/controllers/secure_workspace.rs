@@ -135,6 +135,16 @@ impl SecureWorkspaces {
             .then(|| self.store.keys_where(|_, entry| entry.has_finalizer && entry.connection == *connection).len())
     }
 
+    /// Name, workspace and labels of what a namespace declares over a Connection.
+    pub fn declared(&self, namespace: &str, connection: &ObjectKey) -> Vec<(String, String, Arc<store::Labels>)> {
+        self.store.declared(namespace, connection)
+    }
+
+    /// Namespaces in which labels or workspaces changed since the last call; `None` before the first listing.
+    pub fn take_relabelled(&self) -> Option<std::collections::HashSet<Arc<str>>> {
+        self.store.is_listed().then(|| self.store.take_relabelled())
+    }
+
     async fn watch(&self) {
         let api: Api<SecureWorkspace> = super::api_of(&self.ctx);
         let mut events = std::pin::pin!(super::watch(api));
