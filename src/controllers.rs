@@ -2,6 +2,7 @@
 
 pub mod connection;
 pub mod context;
+pub mod file_route;
 pub mod finalizers;
 pub mod grants;
 pub mod references;

@@ -4,6 +4,7 @@ pub mod build;
 pub mod content;
 pub mod delivery;
 pub mod destinations;
+pub mod dry_run;
 pub mod engine;
 pub mod environment;
 pub mod items;

@@ -68,7 +68,8 @@ fn sends_content(spec: &FileRouteSpec) -> bool {
     destinations(spec).any(|to| to.file360.is_some() || to.object_store.is_some() || to.send == Some(Send::Content))
 }
 
-fn pattern(spec: &FileRouteSpec) -> PathPattern {
+/// The paths that a route looks at.
+pub fn pattern(spec: &FileRouteSpec) -> PathPattern {
     let path = match (&spec.from.workspaces, &spec.from.http) {
         (Some(workspaces), _) => workspaces.path.clone(),
         (None, Some(http)) => Some(format!("{}/**", http.inbox.path.trim_end_matches('/'))),

@@ -336,7 +336,8 @@ impl Again {
     }
 }
 
-fn scanned(item: &Item) -> Work {
+/// Work on a file that a scan found.
+pub fn scanned(item: &Item) -> Work {
     let actor = item.created_by.as_ref().map(name).unwrap_or_default();
     Work::new(origin(item), item.path.clone(), FileEvent::Uploaded, item.modified_at, actor)
 }

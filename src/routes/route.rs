@@ -46,6 +46,22 @@ pub struct Route {
     pub dead_letter_folder: Option<String>,
 }
 
+impl Route {
+    /// Every destination.
+    pub fn all_targets(&self) -> impl Iterator<Item = &Arc<Target>> {
+        let unmatched = match &self.unmatched {
+            Unmatched::To(targets) => targets.as_slice(),
+            _ => &[],
+        };
+        self.targets.iter().flatten().chain(unmatched)
+    }
+
+    /// Whether some destination mirrors access and deletions.
+    pub fn mirrors(&self) -> bool {
+        self.all_targets().any(|target| target.destination.mirrors())
+    }
+}
+
 /// What becomes of files that no rule takes.
 pub enum Unmatched {
     /// They stay.

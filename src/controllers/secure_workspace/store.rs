@@ -216,6 +216,13 @@ impl Store {
         }
     }
 
+    /// Workspace of an object that uses a Connection.
+    pub fn declared_workspace(&self, key: &ObjectKey, connection: &ObjectKey) -> Option<String> {
+        let state = self.state.lock();
+        let entry = state.entries.get(key).filter(|entry| entry.connection == *connection)?;
+        entry.workspace.as_deref().map(str::to_owned)
+    }
+
     /// Namespaces in which labels or workspaces changed since the last call.
     pub fn take_relabelled(&self) -> HashSet<Arc<str>> {
         std::mem::take(&mut self.state.lock().relabelled)
