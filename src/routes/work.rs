@@ -439,7 +439,8 @@ async fn withdraw(route: &Route, work: &mut Work, now: Timestamp) -> Outcome {
 /// Takes the file out of every destination that mirrors and is not among `kept`. A failure waits like any other.
 async fn withdraw_elsewhere(route: &Route, work: &mut Work, kept: &[Arc<Target>], now: Timestamp) -> Option<Outcome> {
     let file = work.origin.file();
-    let others: Vec<&Arc<Target>> = route.all_targets()
+    let others: Vec<&Arc<Target>> = route
+        .all_targets()
         .filter(|target| target.destination.mirrors() && !kept.iter().any(|kept| Arc::ptr_eq(kept, target)))
         .collect();
     for target in others {
