@@ -221,7 +221,7 @@ mod tests {
     use crate::inbound::body::{Arrival, Limits};
 
     const FORM: &str = "--b\r\nContent-Disposition: form-data; name=\"kind\"\r\n\r\ninvoice\r\n\
-                        --b\r\ncontent-disposition: form-data; name=file; filename=\"a.pdf\"\r\ncontent-type: application/pdf\r\n\r\nsome \r\n--bytes\r\n\
+                        --b\r\ncontent-disposition: form-data; name=file; filename=\"a.pdf\"\r\ncontent-type: application/pdf\r\n\r\nsome \r\n--, \r\n-bytes\r\n\
                         --b--\r\n";
 
     fn arrival(text: &str, size: usize) -> Shared {
@@ -249,7 +249,7 @@ mod tests {
             assert_eq!(metadata.into_entries().into_iter().collect::<Vec<_>>(), [("kind".to_owned(), "invoice".to_owned())]);
             assert_eq!(form.file_name.as_deref(), Some("a.pdf"));
             assert_eq!(form.media_type.as_deref(), Some("application/pdf"));
-            assert_eq!(content, b"some \r\n--bytes", "in chunks of {size}");
+            assert_eq!(content, b"some \r\n--, \r\n-bytes", "in chunks of {size}");
             assert_eq!(*form.sha256.lock(), Some(Sha256::digest(content).into()));
         }
     }
