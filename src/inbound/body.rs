@@ -112,9 +112,11 @@ impl Arrival {
         }
     }
 
-    /// Notes why it is given up, unless it has been already.
+    /// Notes why it is given up, unless it has been already. A body can be whole and still make no sense.
     pub fn fail(&mut self, why: Refusal) {
-        self.end.get_or_insert(Err(why));
+        if self.refusal().is_none() {
+            self.end = Some(Err(why));
+        }
     }
 
     /// Gives up what is left. Reads a little more of it, so that the sender has a chance to see the answer before the connection closes.
