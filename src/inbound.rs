@@ -71,7 +71,11 @@ impl std::str::FromStr for PublicUrl {
             && url.fragment().is_none()
             && url.username().is_empty()
             && url.password().is_none();
-        if is_plain { Ok(Self(url.as_str().trim_end_matches('/').to_owned())) } else { Err(format!("{text}: not an http(s) address without query")) }
+        if is_plain {
+            Ok(Self(url.as_str().trim_end_matches('/').to_owned()))
+        } else {
+            Err(format!("{text}: not an http(s) address without query"))
+        }
     }
 }
 
@@ -123,13 +127,8 @@ pub async fn start(
         Some(files) => Some(files.open().await.map_err(|why| format!("--inbound-tls-cert/--inbound-tls-key: {why}"))?),
         None => None,
     };
-    let inbound = Inbound {
-        endpoints,
-        metrics,
-        nobodys: Arc::new(Keys::nobodys()),
-        turns: Arc::new(Semaphore::new(AT_ONCE)),
-        limits,
-    };
+    let inbound =
+        Inbound { endpoints, metrics, nobodys: Arc::new(Keys::nobodys()), turns: Arc::new(Semaphore::new(AT_ONCE)), limits };
     let scheme = if tls.is_some() { "https" } else { "http" };
     let public = public_url.unwrap_or_else(|| PublicUrl(format!("{scheme}://{address}")));
     info!(%address, "Senders reach the inbound endpoint at {}", public.ingest("<namespace>", "<path>"));
@@ -168,7 +167,10 @@ async fn serve(
 
 fn router(inbound: Inbound) -> Router {
     Router::new()
-        .route("/ingest/{namespace}/{path}", on(MethodFilter::POST.or(MethodFilter::PUT), ingest::handle).fallback(no_method))
+        .route(
+            "/ingest/{namespace}/{path}",
+            on(MethodFilter::POST.or(MethodFilter::PUT), ingest::handle).fallback(no_method),
+        )
         .fallback(async || no_path())
         .layer(axum::middleware::map_response(plain))
         .with_state(inbound)
@@ -200,7 +202,9 @@ mod tests {
     fn the_public_address_is_one_that_senders_can_use() {
         let url: PublicUrl = "https://files.example/f360/".parse().unwrap();
         assert_eq!(url.ingest("legal", "erp"), "https://files.example/f360/ingest/legal/erp");
-        for odd in ["files.example", "ftp://files.example", "https://", "https://u:p@files.example", "https://files.example/?a=b"] {
+        for odd in
+            ["files.example", "ftp://files.example", "https://", "https://u:p@files.example", "https://files.example/?a=b"]
+        {
             assert!(odd.parse::<PublicUrl>().is_err(), "{odd}");
         }
     }

@@ -62,7 +62,12 @@ mod tests {
 
     #[test]
     fn the_sha_256_is_found_among_others() {
-        for value in [EMPTY.to_owned(), format!("md5=:AAAA:, {EMPTY}"), format!("{EMPTY};q=1,sha-512=:AAAA:"), format!("{EMPTY}, {EMPTY}")] {
+        for value in [
+            EMPTY.to_owned(),
+            format!("md5=:AAAA:, {EMPTY}"),
+            format!("{EMPTY};q=1,sha-512=:AAAA:"),
+            format!("{EMPTY}, {EMPTY}"),
+        ] {
             let digest = parse(&value).unwrap().unwrap();
             assert_eq!(hex(&digest), "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855", "{value}");
         }
@@ -72,7 +77,9 @@ mod tests {
     #[test]
     fn broken_missing_and_contradicting_digests_are_refused() {
         let other = "sha-256=:AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=:";
-        for value in ["", "sha-256", "sha-256=", "sha-256=AAAA", "sha-256=:AAAA:", "sha-256=:!:", &format!("{EMPTY}, {other}")] {
+        for value in
+            ["", "sha-256", "sha-256=", "sha-256=AAAA", "sha-256=:AAAA:", "sha-256=:!:", &format!("{EMPTY}, {other}")]
+        {
             assert!(parse(value).is_err(), "{value}");
         }
         let headers = |pairs: &[(&'static str, &str)]| {

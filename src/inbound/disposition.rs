@@ -114,7 +114,8 @@ mod tests {
     fn a_field_has_a_name_and_what_is_broken_is_absent() {
         let field = parse(br#"form-data; name="documentType""#);
         assert_eq!(field, Disposition { name: Some("documentType".into()), file_name: None });
-        for value in ["", "attachment", "attachment;", "attachment; filename", "attachment; filename=\"a", "filename=a.pdf"] {
+        for value in ["", "attachment", "attachment;", "attachment; filename", "attachment; filename=\"a", "filename=a.pdf"]
+        {
             assert_eq!(file_name(value), None, "{value}");
         }
     }

@@ -75,7 +75,12 @@ pub async fn open(arrival: Shared, boundary: &str, metadata: &mut Metadata) -> R
             None => Ok(None),
         }
     });
-    Ok(Form { file_name: disposition.file_name.filter(|name| !name.is_empty()), media_type, content: content.boxed(), sha256 })
+    Ok(Form {
+        file_name: disposition.file_name.filter(|name| !name.is_empty()),
+        media_type,
+        content: content.boxed(),
+        sha256,
+    })
 }
 
 /// Reads fields until a part is a file.
@@ -237,7 +242,8 @@ mod tests {
 
     async fn whole(text: &str, size: usize) -> Result<(Metadata, Form, Vec<u8>), String> {
         let (arrival, mut metadata) = (arrival(text, size), Metadata::default());
-        let mut form = open(Arc::clone(&arrival), "b", &mut metadata).await.map_err(|refusal| refusal.detail.into_owned())?;
+        let mut form =
+            open(Arc::clone(&arrival), "b", &mut metadata).await.map_err(|refusal| refusal.detail.into_owned())?;
         let content = std::mem::replace(&mut form.content, futures::stream::empty().boxed());
         let read: Result<Vec<Bytes>> = content.try_collect().await;
         match read {
@@ -273,7 +279,8 @@ mod tests {
             ("no boundary at all".repeat(10_000), "broke off"),
             (String::new(), "broke off"),
         ] {
-            let refused = whole(&text, 1000).await.err().unwrap_or_else(|| panic!("taken: {}", &text[..text.len().min(200)]));
+            let refused =
+                whole(&text, 1000).await.err().unwrap_or_else(|| panic!("taken: {}", &text[..text.len().min(200)]));
             assert!(refused.contains(why), "{refused}: {}", &text[..text.len().min(200)]);
         }
     }
@@ -320,7 +327,11 @@ mod tests {
         assert_eq!(boundary(None), Ok(None));
         assert_eq!(boundary(Some("application/pdf")), Ok(None));
         assert_eq!(boundary(Some("Multipart/Form-Data; boundary=abc")), Ok(Some("abc".into())));
-        for odd in ["multipart/mixed; boundary=abc", "multipart/form-data", &format!("multipart/form-data; boundary={}", "x".repeat(71))] {
+        for odd in [
+            "multipart/mixed; boundary=abc",
+            "multipart/form-data",
+            &format!("multipart/form-data; boundary={}", "x".repeat(71)),
+        ] {
             assert!(boundary(Some(odd)).is_err(), "{odd}");
         }
     }

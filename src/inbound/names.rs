@@ -157,12 +157,15 @@ mod tests {
         headers.append("x-other", "no".parse().unwrap());
         let mut metadata = Metadata::default();
         metadata.add_headers(&headers).unwrap();
-        let name = read_query("name=a%2Fb.pdf&metadata%5BinvoiceDate%5D=2026-01-01&metadata[x%20y]=%C3%BC", &mut metadata).unwrap();
+        let name =
+            read_query("name=a%2Fb.pdf&metadata%5BinvoiceDate%5D=2026-01-01&metadata[x%20y]=%C3%BC", &mut metadata).unwrap();
         assert_eq!(name.as_deref(), Some("a/b.pdf"));
         let entries: Vec<_> = metadata.clone().into_entries().into_iter().collect();
         let expected = [("invoice-number", "47"), ("invoiceDate", "2026-01-01"), ("kind", "Gebühr"), ("x y", "ü")];
         assert_eq!(entries, expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
-        for query in ["metadata[kind]=twice", "metadata[]=x", "metadata[a]=%00", "nmae=x", "name=a&name=b", "metadata[a%0a]=x"] {
+        for query in
+            ["metadata[kind]=twice", "metadata[]=x", "metadata[a]=%00", "nmae=x", "name=a&name=b", "metadata[a%0a]=x"]
+        {
             assert!(read_query(query, &mut metadata.clone()).is_err(), "{query}");
         }
         assert!(metadata.add("long", &"x".repeat(1025)).is_err());

@@ -80,7 +80,10 @@ impl Refusal {
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if let Some(after) = self.retry_after {
             // Whole seconds, rounded up: never earlier than was asked for.
-            headers.insert(header::RETRY_AFTER, HeaderValue::from(after.as_millis().div_ceil(1000).try_into().unwrap_or(u64::MAX)));
+            headers.insert(
+                header::RETRY_AFTER,
+                HeaderValue::from(after.as_millis().div_ceil(1000).try_into().unwrap_or(u64::MAX)),
+            );
         }
         if self.status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Webhook realm=\"file360\""));
@@ -134,7 +137,11 @@ pub fn reused() -> Refusal {
 
 /// 422: other bytes than announced.
 pub fn mismatch() -> Refusal {
-    Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, "digest-mismatch", "The body does not have the digest that the request states.")
+    Refusal::new(
+        StatusCode::UNPROCESSABLE_ENTITY,
+        "digest-mismatch",
+        "The body does not have the digest that the request states.",
+    )
 }
 
 #[cfg(test)]
@@ -143,7 +150,15 @@ mod tests {
 
     #[test]
     fn what_the_sender_cannot_change_is_worth_another_try() {
-        for kind in [Kind::NotFound, Kind::Denied, Kind::Unsupported, Kind::Conflict, Kind::Reference, Kind::Kubernetes, Kind::Rejected] {
+        for kind in [
+            Kind::NotFound,
+            Kind::Denied,
+            Kind::Unsupported,
+            Kind::Conflict,
+            Kind::Reference,
+            Kind::Kubernetes,
+            Kind::Rejected,
+        ] {
             let refusal = of_file360(&Error::new(kind, "the workspace of ada@corp.example is gone"));
             assert_eq!((refusal.status.as_u16(), refusal.retry_after), (503, Some(AFTER_A_PERSON)), "{kind:?}");
             assert!(!refusal.detail.contains("ada"), "details of File 360 stay here");

@@ -39,7 +39,8 @@ pub struct Malformed(pub &'static str);
 impl Claim {
     /// Reads the three headers.
     pub fn from_headers(headers: &HeaderMap) -> Result<Self, Malformed> {
-        let id = one(headers, "webhook-id").ok_or(Malformed("The header webhook-id is missing, given twice, or not plain text."))?;
+        let id = one(headers, "webhook-id")
+            .ok_or(Malformed("The header webhook-id is missing, given twice, or not plain text."))?;
         let timestamp = one(headers, "webhook-timestamp")
             .ok_or(Malformed("The header webhook-timestamp is missing, given twice, or not plain text."))?;
         let signatures = one(headers, "webhook-signature")
@@ -55,8 +56,11 @@ impl Claim {
             return Err(Malformed("webhook-id is 1 to 128 letters, digits and -_:~+/=@."));
         }
         let digits = (1..=15).contains(&timestamp.len()) && timestamp.bytes().all(|byte| byte.is_ascii_digit());
-        let seconds = if digits && (timestamp == "0" || !timestamp.starts_with('0')) { timestamp.parse().ok() } else { None };
-        let Some(timestamp) = seconds else { return Err(Malformed("webhook-timestamp is a number: seconds since 1970-01-01.")) };
+        let seconds =
+            if digits && (timestamp == "0" || !timestamp.starts_with('0')) { timestamp.parse().ok() } else { None };
+        let Some(timestamp) = seconds else {
+            return Err(Malformed("webhook-timestamp is a number: seconds since 1970-01-01."));
+        };
         let given: Vec<&str> = signatures.split(' ').filter(|entry| !entry.is_empty()).take(MOST_SIGNATURES + 1).collect();
         if given.len() > MOST_SIGNATURES {
             return Err(Malformed("webhook-signature has too many signatures."));
@@ -182,11 +186,8 @@ mod tests {
 
     #[test]
     fn t4_the_example_of_standard_webhooks_verifies() {
-        let claim = Claim::parse(
-            "msg_p5jXN8AQM9LWM0D4loKWxJek",
-            "1614265330",
-            "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=",
-        );
+        let claim =
+            Claim::parse("msg_p5jXN8AQM9LWM0D4loKWxJek", "1614265330", "v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=");
         let claim = claim.unwrap();
         assert!(claim.is_signed(&keys(&[KEY]), br#"{"test": 2432232314}"#));
         assert!(!claim.is_signed(&keys(&[KEY]), br#"{"test": 2432232315}"#));
@@ -198,11 +199,17 @@ mod tests {
         let (old, new) = ("an old key of twenty-four bytes", "a new key of twenty-four bytes");
         let signed_by = |key: &str| sign(key, "a", 7, b"x");
         let both = keys(&[old, new]);
-        for signatures in [signed_by(old), signed_by(new), format!("v1a,xx {} {}", sign("k".repeat(24).as_str(), "a", 7, b"x"), signed_by(new))]
-        {
+        for signatures in [
+            signed_by(old),
+            signed_by(new),
+            format!("v1a,xx {} {}", sign("k".repeat(24).as_str(), "a", 7, b"x"), signed_by(new)),
+        ] {
             assert!(Claim::parse("a", "7", &signatures).unwrap().is_signed(&both, b"x"), "{signatures}");
         }
-        assert!(!Claim::parse("a", "7", &signed_by(old)).unwrap().is_signed(&keys(&[new]), b"x"), "a key that was taken out");
+        assert!(
+            !Claim::parse("a", "7", &signed_by(old)).unwrap().is_signed(&keys(&[new]), b"x"),
+            "a key that was taken out"
+        );
     }
 
     #[test]
@@ -253,7 +260,9 @@ mod tests {
     #[test]
     fn a_header_given_twice_is_refused() {
         let mut headers = HeaderMap::new();
-        for (name, value) in [("webhook-id", "a"), ("webhook-timestamp", "7"), ("webhook-signature", &sign(KEY, "a", 7, b"x"))] {
+        for (name, value) in
+            [("webhook-id", "a"), ("webhook-timestamp", "7"), ("webhook-signature", &sign(KEY, "a", 7, b"x"))]
+        {
             headers.append(http::HeaderName::try_from(name).unwrap(), value.parse().unwrap());
         }
         assert!(Claim::from_headers(&headers).is_ok());

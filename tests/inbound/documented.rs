@@ -7,13 +7,15 @@ use crate::support::{KEY, world};
 /// The code blocks of the page that a comment in front of them names.
 fn example(name: &str) -> String {
     let page = include_str!("../../docs/inbound.md");
-    let (_, rest) = page.split_once(&format!("<!-- example: {name} -->\n```sh\n")).unwrap_or_else(|| panic!("no example {name}"));
+    let (_, rest) =
+        page.split_once(&format!("<!-- example: {name} -->\n```sh\n")).unwrap_or_else(|| panic!("no example {name}"));
     rest.split_once("\n```").unwrap().0.to_owned()
 }
 
 fn run(folder: &std::path::Path, url: &str, script: &str) -> String {
     let script = script.replace("https://files.example.com", url);
-    let output = Command::new("bash").args(["-euo", "pipefail", "-c", &script]).env("KEY", KEY).current_dir(folder).output().unwrap();
+    let output =
+        Command::new("bash").args(["-euo", "pipefail", "-c", &script]).env("KEY", KEY).current_dir(folder).output().unwrap();
     let text = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{text}");
     text

@@ -21,7 +21,8 @@ fn form(push: Push) -> Push {
 async fn a_form_becomes_a_file_with_metadata() {
     let world = world().await;
     let content = "%PDF \r\n--not a boundary\r\n".repeat(10_000);
-    let body = format!("{}{}{}--{BOUNDARY}--\r\n", field("project", "P-7"), field("kind", "Gebühr"), file("b.pdf", &content));
+    let body =
+        format!("{}{}{}--{BOUNDARY}--\r\n", field("project", "P-7"), field("kind", "Gebühr"), file("b.pdf", &content));
     let push = form(world.push(body));
     let committed = push.send().await.committed();
     assert_eq!(committed["sha256"], sha256(content.as_bytes()));
@@ -61,7 +62,8 @@ async fn what_is_no_form_with_one_file_leaves_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn t4_the_signature_covers_fields_and_file_name_of_a_form() {
     let world = world().await;
-    let body = |project: &str, name: &str| format!("{}{}--{BOUNDARY}--\r\n", field("project", project), file(name, "content"));
+    let body =
+        |project: &str, name: &str| format!("{}{}--{BOUNDARY}--\r\n", field("project", project), file(name, "content"));
     let original = body("P-7", "a.pdf");
     for changed in [body("P-8", "a.pdf"), body("P-7", "b.pdf"), body("P-7", "a.pdf").replace("content", "CONTENT")] {
         form(world.push(changed).claiming(original.as_bytes())).send().await.refused(422, "digest-mismatch");

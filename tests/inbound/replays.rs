@@ -99,7 +99,7 @@ async fn while_file_360_is_away_senders_hear_when_to_come_again() {
     assert_eq!(world.files().await.len(), 2);
     // An inbox that is gone is for a person to put right: the file stays with its sender, who learns no more than that.
     let inbox = world.api.get(&format!("/v1/items/{}", crate::file360::id(&world.inbox))).send().await.expect(200);
-    let path = format!("/v1/items/{}?recursive=true", crate::file360::id(&inbox));
+    let path = format!("/v1/items/{}", crate::file360::id(&inbox));
     let removed = world.api.delete(&path).matching(&inbox).send().await;
     assert!(removed.status.is_success(), "{removed:?}");
     let reply = world.push("nowhere to go").send().await;

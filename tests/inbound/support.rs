@@ -134,7 +134,8 @@ pub async fn world_with(options: Options) -> World {
         ("sales", "erp", "sales-key", &other_inbox),
     ] {
         let keys = Keyring::open(secrets.clone(), secret, options.every).await;
-        let endpoint = IngestEndpoint::new(route(namespace, path), path, keys, content.clone(), id(folder), options.max_size);
+        let endpoint =
+            IngestEndpoint::new(route(namespace, path), path, keys, content.clone(), id(folder), options.max_size);
         endpoints.open(endpoint).unwrap();
     }
     endpoints.all_known();
@@ -310,7 +311,10 @@ impl Push {
     }
 
     pub fn named(self, name: &str) -> Self {
-        let value = format!("attachment; filename*=UTF-8''{}", percent_encoding::utf8_percent_encode(name, percent_encoding::NON_ALPHANUMERIC));
+        let value = format!(
+            "attachment; filename*=UTF-8''{}",
+            percent_encoding::utf8_percent_encode(name, percent_encoding::NON_ALPHANUMERIC)
+        );
         self.header("content-disposition", &value)
     }
 
@@ -367,7 +371,10 @@ impl Push {
     /// The head of the request as it goes over the wire, with these headers about the body.
     pub fn head(&self, about_the_body: &str) -> String {
         let headers: String = self.headers().iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
-        format!("{} {}{} HTTP/1.1\r\nhost: localhost\r\n{headers}{about_the_body}\r\n\r\n", self.method, self.path, self.query)
+        format!(
+            "{} {}{} HTTP/1.1\r\nhost: localhost\r\n{headers}{about_the_body}\r\n\r\n",
+            self.method, self.path, self.query
+        )
     }
 }
 
@@ -383,7 +390,11 @@ impl Reply {
     #[track_caller]
     pub fn committed(self) -> Value {
         assert_eq!(self.status, 201, "{}", self.body);
-        assert!(self.body["id"].is_string() && self.body["version"].is_u64() && self.body["sha256"].is_string(), "{}", self.body);
+        assert!(
+            self.body["id"].is_string() && self.body["version"].is_u64() && self.body["sha256"].is_string(),
+            "{}",
+            self.body
+        );
         self.body
     }
 

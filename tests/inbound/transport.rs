@@ -83,7 +83,10 @@ async fn other_paths_and_methods_are_refused_as_problems() {
         push.method = method;
         let reply = push.send().await;
         assert_eq!(reply.headers["allow"], "POST, PUT");
-        assert_eq!((&reply.headers["cache-control"], &reply.headers["x-content-type-options"]), (&"no-store".parse().unwrap(), &"nosniff".parse().unwrap()));
+        assert_eq!(
+            (&reply.headers["cache-control"], &reply.headers["x-content-type-options"]),
+            (&"no-store".parse().unwrap(), &"nosniff".parse().unwrap())
+        );
         reply.refused(405, "method-not-allowed");
     }
 }
@@ -92,7 +95,8 @@ async fn other_paths_and_methods_are_refused_as_problems() {
 async fn a_head_that_is_too_large_is_refused() {
     let world = world().await;
     let mut connection = TcpStream::connect(world.address).await.unwrap();
-    let _ = connection.write_all(format!("POST /ingest/legal/erp HTTP/1.1\r\nx-long: {}", "x".repeat(100_000)).as_bytes()).await;
+    let _ =
+        connection.write_all(format!("POST /ingest/legal/erp HTTP/1.1\r\nx-long: {}", "x".repeat(100_000)).as_bytes()).await;
     let mut text = [0; 12];
     connection.read_exact(&mut text).await.unwrap();
     assert_eq!(&text, b"HTTP/1.1 431");
@@ -118,7 +122,8 @@ async fn a_request_that_is_being_read_ends_well_when_the_server_stops_and_no_oth
     connection.write_all(push.head("content-length: 5").as_bytes()).await.unwrap();
     connection.write_all(b"123").await.unwrap();
     // Only a request that a turn was given to is being read.
-    until("it is being read", async || world.file360.server.counters().get("UploadFile").is_some_and(|calls| *calls > 0)).await;
+    until("it is being read", async || world.file360.server.counters().get("uploadFile").is_some_and(|calls| *calls > 0))
+        .await;
     world.stop.cancel();
     until("no connection is taken", async || TcpStream::connect(world.address).await.is_err()).await;
     connection.write_all(b"45").await.unwrap();
@@ -150,6 +155,12 @@ async fn an_address_belongs_to_the_route_that_had_it_first() {
     too_long.send().await.refused(413, "too-large");
 
     world.endpoints.close("uid-legal-erp");
-    world.push("x").to("/ingest/legal/moved").signed_by("a key of twenty-four bytes").send().await.refused(401, "unauthorized");
+    world
+        .push("x")
+        .to("/ingest/legal/moved")
+        .signed_by("a key of twenty-four bytes")
+        .send()
+        .await
+        .refused(401, "unauthorized");
     let _ = Reply::of(http().get(format!("{}/x", world.url)).send().await.unwrap()).await;
 }
