@@ -9,7 +9,7 @@ use base64::engine::general_purpose::STANDARD;
 use hmac::{Hmac, KeyInit, Mac};
 use http::HeaderMap;
 use jiff::Timestamp;
-use sha2::Sha256;
+use sha2::{Digest, Sha256};
 use subtle::{Choice, ConstantTimeEq};
 
 /// Seconds that a timestamp may be off, in either direction.
@@ -22,6 +22,10 @@ pub const MOST_KEYS: usize = 8;
 pub const SHORTEST_KEY: usize = 24;
 /// Most signatures that one request may carry.
 const MOST_SIGNATURES: usize = 16;
+/// Bytes of a SHA-256.
+const DIGEST: usize = 32;
+/// Bytes that SHA-256 takes at once.
+const BLOCK: usize = 64;
 
 /// What a request claims: who it is, when it was sent, and signatures over that and a payload.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,7 +33,7 @@ pub struct Claim {
     /// The id: the same for every try to deliver the same thing.
     pub id: String,
     timestamp: i64,
-    signatures: Vec<[u8; 32]>,
+    signatures: Vec<[u8; DIGEST]>,
 }
 
 /// The headers are not what they should be; the text says why.
@@ -65,7 +69,7 @@ impl Claim {
         if given.len() > MOST_SIGNATURES {
             return Err(Malformed("webhook-signature has too many signatures."));
         }
-        let signatures: Vec<[u8; 32]> = given.iter().filter_map(|entry| decode(entry.strip_prefix("v1,")?)).collect();
+        let signatures: Vec<[u8; DIGEST]> = given.iter().filter_map(|entry| decode(entry.strip_prefix("v1,")?)).collect();
         if signatures.is_empty() {
             return Err(Malformed("webhook-signature has no signature of the form v1,<base64 of 32 bytes>."));
         }
@@ -100,7 +104,7 @@ fn one<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     }
 }
 
-fn decode(text: &str) -> Option<[u8; 32]> {
+fn decode(text: &str) -> Option<[u8; DIGEST]> {
     // 32 bytes are 44 characters.
     (text.len() == 44).then(|| STANDARD.decode(text).ok()?.try_into().ok()).flatten()
 }
@@ -162,8 +166,14 @@ fn bytes(value: &str) -> Result<Vec<u8>, &'static str> {
     if key.len() < SHORTEST_KEY { Err("a key has at least 24 bytes") } else { Ok(key) }
 }
 
+/// HMAC with a key of any length (RFC 2104): a long one counts by its hash, a short one as if zeros followed.
 fn keyed(key: &[u8]) -> Hmac<Sha256> {
-    Hmac::new_from_slice(key).expect("HMAC takes keys of every length")
+    let mut block = [0; BLOCK];
+    match block.get_mut(..key.len()) {
+        Some(start) => start.copy_from_slice(key),
+        None => block[..DIGEST].copy_from_slice(&Sha256::digest(key)),
+    }
+    Hmac::new(&block.into())
 }
 
 #[cfg(test)]
@@ -281,6 +291,15 @@ mod tests {
         let nine: Vec<String> = (0..9).map(|n| format!("key number {n} of twenty-four")).collect();
         assert_eq!(Keys::new(nine.iter().map(|key| ("k", key.as_str()))).1, ["k: only 8 keys count"]);
         assert_eq!(format!("{:?}", Keys::nobodys()), "Keys([redacted])");
+    }
+
+    #[test]
+    fn keys_of_every_length_give_what_other_implementations_give() {
+        for length in [24, 63, 64, 65, 200] {
+            let key = "k".repeat(length);
+            let theirs = Hmac::<Sha256>::new_from_slice(key.as_bytes()).unwrap().chain_update("a.7.x").finalize();
+            assert_eq!(message(keyed(key.as_bytes()), "a", 7, b"x"), <[u8; 32]>::from(theirs.into_bytes()), "{length} bytes");
+        }
     }
 
     #[test]
