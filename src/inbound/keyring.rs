@@ -82,7 +82,7 @@ async fn read(references: &dyn References, secret: &str, state: &RwLock<State>) 
             *state = State { keys: Arc::new(keys), read_at: Instant::now(), problem };
         }
         Err(error) => {
-            let is_gone = matches!(error.kind, Kind::NotFound | Kind::Reference | Kind::Denied);
+            let is_gone = matches!(error.kind, Kind::NotFound | Kind::Reference | Kind::Denied) || error.code == "Forbidden";
             if is_gone || state.read_at.elapsed() > OUTAGE {
                 state.keys = Arc::new(Keys::nobodys());
             }

@@ -205,7 +205,7 @@ comparable() {
           .metadata.annotations["helm.sh/resource-policy"])
     | if .kind == "CustomResourceDefinition" then del(.metadata.labels) else . end
     | if .metadata.annotations == {} then del(.metadata.annotations) else . end
-    | if .kind == "Deployment" then .spec.template.spec.containers[].env |= sort_by(.name) else . end' "$1" |
+    | if .kind == "Deployment" then .spec.template.spec.containers[] |= (.env |= sort_by(.name) | .ports |= sort_by(.name)) else . end' "$1" |
     jq -s 'sort_by(.kind, .metadata.name)[]'
 }
 default_equal() {

@@ -103,6 +103,17 @@ async fn a_head_that_is_too_large_is_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_connection_that_does_not_say_what_it_wants_is_closed() {
+    let world = world().await;
+    for start in ["", "POST /ingest/legal/erp HTTP/1.1\r\nwebhook-id: a"] {
+        let mut connection = TcpStream::connect(world.address).await.unwrap();
+        connection.write_all(start.as_bytes()).await.unwrap();
+        let closed = tokio::time::timeout(Duration::from_secs(40), connection.read_to_end(&mut Vec::new())).await;
+        assert!(closed.is_ok(), "still open after 40 seconds: {start:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn nobody_is_turned_away_before_the_endpoints_are_known() {
     let (endpoints, metrics, stop) = (Arc::new(Map::default()), Arc::new(Metrics::default()), CancellationToken::new());
     let running = serve(&endpoints, &metrics, &stop, Limits::default(), None).await;
