@@ -214,6 +214,9 @@ impl Target {
 
     async fn attempt(&self, call: &Call<'_>, access: &Access) -> Result<Answer, Failure> {
         let mut secrets = access.held.secrets.clone();
+        if let Some(query) = call.url.query() {
+            secrets.add_name(query);
+        }
         let token = self.token(access).await?;
         if let Some(token) = &token {
             secrets.add(token.expose());

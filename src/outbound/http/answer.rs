@@ -114,7 +114,7 @@ pub(super) async fn refusal(response: reqwest::Response, secrets: &Secrets, host
     let is_text = is_plain_or_json(response.headers());
     let body = bounded(response, MAX_REFUSAL).await.unwrap_or_default();
     let told = if is_text { said(&body) } else { String::new() };
-    let told = clean(secrets.strike(&told).trim(), MAX_TOLD);
+    let told = clean(secrets.strike(&told).replace(is_misleading, " ").trim(), MAX_TOLD);
     let mut message = format!("{host} answered {}", status.as_u16());
     if !told.is_empty() {
         message = format!("{message}: {told}");
@@ -194,6 +194,11 @@ fn depth(json: &[u8]) -> usize {
         }
     }
     deepest
+}
+
+/// What turns text around or breaks lines without being a control character.
+fn is_misleading(c: char) -> bool {
+    matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// Pages for browsers say nothing in 200 characters.
