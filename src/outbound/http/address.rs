@@ -28,7 +28,8 @@ impl Address {
             Expression::compile(text, known).map_err(|invalid| InvalidField::expression(field, &invalid))
         };
         let path = spec.path.iter().flatten().enumerate().map(|(at, text)| compiled(format!("path[{at}]"), text));
-        let query = spec.query.iter().flatten().map(|(name, text)| Ok((name.clone(), compiled(format!("query.{name}"), text)?)));
+        let query =
+            spec.query.iter().flatten().map(|(name, text)| Ok((name.clone(), compiled(format!("query.{name}"), text)?)));
         Ok(Self {
             base: fixed_url(&spec.url, "url", guard)?,
             path: path.collect::<Result<_, _>>()?,
@@ -39,6 +40,11 @@ impl Address {
     /// The host, as people write it.
     pub fn host(&self) -> &str {
         self.base.host_str().unwrap_or_default()
+    }
+
+    /// The URL of the spec.
+    pub fn base(&self) -> &Url {
+        &self.base
     }
 
     /// Whether the call goes over TLS.

@@ -111,7 +111,8 @@ impl Auth {
                 let name = secrets.read_name(references, username, host, &mut hash).await?;
                 let secret = secrets.read(references, password, host, &mut hash).await?;
                 if name.expose().contains(':') {
-                    let why = format!("key {} of Secret {} has a colon, which no user name has here", username.key, username.name);
+                    let why =
+                        format!("key {} of Secret {} has a colon, which no user name has here", username.key, username.name);
                     return Err(Error::new(Kind::Reference, why));
                 }
                 let both = STANDARD.encode(format!("{}:{}", name.expose(), secret.expose()));
@@ -134,7 +135,10 @@ impl Auth {
             Self::Hmac { key } => {
                 let secret = secrets.read(references, key, host, &mut hash).await?;
                 let usable = Key::new(&secret).ok_or_else(|| {
-                    let why = format!("key {} of Secret {} has fewer than 24 bytes, or is no base64 after whsec_", key.key, key.name);
+                    let why = format!(
+                        "key {} of Secret {} has fewer than 24 bytes, or is no base64 after whsec_",
+                        key.key, key.name
+                    );
                     Error::new(Kind::Reference, why)
                 })?;
                 Credential::Key(usable)
@@ -256,7 +260,8 @@ fn strike_value(value: Value, secrets: &[&Redacted]) -> Value {
         Value::String(text) => Value::String(strike(&text, secrets.iter().copied())),
         Value::Array(items) => items.into_iter().map(|item| strike_value(item, secrets)).collect(),
         Value::Object(members) => {
-            let member = |(name, value): (String, Value)| (strike(&name, secrets.iter().copied()), strike_value(value, secrets));
+            let member =
+                |(name, value): (String, Value)| (strike(&name, secrets.iter().copied()), strike_value(value, secrets));
             members.into_iter().map(member).collect()
         }
         other => other,

@@ -91,9 +91,8 @@ impl Clients {
             builder = builder.tls_certs_merge(self.extra_ca.iter().cloned());
         }
         if let Some(pem) = trust.identity {
-            let identity = reqwest::Identity::from_pem(pem.expose().as_bytes()).map_err(|_| {
-                Error::new(Kind::Reference, "auth.mtls: the Secret has no usable tls.crt and tls.key")
-            })?;
+            let identity = reqwest::Identity::from_pem(pem.expose().as_bytes())
+                .map_err(|_| Error::new(Kind::Reference, "auth.mtls: the Secret has no usable tls.crt and tls.key"))?;
             builder = builder.identity(identity);
         }
         builder.build().map_err(|_| Error::new(Kind::Reference, "the certificates of tls.caRef or auth.mtls cannot be used"))

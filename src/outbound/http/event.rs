@@ -38,11 +38,11 @@ impl Event {
             "time": self.time.to_string(),
             "subject": printable(&self.subject),
             "datacontenttype": "application/json",
-            "data": data,
         });
         if let Value::Object(attributes) = attributes {
             event.extend(attributes);
         }
+        event.insert("data".into(), data);
         Value::Object(event)
     }
 
@@ -73,7 +73,13 @@ pub fn cloud_event(kind: &str, source: &str, id: &str, time: Timestamp, subject:
 
 /// Attributes have no control characters. The data has the text as it is.
 fn printable(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { utf8_percent_encode(c.encode_utf8(&mut [0; 4]), CONTROLS).to_string() } else { c.into() }).collect()
+    text.chars()
+        .map(
+            |c| {
+                if c.is_control() { utf8_percent_encode(c.encode_utf8(&mut [0; 4]), CONTROLS).to_string() } else { c.into() }
+            },
+        )
+        .collect()
 }
 
 #[cfg(test)]

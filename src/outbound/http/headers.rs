@@ -38,12 +38,16 @@ impl Headers {
         let mut headers: Vec<(HeaderName, Expression)> = Vec::new();
         for (name, expression) in spec.headers.iter().flatten() {
             let field = format!("headers.{name}");
-            let header = name.parse::<HeaderName>().map_err(|_| InvalidField::value(&field, "this is no name of a header"))?;
+            let header =
+                name.parse::<HeaderName>().map_err(|_| InvalidField::value(&field, "this is no name of a header"))?;
             if is_reserved(&header) {
                 return Err(InvalidField::value(&field, "this header is set by the operator"));
             }
             if header == header::CONTENT_TYPE && !sets_type {
-                return Err(InvalidField::value(&field, "a form has a Content-Type of its own, and a call without a body has none"));
+                return Err(InvalidField::value(
+                    &field,
+                    "a form has a Content-Type of its own, and a call without a body has none",
+                ));
             }
             if headers.iter().any(|(known, _)| *known == header) {
                 return Err(InvalidField::value(&field, "this header is there twice: case does not tell headers apart"));
@@ -93,14 +97,14 @@ mod tests {
     use crate::expression::string;
     use serde_json::{Value, json};
 
-    fn headers(spec: Value, sets_type: bool) -> Result<Headers, InvalidField> {
+    fn headers(spec: &Value, sets_type: bool) -> Result<Headers, InvalidField> {
         let spec = serde_json::from_value(json!({"url": "https://crm.example.com", "headers": spec})).unwrap();
         Headers::new(&spec, &["x"], sets_type)
     }
 
     #[test]
     fn r6_a_result_cannot_end_its_header() {
-        let headers = headers(json!({"X-Name": "x"}), true).unwrap();
+        let headers = headers(&json!({"X-Name": "x"}), true).unwrap();
         let with = |x: &str| headers.evaluate(&Variables::default().with("x", string(x)));
         assert_eq!(with("Müller \"a\".pdf").unwrap()["x-name"].as_bytes(), "Müller \"a\".pdf".as_bytes());
         for hostile in ["a\r\nAuthorization: x", "a\nb", "a\0b", "a\u{85}b", "a\tb"] {
@@ -111,13 +115,15 @@ mod tests {
 
     #[test]
     fn what_frames_or_authenticates_the_call_cannot_be_declared() {
-        for name in ["Authorization", "HOST", "content-length", "Transfer-Encoding", "Idempotency-Key", "ce-id", "webhook-id", "a b"] {
-            let refused = headers(json!({name: "'x'"}), true).err().map(|invalid| invalid.field);
+        for name in
+            ["Authorization", "HOST", "content-length", "Transfer-Encoding", "Idempotency-Key", "ce-id", "webhook-id", "a b"]
+        {
+            let refused = headers(&json!({name: "'x'"}), true).err().map(|invalid| invalid.field);
             assert_eq!(refused, Some(format!("headers.{name}")));
         }
-        assert!(headers(json!({"Content-Type": "'application/vnd.api+json'"}), true).is_ok());
-        assert!(headers(json!({"Content-Type": "'text/plain'"}), false).is_err());
-        assert!(headers(json!({"X-A": "'1'", "x-a": "'2'"}), true).is_err());
-        assert!(headers(json!({"X-A": "y"}), true).err().unwrap().why.contains("unknown variable"));
+        assert!(headers(&json!({"Content-Type": "'application/vnd.api+json'"}), true).is_ok());
+        assert!(headers(&json!({"Content-Type": "'text/plain'"}), false).is_err());
+        assert!(headers(&json!({"X-A": "'1'", "x-a": "'2'"}), true).is_err());
+        assert!(headers(&json!({"X-A": "y"}), true).err().unwrap().why.contains("unknown variable"));
     }
 }

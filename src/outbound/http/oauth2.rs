@@ -116,7 +116,9 @@ impl OAuth2 {
     ) -> Result<Redacted> {
         let mut current = self.current.lock().await;
         match &*current {
-            State::Token { text, renew_at, of: held } if *held == of && Instant::now() < *renew_at => return Ok(text.clone()),
+            State::Token { text, renew_at, of: held } if *held == of && Instant::now() < *renew_at => {
+                return Ok(text.clone());
+            }
             State::Failed { error, until, of: held } if *held == of && Instant::now() < *until => return Err(error.clone()),
             _ => {}
         }
@@ -149,7 +151,8 @@ impl OAuth2 {
         (id, secret): (&Redacted, &Redacted),
         secrets: &Secrets,
     ) -> Result<(Redacted, Duration)> {
-        let mut form: Vec<(&str, &str)> = self.parameters.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        let mut form: Vec<(&str, &str)> =
+            self.parameters.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
         let mut request = http.post(self.token_url.clone()).header(header::ACCEPT, "application/json").timeout(PATIENCE);
         match self.authentication {
             ClientAuthentication::Basic => {
@@ -185,7 +188,9 @@ impl OAuth2 {
         let mut error = match number {
             429 => Error::new(Kind::RateLimited, "the token endpoint is busy (429)"),
             408 | 425 | 500..=599 => Error::new(Kind::Unavailable, format!("the token endpoint answered {number}")),
-            300..=399 => Error::new(Kind::Rejected, format!("the token endpoint answered {number}: redirects are not followed")),
+            300..=399 => {
+                Error::new(Kind::Rejected, format!("the token endpoint answered {number}: redirects are not followed"))
+            }
             _ => {
                 let told = if code.is_empty() { number.to_string() } else { format!("{number} {code}") };
                 Error::new(Kind::Denied, format!("the token endpoint refused the client ({told}); {}", self.advice()))

@@ -63,7 +63,10 @@ impl HttpDestination {
                 return wrong("http.method", "send: Content needs a method with a body");
             }
             if http.multipart.is_none() && http.template.is_some() {
-                return wrong("http.template", "with send: Content the content is the body; http.multipart.json sends a document beside it");
+                return wrong(
+                    "http.template",
+                    "with send: Content the content is the body; http.multipart.json sends a document beside it",
+                );
             }
             if http.multipart.is_none() && http.body.is_some() {
                 return wrong("http.body", "with send: Content the content is the body");
@@ -100,7 +103,8 @@ impl HttpDestination {
     }
 
     async fn metadata(&self, delivery: &Delivery) -> Result<Answer> {
-        let body = self.target.document(&delivery.variables, || event(delivery).structured(Map::new(), self.data(delivery)))?;
+        let body =
+            self.target.document(&delivery.variables, || event(delivery).structured(Map::new(), self.data(delivery)))?;
         self.target.send(&delivery.variables, body, &delivery.key).await
     }
 
@@ -224,7 +228,8 @@ fn event(delivery: &Delivery) -> Event {
         FileEvent::Shared => "shared",
     };
     let route = &delivery.route;
-    let source = [&route.cluster, &route.namespace, &route.name].map(|part| utf8_percent_encode(part, IN_SOURCE).to_string());
+    let source =
+        [&route.cluster, &route.namespace, &route.name].map(|part| utf8_percent_encode(part, IN_SOURCE).to_string());
     Event {
         kind: format!("io.file360.file.{kind}"),
         source: format!("/file360/{}", source.join("/")),

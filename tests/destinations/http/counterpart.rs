@@ -111,7 +111,8 @@ impl Counterpart {
 
     /// From now on, the answer is this.
     pub fn answers_with(&self, status: u16, headers: &[(&'static str, &str)], body: &str) {
-        let headers: Vec<(&'static str, String)> = headers.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
+        let headers: Vec<(&'static str, String)> =
+            headers.iter().map(|(name, value)| (*name, (*value).to_owned())).collect();
         let body = body.to_owned();
         self.answers(move |_| {
             let mut response = (StatusCode::from_u16(status).unwrap(), body.clone()).into_response();
