@@ -1,8 +1,10 @@
 //! The route engine: files from a source, by rules, to destinations, with nothing lost.
 
+pub mod build;
 pub mod content;
 pub mod delivery;
 pub mod destinations;
+pub mod dry_run;
 pub mod engine;
 pub mod environment;
 pub mod items;

@@ -19,7 +19,7 @@ use tracing::{debug, info, warn};
 use super::delivery::Origin;
 use super::ledger::{Entry, Ledger, Names, Parked, Record, State, Submission, read_documents};
 use super::queue::FileQueue;
-use super::route::{Route, Target, Unmatched};
+use super::route::{Route, Target};
 use super::rules::UNMATCHED;
 use super::window::Window;
 use super::work::{Finished, Outcome, Source, Work, attempt};
@@ -117,6 +117,8 @@ pub struct Checkpoint {
     pub rules: BTreeMap<String, u64>,
     /// The last comparison of both ends.
     pub inventory: Option<InventoryStatus>,
+    /// The last request to try dead letters again.
+    pub replayed: Option<String>,
 }
 
 /// What a route's status is made from.
@@ -417,8 +419,11 @@ impl Engine {
         Ok(())
     }
 
-    /// Tries everything that was given up again.
-    pub async fn replay(&self) -> Result<usize> {
+    /// Tries everything that was given up again, once for each `token`.
+    pub async fn replay(&self, token: &str) -> Result<()> {
+        if self.state.lock().checkpoint.as_ref().is_some_and(|checkpoint| checkpoint.replayed.as_deref() == Some(token)) {
+            return Ok(());
+        }
         let mut found: Vec<(String, Parked)> = Vec::new();
         read_documents(&*self.files, &self.names.dead(), |key, value| {
             if let Ok(parked) = serde_json::from_value(value) {
@@ -435,10 +440,8 @@ impl Engine {
             let origin = Origin::from(&parked.origin);
             let waiting = Names::document(&self.names.waiting(), &origin, &parked.occasion);
             let value = serde_json::to_value(&parked).unwrap_or_default();
-            let documents = vec![
-                ClientStatePut { key: waiting, value: Some(value) },
-                ClientStatePut { key: key.clone(), value: None },
-            ];
+            let documents =
+                vec![ClientStatePut { key: waiting, value: Some(value) }, ClientStatePut { key: key.clone(), value: None }];
             self.ledger.submit(Submission { documents, ..Submission::default() }).await?;
             let mut state = self.state.lock();
             state.dead.remove(&key);
@@ -447,8 +450,10 @@ impl Engine {
             self.take_up_parked(parked);
         }
         info!(route = %self.route.id.name, namespace = %self.route.id.namespace, count, "Dead letters are tried again");
+        self.state.lock().checkpoint.get_or_insert_default().replayed = Some(token.to_owned());
+        self.dirty.store(true, Ordering::Release);
         self.observer.changed(true);
-        Ok(count)
+        Ok(())
     }
 
     /// Everything that waits for its time is tried now.
@@ -500,16 +505,7 @@ impl Engine {
 
     fn away(&self) -> Vec<(String, String)> {
         let away = |target: &Arc<Target>| Some((target.name.to_string(), clean(&target.breaker.why()?.to_string(), 300)));
-        self.targets().filter_map(away).collect()
-    }
-
-    /// Every destination of the route.
-    pub(super) fn targets(&self) -> impl Iterator<Item = &Arc<Target>> {
-        let unmatched = match &self.route.unmatched {
-            Unmatched::To(targets) => targets.as_slice(),
-            _ => &[],
-        };
-        self.route.targets.iter().flatten().chain(unmatched)
+        self.route.all_targets().filter_map(away).collect()
     }
 
     /// Moves the checkpoint behind what is done. R2: a batch is done once everything in it is acknowledged or recorded.
@@ -539,7 +535,9 @@ impl Engine {
                     pending = None;
                     last_written = Instant::now();
                 }
-                Err(error) => warn!(route = %self.route.id.name, %error, "The checkpoint could not be written; trying again"),
+                Err(error) => {
+                    warn!(route = %self.route.id.name, %error, "The checkpoint could not be written; trying again")
+                }
             }
         }
     }
@@ -570,7 +568,8 @@ impl Engine {
         }?;
         let mut state = self.state.lock();
         state.etag = Some(written);
-        state.checkpoint = Some(checkpoint);
+        let written = state.checkpoint.get_or_insert_default();
+        written.cursor = checkpoint.cursor;
         drop(state);
         self.observer.changed(false);
         Ok(())
@@ -579,7 +578,7 @@ impl Engine {
     /// Sets what the next checkpoint says about the feed and the scope.
     pub(super) fn describe_checkpoint(&self, feed_epoch: &str, scope: &str) {
         let mut state = self.state.lock();
-        let checkpoint = state.checkpoint.get_or_insert_with(Checkpoint::default);
+        let checkpoint = state.checkpoint.get_or_insert_default();
         feed_epoch.clone_into(&mut checkpoint.feed_epoch);
         scope.clone_into(&mut checkpoint.scope);
         drop(state);
@@ -603,7 +602,8 @@ fn parked(work: &Work, finished: &Finished) -> Parked {
 fn dead_letter(parked: &Parked) -> DeadLetterStatus {
     let origin = Origin::from(&parked.origin);
     let given_up = parked.record.to.iter().find(|(_, entry)| entry.given_up);
-    let (slot, error) = given_up.map_or(("", ""), |(slot, entry)| (slot.as_str(), entry.error.as_deref().unwrap_or_default()));
+    let (slot, error) =
+        given_up.map_or(("", ""), |(slot, entry)| (slot.as_str(), entry.error.as_deref().unwrap_or_default()));
     let (rule, destination) = slot.split_once('/').unwrap_or((slot, ""));
     DeadLetterStatus {
         file: clean(&parked.path, 1024),

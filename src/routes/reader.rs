@@ -52,7 +52,8 @@ impl Reader {
     pub async fn run(&self, checkpoint: Option<Checkpoint>) {
         let scope = self.scope_fingerprint();
         let known = checkpoint.filter(|known| known.feed_epoch == self.session.service.feed_epoch && known.scope == scope);
-        let mut position = known.filter(|known| !known.cursor.is_empty()).map(|known| Position { cursor: known.cursor, sequence: 0 });
+        let mut position =
+            known.filter(|known| !known.cursor.is_empty()).map(|known| Position { cursor: known.cursor, sequence: 0 });
         // The workspaces of the first set are scanned below, or were before the restart.
         self.source.scope.take_joined();
         let mut failures = 0;
@@ -68,7 +69,8 @@ impl Reader {
                     failures = (failures + 1).min(6);
                     self.engine.say_trouble(Some(&error));
                     warn!(route = %self.engine.route.id.name, %error, "The source cannot be read; trying again");
-                    tokio::time::sleep(error.retry_after.unwrap_or_else(|| backoff::delay(failures, rand::random()) / 4)).await;
+                    tokio::time::sleep(error.retry_after.unwrap_or_else(|| backoff::delay(failures, rand::random()) / 4))
+                        .await;
                 }
             }
         }
@@ -176,7 +178,9 @@ impl Reader {
     }
 
     async fn handle(&self, change: &Change, batch: &Token, again: bool) -> Result<()> {
-        let Some(workspace) = change.workspace_id.as_deref().filter(|id| self.source.scope.contains(id)) else { return Ok(()) };
+        let Some(workspace) = change.workspace_id.as_deref().filter(|id| self.source.scope.contains(id)) else {
+            return Ok(());
+        };
         let is_own = change.caused_by.as_deref() == Some(&self.uid);
         match change.kind {
             ChangeKind::WorkspaceUpdated => self.source.forget_workspace(workspace),
@@ -184,7 +188,9 @@ impl Reader {
             _ => {}
         }
         match change.kind {
-            ChangeKind::FileUploaded | ChangeKind::FileRestored => self.file(change, FileEvent::Uploaded, again, batch).await,
+            ChangeKind::FileUploaded | ChangeKind::FileRestored => {
+                self.file(change, FileEvent::Uploaded, again, batch).await
+            }
             ChangeKind::VersionAdded => self.file(change, FileEvent::VersionAdded, again, batch).await,
             ChangeKind::FileChanged if is_own => Ok(()),
             ChangeKind::FileChanged => self.file_changed(change, batch).await,
@@ -197,8 +203,12 @@ impl Reader {
             ChangeKind::WorkspaceUpdated | ChangeKind::WorkspaceTrashed | ChangeKind::WorkspacePurged if self.mirrors => {
                 self.below(change, workspace, "/", batch).await
             }
-            ChangeKind::WorkspaceRestored => self.scan(workspace, &self.source.pattern.root(), batch, &Scan::Unrecorded).await,
-            ChangeKind::GovernanceChanged if self.mirrors => self.file(change, FileEvent::MetadataChanged, true, batch).await,
+            ChangeKind::WorkspaceRestored => {
+                self.scan(workspace, &self.source.pattern.root(), batch, &Scan::Unrecorded).await
+            }
+            ChangeKind::GovernanceChanged if self.mirrors => {
+                self.file(change, FileEvent::MetadataChanged, true, batch).await
+            }
             _ => Ok(()),
         }
     }
@@ -277,9 +287,10 @@ impl Reader {
         let tenant = &self.source.tenant;
         let facet = self.engine.names.facet.as_str();
         let mut files = Box::pin(pages(|cursor| async move { tenant.files(workspace, path, cursor.as_deref()).await }));
-        let mut records = Records::new(Box::pin(pages(|cursor| async move {
-            tenant.facets(facet, Some(workspace), cursor.as_deref()).await
-        })));
+        let mut records =
+            Records::new(Box::pin(pages(
+                |cursor| async move { tenant.facets(facet, Some(workspace), cursor.as_deref()).await },
+            )));
         loop {
             let page = match files.try_next().await {
                 Ok(Some(page)) => page,
@@ -325,7 +336,8 @@ impl Again {
     }
 }
 
-fn scanned(item: &Item) -> Work {
+/// Work on a file that a scan found.
+pub fn scanned(item: &Item) -> Work {
     let actor = item.created_by.as_ref().map(name).unwrap_or_default();
     Work::new(origin(item), item.path.clone(), FileEvent::Uploaded, item.modified_at, actor)
 }
@@ -339,11 +351,8 @@ fn name(actor: &Actor) -> String {
 }
 
 fn work(change: &Change, event: FileEvent) -> Option<Work> {
-    let origin = Origin::Item {
-        workspace: change.workspace_id.clone()?,
-        item: change.subject.clone()?,
-        version: change.version?,
-    };
+    let origin =
+        Origin::Item { workspace: change.workspace_id.clone()?, item: change.subject.clone()?, version: change.version? };
     Some(Work::new(origin, change.path.clone().unwrap_or_default(), event, change.time, name(&change.actor)))
 }
 

@@ -13,10 +13,10 @@ use url::Url;
 
 use super::auth::{Credential, TokenSource};
 use super::slots::Slots;
-use crate::redacted::Redacted;
 use crate::error::{Error, Kind, Result, clean};
 use crate::file360::model::{Problem, headers};
 use crate::file360::{Cause, IdempotencyKey};
+use crate::redacted::Redacted;
 
 /// Calls in flight when neither the Connection nor the server says otherwise.
 const DEFAULT_CONCURRENCY: usize = 64;
@@ -348,10 +348,11 @@ impl Transport {
         if let Some(Cause(cause)) = call.cause {
             request = request.header(headers::CAUSED_BY, cause);
         }
-        if call.mutates {
-            if let Some(fence) = self.fence.read().as_deref() {
-                request = request.header(headers::FENCING_EPOCH, fence);
-            }
+        if !call.mutates {
+            return request;
+        }
+        if let Some(fence) = self.fence.read().as_deref() {
+            request = request.header(headers::FENCING_EPOCH, fence);
         }
         request
     }
