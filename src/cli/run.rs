@@ -217,6 +217,7 @@ async fn lead(
     ctx.metrics.leader.set(1);
     readiness.waits("connections", "the first listing");
     readiness.waits("workspaces", "the first listing");
+    readiness.waits("routes", "the first listing");
     readiness.is_ready("operator");
     let mut controllers = tokio::spawn(controllers::run(ctx));
     let lost = async {

@@ -45,6 +45,16 @@ impl Guard {
         }
     }
 
+    /// Whether `host` itself, a name or an address, is in `--outbound-allow`. Such a host may be called without TLS and with credentials
+    /// whose Secrets do not name it. A name that merely resolves into an allowed range is not meant.
+    pub fn is_allowed_host(&self, host: &str) -> bool {
+        let bare = host.trim_start_matches('[').trim_end_matches(']');
+        match bare.parse::<IpAddr>() {
+            Ok(address) => self.allowed_ranges.iter().any(|net| net.contains(&address.to_canonical())),
+            Err(_) => self.allows_host(bare),
+        }
+    }
+
     fn allows_host(&self, host: &str) -> bool {
         self.allowed_hosts.contains(&host.to_lowercase())
     }
@@ -155,6 +165,12 @@ mod tests {
         assert!(guard.check_host("127.0.0.2").is_err());
         assert!(guard.check_host("fd00::1").is_ok());
         assert!(guard.allows_host("file360.LOCAL"));
+        for host in ["127.0.0.1", "::ffff:127.0.0.1", "[fd00::1]", "FILE360.local"] {
+            assert!(guard.is_allowed_host(host), "{host} is named");
+        }
+        for host in ["127.0.0.2", "localhost", "203.0.113.7", "x.file360.local", ""] {
+            assert!(!guard.is_allowed_host(host), "{host} is not named");
+        }
         assert!(Guard::new(&["10.0.0.0/99".into()], &[]).is_err());
     }
 }

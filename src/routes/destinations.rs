@@ -1,1 +1,4 @@
 //! The places that files go to: one module each, behind one trait, held to one behaviour suite (`tests/destinations`).
+
+pub mod file360;
+pub mod http;
