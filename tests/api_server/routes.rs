@@ -60,7 +60,8 @@ async fn an_upload_reaches_the_case_system_whole_and_once() {
     bodies.sort();
     assert_eq!(bodies, [&b"came after it"[..], b"the last", b"was there before the route"]);
     assert_eq!(cases.repeated(), 0);
-    let object = world.until("FileRoute", "claims", "three deliveries", |object| object["status"]["counts"]["delivered"] == 3).await;
+    let object =
+        world.until("FileRoute", "claims", "three deliveries", |object| object["status"]["counts"]["delivered"] == 3).await;
     assert_eq!(object["status"]["counts"]["seen"], 3, "{}", object["status"]);
     assert_eq!(object["status"]["rules"], json!([{"name": "all", "matched": 3}]));
 }
@@ -83,7 +84,7 @@ async fn rules_choose_by_metadata_and_what_none_takes_is_accounted_for() {
     let other = upload_with(&world, &workspace, "letter.txt", &[]).await;
     arrived(&cases, 1).await;
     let event = cases.accepted()[0].json();
-    assert_eq!(event["data"]["name"], "photo.jpg", "{event}");
+    assert_eq!(event["data"]["file"]["name"], "photo.jpg", "{event}");
     assert_eq!(event["specversion"], "1.0");
     eventually("the answer on the file", || async {
         let item = world.remote.get(&format!("/v1/items/{photo}")).await;
@@ -96,8 +97,14 @@ async fn rules_choose_by_metadata_and_what_none_takes_is_accounted_for() {
         (item["path"] == "/Unrouted/letter.txt").then_some(()).ok_or_else(|| item["path"].to_string())
     })
     .await;
-    let object = world.until("FileRoute", "claims", "the unmatched file", |object| object["status"]["counts"]["unmatched"] == 1).await;
-    assert_eq!(object["status"]["counts"]["delivered"], 1, "r8: the route's own metadata and move start nothing: {}", object["status"]);
+    let object = world
+        .until("FileRoute", "claims", "the unmatched file", |object| object["status"]["counts"]["unmatched"] == 1)
+        .await;
+    assert_eq!(
+        object["status"]["counts"]["delivered"], 1,
+        "r8: the route's own metadata and move start nothing: {}",
+        object["status"]
+    );
     assert_eq!(cases.accepted().len(), 1);
 }
 
@@ -153,7 +160,10 @@ async fn r5_a_poisonous_file_becomes_a_dead_letter_and_blocks_nobody_and_can_be_
     arrived(&cases, 5).await;
     let object = world.condition("FileRoute", "claims", "DeadLetters", "True").await;
     let letter = &object["status"]["deadLetters"][0];
-    assert_eq!((&letter["file"], &letter["rule"], &letter["destination"]), (&json!("/Inbox/bad.txt"), &json!("all"), &json!("case")));
+    assert_eq!(
+        (&letter["file"], &letter["rule"], &letter["destination"]),
+        (&json!("/Inbox/bad.txt"), &json!("all"), &json!("case"))
+    );
     assert!(letter["error"].as_str().unwrap().contains("not wanted"), "the reason is kept: {letter}");
     eventually("the move", || async {
         let item = world.remote.get(&format!("/v1/items/{bad}")).await;
@@ -166,9 +176,7 @@ async fn r5_a_poisonous_file_becomes_a_dead_letter_and_blocks_nobody_and_can_be_
     world.remote.change("PATCH", &format!("/v1/items/{bad}"), json!({"parentId": inbox["id"]})).await;
     world.patch("FileRoute", "claims", json!({"metadata": {"annotations": {"replay.file360.io/requestedAt": "1"}}})).await;
     arrived(&cases, 6).await;
-    world
-        .until("FileRoute", "claims", "no dead letters", |object| object["status"]["deadLetters"].is_null())
-        .await;
+    world.until("FileRoute", "claims", "no dead letters", |object| object["status"]["deadLetters"].is_null()).await;
 }
 
 #[tokio::test]

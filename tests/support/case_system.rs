@@ -118,7 +118,8 @@ async fn take(State(kept): State<Arc<Kept>>, request: Request) -> Response {
         .map(|(name, value)| (name.as_str().to_owned(), value.to_str().unwrap_or_default().to_owned()))
         .collect();
     let Ok(body) = to_bytes(body, 256 << 20).await else { return StatusCode::BAD_REQUEST.into_response() };
-    if kept.poison.lock().as_ref().is_some_and(|poison| body.windows(poison.len()).any(|window| window == poison.as_slice())) {
+    if kept.poison.lock().as_ref().is_some_and(|poison| body.windows(poison.len()).any(|window| window == poison.as_slice()))
+    {
         return (StatusCode::UNPROCESSABLE_ENTITY, axum::Json(json!({"detail": "this one is not wanted"}))).into_response();
     }
     let key = headers.get("idempotency-key").cloned().unwrap_or_default();
