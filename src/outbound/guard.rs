@@ -11,6 +11,8 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
+use crate::error::{Error, Kind};
+
 /// Which addresses and hosts are fine.
 #[derive(Clone, Debug, Default)]
 pub struct Guard {
@@ -43,6 +45,22 @@ impl Guard {
             Ok(address) if !self.allows(address) => Err(refusal(host)),
             _ => Ok(()),
         }
+    }
+
+    /// Whether the operator's owner allowed `host` by name or address.
+    pub fn is_allowed(&self, host: &str) -> bool {
+        let bare = host.trim_start_matches('[').trim_end_matches(']');
+        let in_range = |address: IpAddr| self.allowed_ranges.iter().any(|net| net.contains(&address.to_canonical()));
+        self.allows_host(bare) || bare.parse().is_ok_and(in_range)
+    }
+
+    /// The addresses of `host` that are fine, with the system's resolver: for connections that are not HTTP.
+    pub async fn resolve(&self, host: &str, port: u16) -> Result<Vec<SocketAddr>, Error> {
+        let bare = host.trim_start_matches('[').trim_end_matches(']');
+        let found = tokio::net::lookup_host((bare, port)).await;
+        let found = found.map_err(|error| Error::new(Kind::Unavailable, format!("{host} has no address: {error}")))?;
+        let fine: Vec<SocketAddr> = found.filter(|address| self.allows_host(bare) || self.allows(address.ip())).collect();
+        if fine.is_empty() { Err(Error::new(Kind::Rejected, refusal(host))) } else { Ok(fine) }
     }
 
     fn allows_host(&self, host: &str) -> bool {
@@ -155,6 +173,8 @@ mod tests {
         assert!(guard.check_host("127.0.0.2").is_err());
         assert!(guard.check_host("fd00::1").is_ok());
         assert!(guard.allows_host("file360.LOCAL"));
+        assert!(guard.is_allowed("127.0.0.1") && guard.is_allowed("[fd00::1]") && guard.is_allowed("file360.local"));
+        assert!(!guard.is_allowed("10.1.2.3") && !guard.is_allowed("example.com"), "fine is not the same as allowed");
         assert!(Guard::new(&["10.0.0.0/99".into()], &[]).is_err());
     }
 }
