@@ -14,6 +14,7 @@ use file360_operator::routes::destinations::object_store::ObjectStoreDestination
 
 use super::counterparts::files_below;
 use super::suite::{self, Arrived, Place, Secrets, cases, delivery, pattern, percent_decoded};
+use super::trees;
 
 struct Mounted {
     folder: tempfile::TempDir,
@@ -52,7 +53,7 @@ impl Place for Mounted {
     }
 
     async fn arrived(&self) -> Vec<Arrived> {
-        if self.root().is_dir() { suite::without_notes(files_below(&self.root())) } else { Vec::new() }
+        if self.root().is_dir() { trees::without_notes(files_below(&self.root())) } else { Vec::new() }
     }
 
     async fn strays(&self) -> Vec<String> {
@@ -100,28 +101,21 @@ cases!(
 async fn r1_a_newer_version_replaces_the_file_and_another_file_does_not() {
     let mounted = start().await;
     std::fs::create_dir(mounted.root()).unwrap();
-    suite::newer_replaces_and_others_do_not(&*mounted.destination, &mounted.root()).await;
+    trees::newer_replaces_and_others_do_not(&*mounted.destination, &mounted.root()).await;
 }
 
 #[tokio::test]
 async fn r1_a_cut_off_delivery_is_completed_and_not_taken_for_anothers() {
     let mounted = start().await;
     std::fs::create_dir(mounted.root()).unwrap();
-    suite::a_cut_off_delivery_is_completed(&*mounted.destination, &mounted.root()).await;
-}
-
-#[tokio::test]
-async fn without_the_right_to_keep_notes_nothing_is_replaced() {
-    let mounted = start().await;
-    std::fs::create_dir(mounted.root()).unwrap();
-    suite::without_notes_nothing_is_replaced(&*mounted.destination, &mounted.root()).await;
+    trees::a_cut_off_delivery_is_completed(&*mounted.destination, &mounted.root()).await;
 }
 
 #[tokio::test]
 async fn files_are_listed_in_pages_and_opened_as_they_were_listed() {
     let mounted = start().await;
     std::fs::create_dir(mounted.root()).unwrap();
-    suite::trees_are_listed_and_opened(&*mounted.store, &mounted.root()).await;
+    trees::trees_are_listed_and_opened(&*mounted.store, &mounted.root()).await;
 }
 
 #[tokio::test]
@@ -132,7 +126,7 @@ async fn r6_links_lead_nowhere() {
     std::fs::write(outside.path().join("secret.txt"), "secret").unwrap();
     symlink(outside.path(), root.join("way-out")).unwrap();
     symlink(outside.path().join("secret.txt"), root.join("link.txt")).unwrap();
-    suite::links_lead_nowhere(&*mounted.destination, &*mounted.store, outside.path()).await;
+    trees::links_lead_nowhere(&*mounted.destination, &*mounted.store, outside.path()).await;
 
     // The folder of the namespace itself is no exception.
     symlink(outside.path(), mounted.given().join("sneaky")).unwrap();

@@ -9,3 +9,4 @@ mod fs;
 mod s3;
 mod sftp;
 mod suite;
+mod trees;

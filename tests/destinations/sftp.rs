@@ -15,6 +15,7 @@ use futures::StreamExt as _;
 
 use super::counterparts::{SftpServer, files_below, key_pair};
 use super::suite::{self, Arrived, Place, Secrets, cases, delivery, pattern, percent_decoded, secret, version_of};
+use super::trees;
 
 struct Account {
     server: SftpServer,
@@ -42,8 +43,12 @@ fn open(spec: Sftp, secrets: &Arc<Secrets>) -> Arc<dyn Store> {
 }
 
 async fn start() -> Account {
+    start_with(SftpServer::start())
+}
+
+fn start_with(server: SftpServer) -> Account {
     suite::install_crypto();
-    let (server, secrets) = (SftpServer::start(), Arc::new(Secrets::default()));
+    let secrets = Arc::new(Secrets::default());
     secrets.put("store", "privateKey", &server.private_key);
     let store = open(spec(&server), &secrets);
     let destination = Arc::new(ObjectStoreDestination::new(store.clone(), "file.name").unwrap());
@@ -57,7 +62,7 @@ impl Place for Account {
     }
 
     async fn arrived(&self) -> Vec<Arrived> {
-        suite::without_notes(files_below(&self.server.root()))
+        trees::without_notes(files_below(&self.server.root()))
     }
 
     async fn strays(&self) -> Vec<String> {
@@ -108,23 +113,36 @@ cases!(
 #[tokio::test]
 async fn r1_a_newer_version_replaces_the_file_and_another_file_does_not() {
     let account = start().await;
-    suite::newer_replaces_and_others_do_not(&*account.destination, &account.server.root()).await;
+    trees::newer_replaces_and_others_do_not(&*account.destination, &account.server.root()).await;
 }
 
 #[tokio::test]
 async fn r1_a_cut_off_delivery_is_completed_and_not_taken_for_anothers() {
     let account = start().await;
-    suite::a_cut_off_delivery_is_completed(&*account.destination, &account.server.root()).await;
+    trees::a_cut_off_delivery_is_completed(&*account.destination, &account.server.root()).await;
 }
 
+/// As in many inboxes: files may be put there, folders not made.
 #[tokio::test]
 async fn without_the_right_to_keep_notes_nothing_is_replaced() {
-    if suite::is_root() {
-        eprintln!("root may write everywhere; the folder's own rights cannot be tested");
-    }
-    let account = start().await;
-    // A file where the folder of notes would be is as good as no right to make it.
-    suite::without_notes_nothing_is_replaced(&*account.destination, &account.server.root()).await;
+    let account = start_with(SftpServer::start_without(&["mkdir"]));
+    let root = account.server.root();
+    std::fs::create_dir(root.join("in")).unwrap();
+    let first = delivery("in/a.txt", b"content");
+    account.destination.deliver(&first).await.unwrap();
+    account.destination.deliver(&first).await.unwrap();
+    let error = account.destination.deliver(&delivery("in/a.txt", b"another")).await.unwrap_err();
+    assert_eq!(error.code, "key-taken", "{error}");
+    assert_eq!(files_below(&root), [("in/a.txt".to_owned(), b"content".to_vec())]);
+    let error = account.destination.deliver(&delivery("new/a.txt", b"content")).await.unwrap_err();
+    assert_eq!(error.kind, Kind::Denied, "a folder that cannot be made: {error}");
+}
+
+/// Servers other than OpenSSH have none of its extensions.
+#[tokio::test]
+async fn a_server_without_extensions_is_enough() {
+    let account = start_with(SftpServer::start_without(&["posix-rename", "fsync", "limits", "hardlink"]));
+    trees::newer_replaces_and_others_do_not(&*account.destination, &account.server.root()).await;
 }
 
 #[tokio::test]
@@ -152,7 +170,7 @@ async fn t3_the_guard_holds_for_sftp() {
 #[tokio::test]
 async fn files_are_listed_in_pages_and_opened_as_they_were_listed() {
     let account = start().await;
-    suite::trees_are_listed_and_opened(&*account.store, &account.server.root()).await;
+    trees::trees_are_listed_and_opened(&*account.store, &account.server.root()).await;
 }
 
 #[tokio::test]
@@ -162,7 +180,7 @@ async fn r6_links_lead_nowhere() {
     std::fs::write(outside.path().join("secret.txt"), "secret").unwrap();
     symlink(outside.path(), root.join("way-out")).unwrap();
     symlink(outside.path().join("secret.txt"), root.join("link.txt")).unwrap();
-    suite::links_lead_nowhere(&*account.destination, &*account.store, outside.path()).await;
+    trees::links_lead_nowhere(&*account.destination, &*account.store, outside.path()).await;
 }
 
 #[tokio::test]

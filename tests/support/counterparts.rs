@@ -180,6 +180,12 @@ pub struct SftpServer {
 impl SftpServer {
     /// A server that lets its user sign in with a key.
     pub fn start() -> Self {
+        Self::start_without(&[])
+    }
+
+    /// The same, refusing these requests (`sftp-server -Q requests` lists them).
+    pub fn start_without(requests: &[&str]) -> Self {
+        let refused = if requests.is_empty() { String::new() } else { format!(" -P {}", requests.join(",")) };
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
         std::fs::create_dir(at("root")).unwrap();
@@ -192,7 +198,7 @@ impl SftpServer {
             let config = format!(
                 "ListenAddress 127.0.0.1:{port}\nHostKey {}\nAuthorizedKeysFile {}\nPidFile none\nStrictModes no\nUsePAM no\n\
                  PasswordAuthentication no\nKbdInteractiveAuthentication no\nPermitRootLogin yes\nMaxStartups 100\nLogLevel ERROR\n\
-                 Subsystem sftp internal-sftp\n",
+                 Subsystem sftp internal-sftp{refused}\n",
                 text(&at("host_key")),
                 text(&at("authorized_keys")),
             );
