@@ -171,6 +171,7 @@ pub async fn run(args: RunArgs) -> Result<(), String> {
         namespace: args.namespace.clone(),
         guard,
         extra_ca,
+        folders: args.folders.iter().cloned().collect(),
         metrics: metrics.clone(),
         readiness: readiness.clone(),
         stop_writes: stop_writes.clone(),

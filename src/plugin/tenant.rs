@@ -143,6 +143,7 @@ fn context(cluster: &Cluster, cluster_id: String, args: &TenantArgs) -> Result<A
         namespace: None,
         guard,
         extra_ca: args.ca_file.as_deref().map(read_ca).transpose()?.unwrap_or_default(),
+        folders: std::collections::BTreeMap::new(),
         metrics: Arc::new(Metrics::default()),
         readiness: Arc::new(Readiness::default()),
         stop_writes: CancellationToken::new(),
