@@ -41,7 +41,9 @@ async fn quarantine(api: &Api, item: &str, quarantined: bool) {
 async fn what_is_uploaded_comes_back_byte_for_byte_with_its_digest_and_type() {
     let Some(tenant) = tenant(&[]).await else { return };
     let (driver, ws) = (&tenant.driver, tenant.workspace("one").await);
-    for (n, content) in [Vec::new(), vec![7], blocks(1, 100_000), blocks(3, 1 << 20)].into_iter().enumerate() {
+    // Around 32 KiB the server keeps content in another way.
+    let sizes = [0, 1, (32 << 10) - 1, 32 << 10, (32 << 10) + 1, 100_000, 3 << 20];
+    for (n, content) in sizes.into_iter().map(|size| blocks(1, size)).enumerate() {
         for known in [true, false] {
             let new = NewFile {
                 mime_type: "application/x-odd; v=1".to_owned(),
