@@ -195,7 +195,8 @@ pub async fn r3_wrong_content_is_not_delivered(place: &impl Place) {
             ("is-shorter.bin", Staged { said: size as u64 + 1, ..Staged::of(&bytes) }),
             ("is-longer.bin", Staged { said: size as u64 - 1, ..Staged::of(&bytes) }),
         ] {
-            let broken = Delivery { content: Arc::new(content), ..delivery(name, &bytes) };
+            let sha256 = Some(hex(&Sha256::digest(&bytes)));
+            let broken = Delivery { content: Arc::new(content.clone()), ..delivery_of(name, content.said, sha256) };
             let error = place.destination().deliver(&broken).await.expect_err(name);
             assert_ne!(error.disposition(), Disposition::Terminal, "{name}: the next try may find it whole: {error}");
             let arrived = place.arrived().await;
@@ -265,8 +266,8 @@ pub fn hostile_names() -> Vec<String> {
         "//double.txt",
         "a//b.txt",
         "folder/",
-        "..",
-        ".",
+        "whole/..",
+        "whole/.",
         "nul\0byte.txt",
         "cr\r\nX-Injected: yes.txt",
         "tab\tescape\u{1b}[31m.txt",
@@ -439,6 +440,75 @@ impl Content for Endless {
     }
 }
 
+/// Content that begins and then says nothing more.
+pub struct Stalling {
+    /// Bytes it is said to have.
+    pub size: u64,
+}
+
+#[async_trait]
+impl Content for Stalling {
+    async fn open(&self) -> Result<Opened> {
+        let beginning = futures::stream::iter([Ok(Bytes::from(vec![7; usize::try_from(self.size / 2).unwrap()]))]);
+        Ok(Opened { size: self.size, content: beginning.chain(futures::stream::pending()).boxed() })
+    }
+}
+
+/// What a misbehaving server answers to everything.
+#[derive(Clone)]
+pub enum Answer {
+    /// A status and a body.
+    Status(u16, String),
+    /// 200 and a body without an end.
+    Endless,
+}
+
+/// A server that answers everything with one thing.
+pub struct Misbehaving {
+    /// Its address.
+    pub url: String,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Misbehaving {
+    /// Starts it.
+    pub async fn start(answer: Answer) -> Self {
+        use axum::body::Body;
+        use axum::http::Response;
+        let handle = move || {
+            let answer = answer.clone();
+            async move {
+                let (status, body) = match answer {
+                    Answer::Status(status, body) => (status, Body::from(body)),
+                    Answer::Endless => {
+                        let chunk = || Ok::<_, std::io::Error>(Bytes::from(vec![b' '; 64 * 1024]));
+                        (200, Body::from_stream(futures::stream::repeat_with(chunk)))
+                    }
+                };
+                Response::builder().status(status).body(body).unwrap()
+            }
+        };
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let task = tokio::spawn(async move { axum::serve(listener, axum::Router::new().fallback(handle)).await.unwrap() });
+        Self { url, task }
+    }
+}
+
+impl Drop for Misbehaving {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Chooses the process's cryptography, once.
+pub fn install_crypto() {
+    static PROVIDER: std::sync::Once = std::sync::Once::new();
+    PROVIDER.call_once(|| {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+    });
+}
+
 /// Secrets and ConfigMaps of one namespace. What was read once is not read again before [`References::refused`], so a
 /// destination that does not say when it was refused never sees a new value.
 #[derive(Default)]
@@ -457,6 +527,11 @@ impl Secrets {
     /// Credentials may go to these hosts only. Before, they may go anywhere.
     pub fn only_for(&self, hosts: &[&str]) {
         *self.hosts.lock() = Some(hosts.iter().map(|&host| host.to_owned()).collect());
+    }
+
+    /// A minute has passed: values are read again.
+    pub fn forget(&self) {
+        self.known.lock().clear();
     }
 
     fn get(&self, name: &str, key: &str) -> Result<String> {
@@ -494,7 +569,7 @@ impl References for Secrets {
     }
 
     fn refused(&self) {
-        self.known.lock().clear();
+        self.forget();
     }
 }
 
@@ -553,7 +628,8 @@ fn names(arrived: &[Arrived]) -> String {
     format!("there are {}: {}", names.len(), names.join(", "))
 }
 
-fn assert_printable(text: &str) {
+/// Text that is safe to show: no controls, nothing that changes the direction of text.
+pub fn assert_printable(text: &str) {
     let bad = |c: char| c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{2028}' | '\u{2029}');
     assert!(!text.chars().any(bad), "has what a terminal or log would act on: {text:?}");
 }
