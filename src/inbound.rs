@@ -24,6 +24,7 @@ use axum::Router;
 use axum::response::Response;
 use axum::routing::{MethodFilter, on};
 use axum_server::Handle;
+use axum_server::tls_rustls::RustlsConfig;
 use http::{HeaderValue, StatusCode, header};
 use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
@@ -36,7 +37,7 @@ use body::Limits;
 use problem::Refusal;
 use registry::Endpoints;
 use signature::Keys;
-use transport::CertificateFiles;
+use transport::{CertificateFiles, Renewal};
 
 /// Requests that are being read at once, of all endpoints.
 const AT_ONCE: usize = 256;
@@ -135,17 +136,12 @@ pub async fn start(
     Ok(Running { address, serving: tokio::spawn(serve(listener, tls, router(inbound), stop)) })
 }
 
-async fn serve(
-    listener: TcpListener,
-    tls: Option<(axum_server::tls_rustls::RustlsConfig, impl Future<Output = ()>)>,
-    router: Router,
-    stop: CancellationToken,
-) {
+async fn serve(listener: TcpListener, tls: Option<(RustlsConfig, Renewal)>, router: Router, stop: CancellationToken) {
     let handle = Handle::new();
-    let (tls, follow) = tls.unzip();
+    let (tls, renewal) = tls.unzip();
     let renewing = async {
-        match follow {
-            Some(follow) => follow.await,
+        match renewal {
+            Some(renewal) => renewal.follow().await,
             None => std::future::pending().await,
         }
     };

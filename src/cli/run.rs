@@ -77,6 +77,9 @@ pub struct RunArgs {
     /// Addresses and CIDR ranges that manifests may not name: pod, service and node ranges.
     #[arg(long, env = "FILE360_OUTBOUND_DENY", value_delimiter = ',')]
     outbound_deny: Vec<String>,
+    /// Folders that FileRoutes may read and write, as NAME=PATH. Each namespace has a folder of its own in it: PATH/<namespace>.
+    #[arg(long = "folder", env = "FILE360_FOLDERS", value_delimiter = ',', value_parser = folder)]
+    folders: Vec<(String, PathBuf)>,
     /// PEM bundle of authorities to trust beside the system's, for every Connection without tls.caRef.
     #[arg(long, env = "FILE360_CA_FILE")]
     ca_file: Option<PathBuf>,
@@ -98,6 +101,15 @@ pub struct RunArgs {
     /// How log lines look.
     #[arg(long, env = "FILE360_LOG_FORMAT", value_enum, default_value_t = LogFormat::Auto)]
     log_format: LogFormat,
+}
+
+fn folder(text: &str) -> Result<(String, PathBuf), String> {
+    let (name, path) = text.split_once('=').ok_or_else(|| format!("{text} is not NAME=PATH"))?;
+    let path = PathBuf::from(path);
+    if name.is_empty() || !path.is_absolute() {
+        return Err(format!("{text} is not NAME=PATH with an absolute path"));
+    }
+    Ok((name.to_owned(), path))
 }
 
 fn duration(text: &str) -> Result<Duration, String> {

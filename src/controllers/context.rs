@@ -1,6 +1,7 @@
 //! What all controllers share.
 
 use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -72,6 +73,8 @@ pub struct Context {
     pub guard: Arc<Guard>,
     /// PEM bundle to trust in addition, from the operator's own settings.
     pub extra_ca: Vec<reqwest::Certificate>,
+    /// Folders that manifests may name, by name.
+    pub folders: BTreeMap<String, PathBuf>,
     /// Cancelled when the leadership is lost.
     pub stop_writes: CancellationToken,
     /// Cancelled when the process is asked to end: running passes end, no new one starts.
@@ -99,6 +102,8 @@ pub struct Parts {
     pub guard: Guard,
     /// See [`Context::extra_ca`].
     pub extra_ca: Vec<reqwest::Certificate>,
+    /// See [`Context::folders`].
+    pub folders: BTreeMap<String, PathBuf>,
     /// See [`Context::metrics`].
     pub metrics: Arc<Metrics>,
     /// See [`Context::readiness`].
@@ -128,6 +133,7 @@ impl Context {
             readiness: parts.readiness,
             guard: Arc::new(parts.guard),
             extra_ca: parts.extra_ca,
+            folders: parts.folders,
             stop_writes: parts.stop_writes,
             shutdown: parts.shutdown,
             tuning: parts.tuning,

@@ -256,6 +256,11 @@ impl FileRoutes {
             return self.without_connection(key, object);
         };
         let scope = permitted(&self.ctx, object, &lookup)?;
+        if !self.workspaces.get().is_some_and(|workspaces| workspaces.is_listed()) {
+            // C5: which workspaces there are is not known yet; that is not the same as none.
+            self.queue.push_after(key.clone(), SOON);
+            return Ok(None);
+        }
         let session = match &lookup.session {
             Ok(session) => session.clone(),
             Err(Unavailable::Pending) => return Ok(None),

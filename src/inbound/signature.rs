@@ -298,7 +298,11 @@ mod tests {
         for length in [24, 63, 64, 65, 200] {
             let key = "k".repeat(length);
             let theirs = Hmac::<Sha256>::new_from_slice(key.as_bytes()).unwrap().chain_update("a.7.x").finalize();
-            assert_eq!(message(keyed(key.as_bytes()), "a", 7, b"x"), <[u8; 32]>::from(theirs.into_bytes()), "{length} bytes");
+            assert_eq!(
+                message(keyed(key.as_bytes()), "a", 7, b"x"),
+                <[u8; 32]>::from(theirs.into_bytes()),
+                "{length} bytes"
+            );
         }
     }
 

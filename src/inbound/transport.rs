@@ -110,48 +110,63 @@ pub struct CertificateFiles {
     pub key: PathBuf,
 }
 
-/// What the files held when they were last taken up.
+/// What the files hold.
+#[derive(PartialEq, Eq)]
 struct Pem {
     certificate: Vec<u8>,
     key: Vec<u8>,
 }
 
 impl CertificateFiles {
-    /// Reads the files, and keeps reading them: what is new in them is served from then on, what is broken is logged and changes nothing.
-    /// The second result never ends.
-    pub async fn open(self) -> Result<(RustlsConfig, impl Future<Output = ()>), String> {
-        let pem = self.read().await?;
-        let config = RustlsConfig::from_config(Arc::new(server_config(&pem)?));
-        Ok((config.clone(), self.follow(config, pem)))
+    /// Reads the files, and says how to keep what is served as they are.
+    pub async fn open(self) -> Result<(RustlsConfig, Renewal), String> {
+        let served = self.read().await?;
+        let config = RustlsConfig::from_config(Arc::new(server_config(&served)?));
+        Ok((config.clone(), Renewal { files: self, config, served }))
     }
 
     async fn read(&self) -> Result<Pem, String> {
         Ok(Pem { certificate: read(&self.certificate).await?, key: read(&self.key).await? })
     }
+}
 
-    async fn follow(self, config: RustlsConfig, mut served: Pem) {
+/// Keeps what is served as the files are.
+pub struct Renewal {
+    files: CertificateFiles,
+    config: RustlsConfig,
+    served: Pem,
+}
+
+impl Renewal {
+    /// Looks at the files again and again; never ends. What is broken is logged once.
+    pub async fn follow(mut self) {
         let mut known_failure = None;
         loop {
             tokio::time::sleep(RELOAD_EVERY).await;
-            // Certificate and key may be caught between two writes; the next look sees both.
-            let result = match self.read().await {
-                Ok(pem) if pem.certificate == served.certificate && pem.key == served.key => continue,
-                Ok(pem) => server_config(&pem).map(|config| (config, pem)),
-                Err(error) => Err(error),
-            };
-            match result {
-                Ok((new, pem)) => {
-                    config.reload_from_config(Arc::new(new));
-                    (served, known_failure) = (pem, None);
-                    info!("The certificate of the inbound endpoint has changed");
-                }
-                Err(error) if known_failure.as_ref() != Some(&error) => {
+            match self.look().await {
+                Ok(true) => info!("The certificate of the inbound endpoint has changed"),
+                Ok(false) => {}
+                Err(error) if known_failure.as_ref() == Some(&error) => continue,
+                Err(error) => {
                     warn!(error, "The certificate of the inbound endpoint cannot be renewed; the former one stays");
                     known_failure = Some(error);
+                    continue;
                 }
-                Err(_) => {}
             }
+            known_failure = None;
         }
+    }
+
+    /// Takes up what is new in the files; `false` if nothing is. What is broken changes nothing: certificate and key may have been caught between
+    /// two writes, and the next look sees both.
+    pub async fn look(&mut self) -> Result<bool, String> {
+        let pem = self.files.read().await?;
+        if pem == self.served {
+            return Ok(false);
+        }
+        self.config.reload_from_config(Arc::new(server_config(&pem)?));
+        self.served = pem;
+        Ok(true)
     }
 }
 

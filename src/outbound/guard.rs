@@ -11,6 +11,8 @@ use std::sync::Arc;
 use ipnet::IpNet;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
 
+use crate::error::{Error, Kind};
+
 /// Which addresses and hosts are fine.
 #[derive(Clone, Debug, Default)]
 pub struct Guard {
@@ -53,6 +55,15 @@ impl Guard {
             Ok(address) => self.allowed_ranges.iter().any(|net| net.contains(&address.to_canonical())),
             Err(_) => self.allows_host(bare),
         }
+    }
+
+    /// The addresses of `host` that are fine, with the system's resolver: for connections that are not HTTP.
+    pub async fn resolve(&self, host: &str, port: u16) -> Result<Vec<SocketAddr>, Error> {
+        let bare = host.trim_start_matches('[').trim_end_matches(']');
+        let found = tokio::net::lookup_host((bare, port)).await;
+        let found = found.map_err(|error| Error::new(Kind::Unavailable, format!("{host} has no address: {error}")))?;
+        let fine: Vec<SocketAddr> = found.filter(|address| self.allows_host(bare) || self.allows(address.ip())).collect();
+        if fine.is_empty() { Err(Error::new(Kind::Rejected, refusal(host))) } else { Ok(fine) }
     }
 
     fn allows_host(&self, host: &str) -> bool {

@@ -3,5 +3,11 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+#[path = "../support/counterparts.rs"]
+mod counterparts;
+mod fs;
 mod http;
+mod s3;
+mod sftp;
 mod suite;
+mod trees;

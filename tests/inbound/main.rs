@@ -1,6 +1,7 @@
 //! The operator's inbound endpoint over real connections, in front of the real embedded File 360.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+#![allow(clippy::needless_pass_by_value, reason = "bodies are written where they are sent")]
 
 #[allow(dead_code, reason = "shared with the tests of the embedded File 360")]
 #[path = "../file360_server/support.rs"]

@@ -39,7 +39,7 @@ async fn r6_hostile_names_stay_in_the_inbox_and_never_replace_a_file() {
     for n in 0..files.len() {
         assert!(files.values().any(|content| *content == format!("content {n}").into_bytes()), "content {n} is there");
     }
-    assert!(files.keys().any(|name| name.len() > 200 && name.ends_with(".pdf")), "a cut name keeps its extension");
+    assert!(files.keys().any(|name| name.len() > 200 && name.ends_with("x.pdf")), "a cut name keeps its extension");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -223,7 +223,7 @@ pub async fn until(what: &str, condition: impl AsyncFn() -> bool) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(Duration::from_secs(60), wait).await.unwrap_or_else(|_| panic!("never: {what}"));
+    tokio::time::timeout(Duration::from_mins(1), wait).await.unwrap_or_else(|_| panic!("never: {what}"));
 }
 
 /// `v1,` and the signature, made without the operator's code.
@@ -291,17 +291,17 @@ impl Push {
     }
 
     pub fn to(mut self, path: &str) -> Self {
-        self.path = path.to_owned();
+        path.clone_into(&mut self.path);
         self
     }
 
     pub fn id(mut self, id: &str) -> Self {
-        self.id = id.to_owned();
+        id.clone_into(&mut self.id);
         self
     }
 
     pub fn signed_by(mut self, key: &str) -> Self {
-        self.key = key.to_owned();
+        key.clone_into(&mut self.key);
         self
     }
 

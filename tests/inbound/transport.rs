@@ -46,15 +46,30 @@ async fn tls_is_served_and_a_renewed_certificate_without_a_restart() {
     world.push("over TLS").send_with(&trusting(&first)).await.committed();
     assert!(world.push("x").request(&trusting(&second), "x").send().await.is_err(), "the second is not served yet");
 
-    // A key that does not fit changes nothing.
-    write(&files, &first.certificate, &second.key);
-    tokio::time::sleep(Duration::from_secs(11)).await;
-    world.push("still the first").send_with(&trusting(&first)).await.committed();
-
     write(&files, &second.certificate, &second.key);
     until("the second is served", async || world.push("x").request(&trusting(&second), "x").send().await.is_ok()).await;
     world.push("over new TLS").send_with(&trusting(&second)).await.committed();
     assert!(world.push("x").request(&trusting(&first), "x").send().await.is_err());
+}
+
+#[tokio::test]
+async fn a_key_that_does_not_fit_and_files_that_are_gone_change_nothing_until_they_are_right() {
+    let folder = tempfile::tempdir().unwrap();
+    let files = CertificateFiles { certificate: folder.path().join("tls.crt"), key: folder.path().join("tls.key") };
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    let (first, second) = (self_signed(), self_signed());
+    write(&files, &first.certificate, &first.key);
+    let (served, mut renewal) = files.clone().open().await.unwrap();
+    let before = served.get_inner();
+    assert_eq!(renewal.look().await, Ok(false));
+    write(&files, &second.certificate, &first.key);
+    assert!(renewal.look().await.is_err());
+    std::fs::remove_file(&files.key).unwrap();
+    assert!(renewal.look().await.is_err());
+    assert!(Arc::ptr_eq(&before, &served.get_inner()), "the former certificate stays");
+    write(&files, &second.certificate, &second.key);
+    assert_eq!((renewal.look().await, renewal.look().await), (Ok(true), Ok(false)));
+    assert!(!Arc::ptr_eq(&before, &served.get_inner()));
 }
 
 #[tokio::test(flavor = "multi_thread")]
