@@ -226,9 +226,7 @@ pub fn from_json(json: &Json) -> Value {
     match json {
         Json::Null => Value::Null,
         Json::Bool(value) => Value::Bool(*value),
-        Json::Number(number) => {
-            number.as_i64().map_or_else(|| Value::Float(number.as_f64().unwrap_or(f64::NAN)), Value::Int)
-        }
+        Json::Number(number) => number.as_i64().map_or_else(|| Value::Float(number.as_f64().unwrap_or(f64::NAN)), Value::Int),
         Json::String(text) => string(text),
         Json::Array(items) => Value::List(Arc::new(items.iter().map(from_json).collect())),
         Json::Object(members) => map(members.iter().map(|(key, value)| (key.as_str(), from_json(value)))),
@@ -254,8 +252,7 @@ pub fn text_map(entries: &BTreeMap<String, String>) -> Value {
 
 /// A time as a value.
 pub fn timestamp(time: Timestamp) -> Value {
-    let time =
-        chrono::DateTime::from_timestamp(time.as_second(), time.subsec_nanosecond().unsigned_abs()).unwrap_or_default();
+    let time = chrono::DateTime::from_timestamp(time.as_second(), time.subsec_nanosecond().unsigned_abs()).unwrap_or_default();
     Value::Timestamp(time.fixed_offset())
 }
 
@@ -365,18 +362,13 @@ mod tests {
     #[test]
     fn conditions_texts_lists_and_json() {
         let file = file();
-        assert!(
-            compiled("file.metadata.region == 'EU' && has(file.metadata.n) && file.size < 50000000").holds(&file).unwrap()
-        );
+        assert!(compiled("file.metadata.region == 'EU' && has(file.metadata.n) && file.size < 50000000").holds(&file).unwrap());
         assert!(!compiled("has(file.metadata.claimId)").holds(&file).unwrap());
         assert_eq!(compiled("'claims/' + file.metadata.n + '/' + file.name").text(&file).unwrap(), "claims/3/a.pdf");
         assert_eq!(compiled("file.size + 1").text(&file).unwrap(), "8");
         assert_eq!(compiled("file.tags.map(t, t + '!')").texts(&file).unwrap(), ["x!", "y!"]);
         assert_eq!(compiled("{'a': [1, file.name], 'b': null}").json(&file).unwrap(), json!({"a": [1, "a.pdf"], "b": null}));
-        assert!(
-            compiled("file.name.lowerAscii().endsWith('.pdf')").holds(&file).unwrap(),
-            "Kubernetes' functions are there"
-        );
+        assert!(compiled("file.name.lowerAscii().endsWith('.pdf')").holds(&file).unwrap(), "Kubernetes' functions are there");
     }
 
     #[test]

@@ -180,9 +180,7 @@ pub trait Destination: Send + Sync {
 /// changes of metadata; empty for the delivery of the version itself.
 pub fn key(route: &RouteId, origin: &Origin, rule: &str, destination: &str, occasion: &str) -> String {
     let mut hash = Sha256::new();
-    for part in
-        [&route.cluster, &route.namespace, &route.name, &origin.file(), &origin.version(), rule, destination, occasion]
-    {
+    for part in [&route.cluster, &route.namespace, &route.name, &origin.file(), &origin.version(), rule, destination, occasion] {
         hash.update((part.len() as u64).to_be_bytes());
         hash.update(part);
     }
@@ -199,11 +197,7 @@ mod tests {
         let item = |item: &str, version| Origin::Item { workspace: "w".into(), item: item.into(), version };
         let first = key(&route, &item("i", 1), "rule", "to", "");
         assert_eq!(first.len(), 64);
-        assert_eq!(
-            first,
-            key(&RouteId { uid: "other".into(), ..route.clone() }, &item("i", 1), "rule", "to", ""),
-            "a re-created route"
-        );
+        assert_eq!(first, key(&RouteId { uid: "other".into(), ..route.clone() }, &item("i", 1), "rule", "to", ""), "a re-created route");
         for other in [
             key(&route, &item("i", 2), "rule", "to", ""),
             key(&route, &item("j", 1), "rule", "to", ""),

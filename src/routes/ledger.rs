@@ -15,8 +15,8 @@ use serde_json::Value;
 use tokio::sync::mpsc;
 use tracing::warn;
 
-use super::content::hex;
 use super::delivery::{Origin, RouteId};
+use super::content::hex;
 use super::window::Token;
 use crate::error::{Error, Kind, Result};
 use crate::file360::content::{Content, IdempotencyKey};
@@ -271,7 +271,8 @@ async fn write_until_durable(files: &dyn Content, batch: &[Submission]) {
     for put in batch.iter().flat_map(|submission| &submission.documents) {
         documents.insert(put.key.clone(), put.value.clone());
     }
-    let documents: Vec<ClientStatePut> = documents.into_iter().map(|(key, value)| ClientStatePut { key, value }).collect();
+    let documents: Vec<ClientStatePut> =
+        documents.into_iter().map(|(key, value)| ClientStatePut { key, value }).collect();
     for part in documents.chunks(MOST) {
         repeat("client state", |key| async move { files.put_client_states(part, &key).await }).await;
     }

@@ -221,10 +221,7 @@ mod tests {
     #[test]
     fn sizes_and_durations_as_people_write_them() {
         assert_eq!((bytes("20Mi"), bytes("7"), bytes("1Gi"), bytes("x")), (Some(20 << 20), Some(7), Some(1 << 30), None));
-        assert_eq!(
-            (duration("1m30s"), duration("250ms")),
-            (Some(Duration::from_secs(90)), Some(Duration::from_millis(250)))
-        );
+        assert_eq!((duration("1m30s"), duration("250ms")), (Some(Duration::from_secs(90)), Some(Duration::from_millis(250))));
         assert_eq!(bytes("999999999999Gi"), None.or(999_999_999_999u64.checked_mul(1 << 30)));
     }
 }

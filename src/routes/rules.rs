@@ -90,9 +90,7 @@ impl Rules {
             };
             if takes {
                 let set = rule.set.iter().map(|(name, expression)| {
-                    let value = expression
-                        .text(variables)
-                        .map_err(|failed| named(failed, &format!("rule {}: set.{name}", rule.name)))?;
+                    let value = expression.text(variables).map_err(|failed| named(failed, &format!("rule {}: set.{name}", rule.name)))?;
                     Ok((name.clone(), value))
                 });
                 return Ok(Verdict { rule: Some(at), name: rule.name.clone(), set: set.collect::<Result<_, Failed>>()? });

@@ -179,9 +179,7 @@ async fn deliver(route: &Route, source: &dyn Source, work: &mut Work, mut loaded
         (None, Unmatched::MoveTo(folder)) => {
             if let Err(error) = source.move_to(&work.origin, folder).await {
                 return match error.disposition() {
-                    Disposition::Terminal => {
-                        dead_at_once(work, UNMATCHED, error.while_doing("move to unmatched.moveTo"), now)
-                    }
+                    Disposition::Terminal => dead_at_once(work, UNMATCHED, error.while_doing("move to unmatched.moveTo"), now),
                     _ => hold(route, work, error),
                 };
             }
@@ -318,9 +316,9 @@ async fn write_back(source: &dyn Source, loaded: &Loaded, targets: &[Arc<Target>
         let response = receipt.response.clone().unwrap_or_else(|| json!({}));
         let variables = loaded.facts.variables(Timestamp::now()).with("response", from_json(&response));
         let values = target.write_back.iter().map(|(name, expression)| {
-            let value = expression
-                .text(&variables)
-                .map_err(|failed| Error::new(Kind::Rejected, format!("writeBack.{name}: {}", failed.message)))?;
+            let value = expression.text(&variables).map_err(|failed| {
+                Error::new(Kind::Rejected, format!("writeBack.{name}: {}", failed.message))
+            })?;
             Ok((name.clone(), value))
         });
         let written = match values.collect::<Result<BTreeMap<_, _>>>() {
@@ -480,3 +478,4 @@ fn waits(work: &mut Work, until: Instant, target: &str, why: &Error, now: Timest
     let tally = Tally { errors: vec![(slot, why.clone())], ..Tally::default() };
     Outcome::Wait(until, Box::new(tally.into_finished(work, State::Waiting, "", now)))
 }
+
