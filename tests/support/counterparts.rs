@@ -9,6 +9,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
+use sha2::Digest as _;
 use tempfile::TempDir;
 
 /// How long a program may take to answer on a busy machine.
@@ -131,7 +132,20 @@ impl S3Server {
         }
         let program = Program::start(&folder.path().join("log"), |port| {
             let mut command = vec![text(&bin_dir().join("versitygw"))];
-            command.extend(["--access", Self::KEY_ID, "--secret", Self::SECRET, "--region", Self::REGION, "--quiet", "--keep-alive", "--port"].map(str::to_owned));
+            command.extend(
+                [
+                    "--access",
+                    Self::KEY_ID,
+                    "--secret",
+                    Self::SECRET,
+                    "--region",
+                    Self::REGION,
+                    "--quiet",
+                    "--keep-alive",
+                    "--port",
+                ]
+                .map(str::to_owned),
+            );
             command.push(format!("127.0.0.1:{port}"));
             command.extend(flags.clone());
             command.extend(["posix".to_owned(), text(&folder.path().join("data"))]);
@@ -145,6 +159,22 @@ impl S3Server {
     /// The bucket, as a folder.
     pub fn bucket(&self) -> PathBuf {
         self.data().join(Self::BUCKET)
+    }
+
+    /// Puts an object with another client, with these headers.
+    pub fn put_by_hand(&self, key: &str, content: &str, headers: &[&str]) {
+        let mut command = Command::new("curl");
+        command.args(["--silent", "--show-error", "--fail", "--request", "PUT", "--data-binary", "@-", "--aws-sigv4"]);
+        command.arg(format!("aws:amz:{}:s3", Self::REGION)).args(["--user", &format!("{}:{}", Self::KEY_ID, Self::SECRET)]);
+        for header in headers {
+            command.args(["--header", header]);
+        }
+        let hash: String = sha2::Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect();
+        command.args(["--header", &format!("x-amz-content-sha256: {hash}")]);
+        command.arg(format!("{}/{}/{key}", self.endpoint, Self::BUCKET)).stdin(Stdio::piped());
+        let mut child = command.spawn().expect("curl is there: run tests/tools.sh");
+        std::io::Write::write_all(&mut child.stdin.take().unwrap(), content.as_bytes()).unwrap();
+        assert!(child.wait().unwrap().success(), "curl could not put {key}");
     }
 
     /// All buckets.
