@@ -1,4 +1,9 @@
 //! Where the operator calls out to: which addresses are fine, with which credentials.
 
+pub mod broker;
+pub mod cloud_event;
 pub mod guard;
+pub mod opensearch;
 pub mod secrets;
+pub mod shared;
+pub mod trust;

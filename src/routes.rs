@@ -2,3 +2,5 @@
 
 pub mod delivery;
 pub mod destinations;
+pub mod environment;
+pub mod rules;

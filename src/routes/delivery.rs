@@ -126,6 +126,10 @@ pub struct Delivery {
     pub event: FileEvent,
     /// When that happened.
     pub event_at: Timestamp,
+    /// Grows with every change of the file, also when the feed's history was replaced: a delivery for a later change has a larger one. The
+    /// position in the change feed of what caused the delivery; for an inventory, the last position before the file was looked at. Places that
+    /// keep one entry for each file use it, so that a late write never replaces a newer one.
+    pub sequence: u64,
     /// What is known about it.
     pub file: Arc<File>,
     /// What expressions see.
@@ -163,9 +167,10 @@ pub trait Destination: Send + Sync {
         false
     }
 
-    /// The file (see [`Origin::file`]) is gone at the source, or not the route's any more. Only called where [`Destination::mirrors`].
-    async fn withdraw(&self, route: &RouteId, file: &str) -> Result<()> {
-        let _ = (route, file);
+    /// The file (see [`Origin::file`]) is gone at the source, or not the route's any more, as of `sequence` (see [`Delivery::sequence`]): what a
+    /// later delivery wrote stays. Only called where [`Destination::mirrors`].
+    async fn withdraw(&self, route: &RouteId, file: &str, sequence: u64) -> Result<()> {
+        let _ = (route, file, sequence);
         Ok(())
     }
 

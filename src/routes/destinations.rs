@@ -1,1 +1,5 @@
 //! The places that files go to: one module each, behind one trait, held to one behaviour suite (`tests/destinations`).
+
+pub mod broker;
+pub mod facts;
+pub mod index;
