@@ -1,6 +1,13 @@
 //! The route engine: files from a source, by rules, to destinations, with nothing lost.
 
+pub mod content;
 pub mod delivery;
 pub mod destinations;
 pub mod environment;
+pub mod ledger;
+pub mod paths;
+pub mod queue;
+pub mod route;
 pub mod rules;
+pub mod window;
+pub mod work;

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::{Mutex, RwLock};
+use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
 pub use feed::{Foreign, Wake};
@@ -16,7 +17,7 @@ pub use index::{Index, Row};
 
 use crate::api::Connection;
 use crate::error::{Error, Kind, Result};
-use crate::file360::model::{PrincipalKind, Service};
+use crate::file360::model::{ChangePage, PrincipalKind, Service};
 use crate::file360::{Cause, File360};
 use crate::reconcile::ObjectKey;
 
@@ -38,9 +39,14 @@ pub struct Session {
     connected: AtomicBool,
     /// The feed's epoch, once it differed from the service document's.
     feed_epoch: Mutex<Option<String>>,
+    /// What the feed reader reads, for those who follow files. One who does not keep up loses pages and reads them again by itself.
+    pages: broadcast::Sender<Arc<ChangePage>>,
     /// Ends the feed reader.
     pub stop: CancellationToken,
 }
+
+/// Pages of the feed that a slow follower may be behind.
+const PAGES_KEPT: usize = 16;
 
 impl Session {
     /// A session that counts as connected; its feed is read by [`Session::follow`].
@@ -56,8 +62,14 @@ impl Session {
             // A session is made once its first listing succeeded.
             connected: AtomicBool::new(true),
             feed_epoch: Mutex::default(),
+            pages: broadcast::Sender::new(PAGES_KEPT),
             stop,
         }
+    }
+
+    /// What the feed reader reads from now on.
+    pub fn pages(&self) -> broadcast::Receiver<Arc<ChangePage>> {
+        self.pages.subscribe()
     }
 
     /// Id of a user, group or guest; guests are made when they are new. Known ids are kept until the feed says that principals changed.

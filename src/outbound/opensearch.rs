@@ -12,7 +12,7 @@ use async_trait::async_trait;
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
-use self::bulk::{Bulk, Seen, Sender, Write, Written};
+use self::bulk::{Bulk, Sender, Write, Written};
 use self::http::{Answer, Http, Settings, refusal};
 use crate::error::{Error, Kind, Result};
 use crate::outbound::shared::Shared;
@@ -23,8 +23,8 @@ const LOOKED_AT: Duration = Duration::from_mins(5);
 const PAGE: usize = 1_000;
 /// Most pages of a listing.
 const MAX_PAGES: usize = 20_000;
-/// How often a removal is decided anew because the document changes under it.
-const REMOVAL_TRIES: usize = 5;
+/// How often a withdrawal is decided anew because the document changes under it.
+const WITHDRAWAL_TRIES: usize = 5;
 
 const JSON: &str = "application/json";
 const NDJSON: &str = "application/x-ndjson";
@@ -49,7 +49,19 @@ pub enum Withdrawal {
     /// It is removed.
     Remove,
     /// It stays, with these members set.
-    Mark(Value),
+    Mark(Map<String, Value>),
+}
+
+/// A document as it was looked at.
+struct Seen {
+    version: u64,
+    route: String,
+    document: Map<String, Value>,
+}
+
+/// The version of a document that is put as of `sequence`. Even ones are left for withdrawals, see [`OpenSearch::withdraw`].
+fn version_of(sequence: u64) -> u64 {
+    sequence.saturating_mul(2).saturating_add(1).min(i64::MAX as u64)
 }
 
 impl OpenSearch {
@@ -64,25 +76,33 @@ impl OpenSearch {
     /// Makes or replaces a document. One with a larger `sequence` stays ([`Written::Superseded`]). Returns once it is durable; it can be found
     /// after the index's next refresh.
     pub async fn put(&self, id: &str, sequence: u64, document: Map<String, Value>) -> Result<Written> {
-        self.bulk.write(Write::Put { id: id.to_owned(), sequence, document: document.into() }).await
+        self.bulk.write(Write { id: id.to_owned(), version: version_of(sequence), document: Some(document.into()) }).await
     }
 
     /// Withdraws the document of `route` as of `sequence`. What is another route's, or newer, stays; what is gone is fine.
     pub async fn withdraw(&self, id: &str, route: &str, sequence: u64, how: &Withdrawal) -> Result<()> {
-        for _ in 0..REMOVAL_TRIES {
-            let Some(seen) = self.cluster.look(id, route, sequence).await? else { return Ok(()) };
-            let id = id.to_owned();
-            let write = match how {
-                Withdrawal::Remove => Write::Remove { id, seen },
-                Withdrawal::Mark(members) => Write::Change { id, seen, members: members.clone() },
+        for _ in 0..WITHDRAWAL_TRIES {
+            let Some(seen) = self.cluster.look(id).await? else { return Ok(()) };
+            if seen.route != route || seen.version > version_of(sequence) {
+                return Ok(());
+            }
+            // Below what a put of the same sequence has: another route that takes the file over wins, whoever comes first.
+            let version = seen.version.max(version_of(sequence) - 1);
+            let document = match how {
+                Withdrawal::Remove => None,
+                Withdrawal::Mark(members) => {
+                    let mut document = seen.document;
+                    document.extend(members.clone());
+                    Some(document.into())
+                }
             };
-            match self.bulk.write(write).await? {
+            match self.bulk.write(Write { id: id.to_owned(), version, document }).await? {
                 Written::Done | Written::Gone => return Ok(()),
                 // Somebody wrote in between: what is there now decides.
                 Written::Superseded => {}
             }
         }
-        Err(Error::new(Kind::Conflict, "the document changes faster than it can be removed"))
+        Err(Error::new(Kind::Conflict, "the document changes faster than it can be withdrawn"))
     }
 
     /// The `fileId` of every document of `route` that is not marked `deleted`, including what was written just now. Fails rather than
@@ -135,9 +155,9 @@ impl Cluster {
         Ok(())
     }
 
-    /// The document of `route` with a number up to `sequence`, if there is one.
-    async fn look(&self, id: &str, route: &str, sequence: u64) -> Result<Option<Seen>> {
-        let answer = self.try_ask(Method::GET, &self.path(&format!("_doc/{id}")), &[("_source_includes", "route")], None).await?;
+    /// The document, if there is one.
+    async fn look(&self, id: &str) -> Result<Option<Seen>> {
+        let mut answer = self.try_ask(Method::GET, &self.path(&format!("_doc/{id}")), &[], None).await?;
         if answer.status == StatusCode::NOT_FOUND && answer.body.get("error").is_none() {
             return Ok(None);
         }
@@ -145,12 +165,12 @@ impl Cluster {
             let error = refusal(&answer, &self.host);
             return if error.code == "index_not_found_exception" { Ok(None) } else { Err(error) };
         }
-        let number = |name: &str| answer.body.get(name).and_then(Value::as_u64);
-        let (Some(version), Some(seen), Some(term)) = (number("_version"), number("_seq_no"), number("_primary_term")) else {
+        let version = answer.body.get("_version").and_then(Value::as_u64);
+        let (Some(version), Some(Value::Object(document))) = (version, answer.body.get_mut("_source").map(Value::take)) else {
             return Err(Error::new(Kind::Malformed, format!("{} does not say which document is there", self.host)));
         };
-        let is_ours = answer.body.pointer("/_source/route").and_then(Value::as_str) == Some(route);
-        Ok((is_ours && version <= sequence).then_some(Seen { number: seen, term }))
+        let route = document.get("route").and_then(Value::as_str).unwrap_or_default().to_owned();
+        Ok(Some(Seen { version, route, document }))
     }
 
     async fn page(&self, route: &str, after: Option<&String>) -> Result<Vec<String>> {

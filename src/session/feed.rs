@@ -139,11 +139,16 @@ impl Session {
         for change in &page.items {
             own_echoes_only &= self.handle(change, wake);
         }
+        let next = page.next_cursor.clone();
+        if self.pages.receiver_count() > 0 && !page.items.is_empty() {
+            // Nobody listens any more: nothing is lost, followers read by themselves first.
+            let _ = self.pages.send(Arc::new(page));
+        }
         if own_echoes_only {
             // While the operator writes, its own echoes come one by one; a moment later they come together.
             tokio::time::sleep(GATHER).await;
         }
-        Ok(page.next_cursor)
+        Ok(next)
     }
 
     /// Remembers the epoch of the feed; true when it differs from the last one.

@@ -1,6 +1,5 @@
 //! Credentials and the access token that is made from them.
 
-use std::fmt;
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;

@@ -24,43 +24,16 @@ const MAX_REQUESTS: usize = 4;
 /// How long to stay away from a cluster that is too busy and does not say how long.
 const BUSY: Duration = Duration::from_secs(2);
 
-/// One write.
+/// One write of a document. It is done only if what is there has no larger version; equal ones are replaced.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Write {
-    /// Makes or replaces a document, unless one with a larger number is there.
-    Put {
-        /// Id of the document.
-        id: String,
-        /// Its number.
-        sequence: u64,
-        /// The document.
-        document: Value,
-    },
-    /// Changes members of a document that is still the one that was looked at.
-    Change {
-        /// Id of the document.
-        id: String,
-        /// Which one was looked at.
-        seen: Seen,
-        /// Members to set.
-        members: Value,
-    },
-    /// Removes a document that is still the one that was looked at.
-    Remove {
-        /// Id of the document.
-        id: String,
-        /// Which one was looked at.
-        seen: Seen,
-    },
-}
-
-/// What tells a state of a document from every other.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Seen {
-    /// `_seq_no`.
-    pub number: u64,
-    /// `_primary_term`.
-    pub term: u64,
+pub struct Write {
+    /// Id of the document.
+    pub id: String,
+    /// Its version, which the writer gives (`external_gte`).
+    pub version: u64,
+    /// The document; `None` removes it. The version of what was removed is remembered for a minute (`index.gc_deletes`), so that a
+    /// late write does not bring it back.
+    pub document: Option<Value>,
 }
 
 /// What became of a write.
@@ -68,44 +41,25 @@ pub struct Seen {
 pub enum Written {
     /// It is done and durable.
     Done,
-    /// A newer document is there, or another than the one that was looked at. Nothing changed.
+    /// A newer document is there, or was there until lately. Nothing changed.
     Superseded,
     /// There is no such document.
     Gone,
 }
 
 impl Write {
-    fn id(&self) -> &str {
-        match self {
-            Self::Put { id, .. } | Self::Change { id, .. } | Self::Remove { id, .. } => id,
-        }
-    }
-
     fn action(&self) -> &'static str {
-        match self {
-            Self::Put { .. } => "index",
-            Self::Change { .. } => "update",
-            Self::Remove { .. } => "delete",
-        }
+        if self.document.is_some() { "index" } else { "delete" }
     }
 
     /// The lines of the request. JSON has no line breaks within.
     fn lines(&self) -> String {
-        match self {
-            // The cluster counts in signed numbers.
-            Self::Put { id, sequence, document } => {
-                let version = i64::try_from(*sequence).unwrap_or(i64::MAX);
-                let action = json!({"index": {"_id": id, "version": version, "version_type": "external_gte"}});
-                format!("{action}\n{document}\n")
-            }
-            Self::Change { id, seen, members } => {
-                let action = json!({"update": {"_id": id, "if_seq_no": seen.number, "if_primary_term": seen.term}});
-                format!("{action}\n{}\n", json!({"doc": members}))
-            }
-            Self::Remove { id, seen } => {
-                let action = json!({"delete": {"_id": id, "if_seq_no": seen.number, "if_primary_term": seen.term}});
-                format!("{action}\n")
-            }
+        // The cluster counts in signed numbers.
+        let version = i64::try_from(self.version).unwrap_or(i64::MAX);
+        let action = json!({(self.action()): {"_id": self.id, "version": version, "version_type": "external_gte"}});
+        match &self.document {
+            Some(document) => format!("{action}\n{document}\n"),
+            None => format!("{action}\n"),
         }
     }
 }
@@ -222,7 +176,7 @@ fn finish(batch: Vec<Waiting>, answer: &Answer) {
 fn result(write: &Write, item: &Value, retry_after: Option<Duration>) -> Result<Written> {
     let malformed = || Error::new(Kind::Malformed, "the answer has no result for the write");
     let item = item.get(write.action()).ok_or_else(malformed)?;
-    if item.get("_id").and_then(Value::as_str) != Some(write.id()) {
+    if item.get("_id").and_then(Value::as_str) != Some(write.id.as_str()) {
         return Err(malformed());
     }
     let status = item.get("status").and_then(Value::as_u64).ok_or_else(malformed)?;

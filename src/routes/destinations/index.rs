@@ -5,7 +5,7 @@ mod document;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use serde_json::json;
+use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
 use self::document::{Acl, Properties};
@@ -58,9 +58,7 @@ impl IndexDestination {
         let mirrors_access = spec.acl.unwrap_or_default() == IndexAcl::Mirror;
         let withdrawal = match spec.deletes.unwrap_or_default() {
             IndexDeletes::Propagate => Withdrawal::Remove,
-            // Nobody's access is known any more, so nobody finds it by access.
-            IndexDeletes::Keep if mirrors_access => Withdrawal::Mark(json!({"deleted": true, "acl": Acl::default()})),
-            IndexDeletes::Keep => Withdrawal::Mark(json!({"deleted": true})),
+            IndexDeletes::Keep => Withdrawal::Mark(marks(mirrors_access)),
         };
         Ok(Self {
             client: OpenSearch::new(settings, &target.index),
@@ -79,6 +77,15 @@ impl IndexDestination {
             }
         }
     }
+}
+
+/// What marks a document whose file is gone. Nobody's access to it is known any more, so nobody finds it by access.
+fn marks(mirrors_access: bool) -> Map<String, Value> {
+    let mut marks = Map::from_iter([("deleted".to_owned(), true.into())]);
+    if mirrors_access {
+        marks.insert("acl".into(), json!(Acl::default()));
+    }
+    marks
 }
 
 /// The way to authenticate that this destination cannot use.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use percent_encoding::{AsciiSet, utf8_percent_encode};
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
@@ -56,17 +56,15 @@ impl Properties {
     }
 }
 
-/// A metadata key as the name of a field: dots, which would nest fields in each other, control characters and `%` are percent-encoded.
+/// A metadata key as the name of a field: dots, which would nest fields in each other, control characters and `%` are percent-encoded, and
+/// so are blanks where there is nothing else. An empty key is `%`.
 fn field(key: &str) -> String {
-    const SPECIAL: &AsciiSet = &percent_encoding::CONTROLS.add(b'.').add(b'%');
+    if key.is_empty() {
+        return "%".into();
+    }
     let is_blank = key.trim().is_empty();
-    let special = if is_blank { percent_encoding::NON_ALPHANUMERIC } else { SPECIAL };
-    // Other than `utf8_percent_encode` would have it, letters beyond ASCII stay.
-    let encoded = |c: char| {
-        if c.is_ascii() || c.is_control() || is_blank { utf8_percent_encode(c.encode_utf8(&mut [0; 4]), special).to_string() } else { c.into() }
-    };
-    let name: String = key.chars().map(encoded).collect();
-    if name.is_empty() { "%".into() } else { name }
+    let encoded = |c: char| utf8_percent_encode(c.encode_utf8(&mut [0; 4]), NON_ALPHANUMERIC).to_string();
+    key.chars().map(|c| if is_blank || matches!(c, '.' | '%') || c.is_control() { encoded(c) } else { c.into() }).collect()
 }
 
 /// Who finds a file. A reader finds it if one of the reader's principals is in `allow` and none is in `deny`.

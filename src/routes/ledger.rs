@@ -1,0 +1,349 @@
+//! What is recorded of each file, before the checkpoint passes it (R2).
+//!
+//! Of a file in File 360 the record is a facet on its version; of an object of a store, a document of the client. What waits for another try or
+//! was given up has a document besides, so that a restart finds it without looking at every file. Records are written in batches; a record
+//! counts once the batch is durable.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::StreamExt;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tokio::sync::mpsc;
+use tracing::warn;
+
+use super::delivery::{Origin, RouteId};
+use super::content::hex;
+use super::window::Token;
+use crate::error::{Error, Kind, Result};
+use crate::file360::content::{Content, IdempotencyKey};
+use crate::file360::model::{ClientStatePut, FacetPut};
+use crate::reconcile::backoff;
+use sha2::{Digest, Sha256};
+
+/// Records in one batch.
+const MOST: usize = 500;
+/// Records that may wait for their batch.
+const WAITING: usize = 4096;
+/// How long a batch waits for more records.
+const LINGER: Duration = Duration::from_millis(40);
+/// Documents that a restart reads at most.
+const MOST_PAGES: usize = 1000;
+
+/// What became of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum State {
+    /// Every destination acknowledged it.
+    Delivered,
+    /// No rule took it.
+    Unmatched,
+    /// Some destination is tried again.
+    Waiting,
+    /// Some destination was given up.
+    Dead,
+}
+
+/// The record of one version of one file.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Record {
+    /// What became of it.
+    pub state: State,
+    /// The rule that took it.
+    pub rule: String,
+    /// When.
+    pub at: Timestamp,
+    /// The destinations, by `rule/name`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub to: BTreeMap<String, Entry>,
+}
+
+/// One destination's part of a record.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Entry {
+    /// The idempotency key.
+    pub key: String,
+    /// Where it is there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reference: Option<String>,
+    /// When it was acknowledged.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<Timestamp>,
+    /// Tries that failed because of this file; what is given up is decided by them.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub attempts: u32,
+    /// All tries that failed; the wait grows with them.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub tries: u32,
+    /// Why the last try failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde fixes the signature")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
+
+/// Work that waits or was given up, as a restart finds it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Parked {
+    /// What it is about.
+    pub origin: ParkedOrigin,
+    /// Path or key, for people.
+    pub path: String,
+    /// What happened.
+    pub event: crate::api::file_route::FileEvent,
+    /// When.
+    pub event_at: Timestamp,
+    /// Who did it.
+    pub actor: String,
+    /// See [`super::delivery::key`].
+    #[serde(default)]
+    pub occasion: String,
+    /// The record so far.
+    pub record: Record,
+}
+
+/// See [`Origin`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", tag = "kind")]
+pub enum ParkedOrigin {
+    /// A version of a file in File 360.
+    Item {
+        /// Id of the workspace.
+        workspace: String,
+        /// Id of the item.
+        item: String,
+        /// The version.
+        version: u64,
+    },
+    /// An object of a store.
+    Object {
+        /// The store.
+        store: String,
+        /// Its key.
+        key: String,
+        /// Its entity tag.
+        etag: String,
+    },
+}
+
+impl From<&Origin> for ParkedOrigin {
+    fn from(origin: &Origin) -> Self {
+        match origin.clone() {
+            Origin::Item { workspace, item, version } => Self::Item { workspace, item, version },
+            Origin::Object { store, key, etag } => Self::Object { store, key, etag },
+        }
+    }
+}
+
+impl From<&ParkedOrigin> for Origin {
+    fn from(origin: &ParkedOrigin) -> Self {
+        match origin.clone() {
+            ParkedOrigin::Item { workspace, item, version } => Self::Item { workspace, item, version },
+            ParkedOrigin::Object { store, key, etag } => Self::Object { store, key, etag },
+        }
+    }
+}
+
+/// What a restart finds of an object of a store.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct ObjectRecord {
+    /// Its key.
+    pub key: String,
+    /// The entity tag that the record is about.
+    pub etag: String,
+    /// The record.
+    pub record: Record,
+}
+
+/// Names under which a route keeps its records. They outlive the route: one that is made again under the same name goes on.
+#[derive(Clone, Debug)]
+pub struct Names {
+    /// Of the facet on file versions.
+    pub facet: String,
+    prefix: String,
+}
+
+impl Names {
+    /// The names of a route.
+    pub fn of(route: &RouteId) -> Self {
+        let digest = Sha256::digest(format!("{}/{}/{}", route.cluster, route.namespace, route.name));
+        let short = hex(&digest[..12]);
+        Self { facet: format!("route-{short}"), prefix: format!("route/{short}/") }
+    }
+
+    /// Document with the checkpoint.
+    pub fn checkpoint(&self) -> String {
+        format!("{}checkpoint", self.prefix)
+    }
+
+    /// Beginning of the documents about work that waits.
+    pub fn waiting(&self) -> String {
+        format!("{}waiting/", self.prefix)
+    }
+
+    /// Beginning of the documents about work that was given up.
+    pub fn dead(&self) -> String {
+        format!("{}dead/", self.prefix)
+    }
+
+    /// Beginning of the documents about objects.
+    pub fn objects(&self) -> String {
+        format!("{}object/", self.prefix)
+    }
+
+    /// Document about one piece of work below `beginning`.
+    pub fn document(beginning: &str, origin: &Origin, occasion: &str) -> String {
+        let text = format!("{}\u{0}{}\u{0}{occasion}", origin.file(), origin.version());
+        format!("{beginning}{}", hex(&Sha256::digest(text)[..16]))
+    }
+
+    /// Document about one object.
+    pub fn object(&self, key: &str) -> String {
+        format!("{}{}", self.objects(), hex(&Sha256::digest(key)[..16]))
+    }
+}
+
+/// One thing to record. The token is let go once it is durable.
+#[derive(Default)]
+pub struct Submission {
+    /// Facets to set.
+    pub facets: Vec<FacetPut>,
+    /// Documents to set or remove.
+    pub documents: Vec<ClientStatePut>,
+    /// Let go afterwards.
+    pub token: Option<Token>,
+}
+
+/// Takes records.
+#[derive(Clone)]
+pub struct Ledger {
+    sender: mpsc::Sender<Submission>,
+}
+
+impl Ledger {
+    /// A ledger, and the task that writes it; both end with the last clone of the ledger.
+    pub fn new(files: Arc<dyn Content>) -> (Self, impl Future<Output = ()> + Send) {
+        let (sender, receiver) = mpsc::channel(WAITING);
+        (Self { sender }, write(files, receiver))
+    }
+
+    /// Records something; waits while too much is waiting.
+    pub async fn submit(&self, submission: Submission) -> Result<()> {
+        self.sender.send(submission).await.map_err(|_| Error::new(Kind::Stopping, "the route is stopping"))
+    }
+}
+
+async fn write(files: Arc<dyn Content>, mut receiver: mpsc::Receiver<Submission>) {
+    let mut batch = Vec::new();
+    while receiver.recv_many(&mut batch, MOST).await > 0 {
+        if batch.len() < MOST {
+            tokio::time::sleep(LINGER).await;
+            while batch.len() < MOST {
+                match receiver.try_recv() {
+                    Ok(more) => batch.push(more),
+                    Err(_) => break,
+                }
+            }
+        }
+        write_until_durable(&*files, &batch).await;
+        // Letting go of the tokens is what moves the checkpoint.
+        batch.clear();
+    }
+}
+
+/// Tries until it is durable: the tokens are held meanwhile, so nothing is lost by waiting.
+async fn write_until_durable(files: &dyn Content, batch: &[Submission]) {
+    let facets: Vec<FacetPut> = batch.iter().flat_map(|submission| submission.facets.iter().cloned()).collect();
+    // Of several writes to one document the last one counts.
+    let mut documents: BTreeMap<String, Option<Value>> = BTreeMap::new();
+    for put in batch.iter().flat_map(|submission| &submission.documents) {
+        documents.insert(put.key.clone(), put.value.clone());
+    }
+    let documents: Vec<ClientStatePut> =
+        documents.into_iter().map(|(key, value)| ClientStatePut { key, value }).collect();
+    for part in documents.chunks(MOST) {
+        repeat("client state", |key| async move { files.put_client_states(part, &key).await }).await;
+    }
+    for part in facets.chunks(MOST) {
+        put_facets(files, part).await;
+    }
+}
+
+/// All at once; if some file is gone meanwhile, each by itself.
+async fn put_facets(files: &dyn Content, facets: &[FacetPut]) {
+    let gone = repeat("facets", |key| async move {
+        match files.put_facets(facets, &key).await {
+            Err(error) if error.kind == Kind::NotFound => Ok(true),
+            other => other.map(|()| false),
+        }
+    })
+    .await;
+    if gone && facets.len() > 1 {
+        let (left, right) = facets.split_at(facets.len() / 2);
+        Box::pin(put_facets(files, left)).await;
+        Box::pin(put_facets(files, right)).await;
+    }
+}
+
+async fn repeat<T, F: Future<Output = Result<T>>>(what: &str, call: impl Fn(IdempotencyKey) -> F) -> T {
+    let key = IdempotencyKey(format!("{:032x}", rand::random::<u128>()));
+    let mut failures = 0;
+    loop {
+        match call(key.clone()).await {
+            Ok(value) => return value,
+            Err(error) => {
+                failures += 1;
+                warn!(%error, what, failures, "Records of a route could not be written; trying again");
+                let delay = error.retry_after.unwrap_or_else(|| backoff::delay(failures.min(4), rand::random()));
+                tokio::time::sleep(delay).await;
+            }
+        }
+    }
+}
+
+/// Reads every document below `prefix` and hands it to `each`.
+pub async fn read_documents(files: &dyn Content, prefix: &str, mut each: impl FnMut(&str, Value) + Send) -> Result<()> {
+    let mut cursor: Option<String> = None;
+    for _ in 0..MOST_PAGES {
+        let page = files.client_states(prefix, cursor.as_deref()).await?;
+        for row in page.items {
+            each(&row.key, row.value);
+        }
+        match page.next_cursor {
+            Some(next) if cursor.as_ref() != Some(&next) => cursor = Some(next),
+            Some(_) => return Err(Error::new(Kind::Malformed, "the listing of documents repeats its cursor")),
+            None => return Ok(()),
+        }
+    }
+    Err(Error::new(Kind::Malformed, "the listing of documents does not end"))
+}
+
+/// A stream of pages, each fetched when it is asked for, until the last; never endless.
+pub fn pages<'a, T, F>(fetch: impl Fn(Option<String>) -> F + 'a + Send) -> impl futures::Stream<Item = Result<Vec<T>>> + 'a
+where
+    T: 'a + Send,
+    F: Future<Output = Result<crate::file360::model::Page<T>>> + 'a + Send,
+{
+    futures::stream::try_unfold((Some(None::<String>), fetch, 0usize), |(state, fetch, count)| async move {
+        let Some(cursor) = state else { return Ok(None) };
+        if count > 1_000_000 {
+            return Err(Error::new(Kind::Malformed, "a listing does not end"));
+        }
+        let page = fetch(cursor.clone()).await?;
+        if page.next_cursor.is_some() && page.next_cursor == cursor {
+            return Err(Error::new(Kind::Malformed, "a listing repeats its cursor"));
+        }
+        let next = page.next_cursor.map(Some);
+        Ok(Some((page.items, (next, fetch, count + 1))))
+    })
+    .boxed()
+}

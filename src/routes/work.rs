@@ -1,0 +1,445 @@
+//! One file's way through a route: look at it, let the rules decide, deliver, record.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use futures::future::join_all;
+use jiff::Timestamp;
+use serde_json::json;
+use tokio::time::Instant;
+
+use super::delivery::{Content, Delivery, File, Origin, Receipt, key};
+use super::environment::Facts;
+use super::ledger::{Entry, Record, State};
+use super::route::{Route, Target, Unmatched};
+use super::rules::{UNMATCHED, Verdict};
+use super::window::Token;
+use crate::api::file_route::FileEvent;
+use crate::error::{Disposition, Error, Kind, Result, clean};
+use crate::expression::from_json;
+
+/// Longest error that a record keeps.
+const MAX_ERROR: usize = 300;
+
+/// A piece of work on one file.
+pub struct Work {
+    /// Which version of which file.
+    pub origin: Origin,
+    /// Its path or key, as far as known.
+    pub path: String,
+    /// What happened.
+    pub event: FileEvent,
+    /// When.
+    pub event_at: Timestamp,
+    /// Who did it.
+    pub actor: String,
+    /// Tells deliveries of one version apart that are not about its content; see [`key`].
+    pub occasion: String,
+    /// What was achieved so far, by `rule/destination`.
+    pub to: BTreeMap<String, Entry>,
+    /// Failed tries that count.
+    pub attempts: u32,
+    /// It is gone at the source: destinations that mirror forget it.
+    pub is_gone: bool,
+    /// A document says that it waits.
+    pub is_parked: bool,
+    /// Holds the checkpoint back.
+    pub token: Option<Token>,
+}
+
+/// A file as the source shows it now.
+pub struct Loaded {
+    /// What expressions see.
+    pub facts: Facts,
+    /// Its bytes.
+    pub content: Arc<dyn Content>,
+}
+
+/// What the source says about a piece of work.
+pub enum Look {
+    /// Here it is.
+    Here(Box<Loaded>),
+    /// It is not the route's (any more): gone, out of scope, not visible. What comes later comes with an entry of its own.
+    NotOurs,
+    /// It cannot be taken up before this time.
+    Later(Instant),
+}
+
+/// Where files come from, as far as the work on one file needs it.
+#[async_trait]
+pub trait Source: Send + Sync {
+    /// Looks at the file.
+    async fn look(&self, work: &Work) -> Result<Look>;
+
+    /// Sets metadata on the file at its source, if it has any there.
+    async fn label(&self, origin: &Origin, metadata: &BTreeMap<String, String>) -> Result<()>;
+
+    /// Moves the file to a folder of its workspace.
+    async fn move_to(&self, origin: &Origin, folder: &str) -> Result<()>;
+}
+
+/// How the work on a file ended.
+pub enum Outcome {
+    /// Done: everything is acknowledged, or no rule took it.
+    Done(Box<Finished>),
+    /// Some destination is tried again at this time.
+    Wait(Instant, Box<Finished>),
+    /// Some destination was given up.
+    Dead(Box<Finished>),
+    /// There was nothing to do.
+    Nothing,
+    /// The source is away: the same again at this time, with nothing recorded.
+    Hold(Instant, Error),
+}
+
+/// What is recorded, and what is counted.
+pub struct Finished {
+    /// The record.
+    pub record: Record,
+    /// Path or key, for people.
+    pub path: String,
+    /// Acknowledged in this try.
+    pub delivered: u64,
+    /// Of these, what was there already.
+    pub duplicates: u64,
+    /// Bytes of content.
+    pub bytes: u64,
+    /// What failed in this try, by `rule/destination`.
+    pub errors: Vec<(String, Error)>,
+}
+
+/// Works on one file, one try.
+pub async fn attempt(route: &Route, source: &dyn Source, work: &mut Work, now: Timestamp) -> Outcome {
+    if work.is_gone {
+        return withdraw(route, work, now).await;
+    }
+    let loaded = match source.look(work).await {
+        Ok(Look::Here(loaded)) => *loaded,
+        Ok(Look::NotOurs) => return if mirrors(route) { withdraw(route, work, now).await } else { Outcome::Nothing },
+        Ok(Look::Later(at)) => return Outcome::Hold(at, Error::new(Kind::Conflict, "the file is not complete yet")),
+        Err(error) => return hold(route, work, error),
+    };
+    deliver(route, source, work, loaded, now).await
+}
+
+/// The source does not answer, or answers wrongly: nothing can be said about the file.
+fn hold(route: &Route, work: &mut Work, error: Error) -> Outcome {
+    work.attempts = work.attempts.saturating_add(1);
+    let delay = error.retry_after.unwrap_or_else(|| route.retry.delay(work.attempts, rand::random()));
+    Outcome::Hold(Instant::now() + delay, error)
+}
+
+async fn deliver(route: &Route, source: &dyn Source, work: &mut Work, mut loaded: Loaded, now: Timestamp) -> Outcome {
+    work.path.clone_from(&loaded.facts.file.path);
+    let variables = loaded.facts.variables(now);
+    let verdict = match route.rules.decide(&variables) {
+        Ok(verdict) => verdict,
+        Err(failed) => return dead_at_once(work, "", Error::new(Kind::Rejected, failed.message), now),
+    };
+    if let Err(error) = set(source, &mut loaded, &verdict).await {
+        return match error.disposition() {
+            Disposition::Terminal => dead_at_once(work, &verdict.name, error.while_doing("set metadata"), now),
+            _ => hold(route, work, error),
+        };
+    }
+    let targets: &[Arc<Target>] = match (verdict.rule, &route.unmatched) {
+        (Some(rule), _) => route.targets.get(rule).map_or(&[], Vec::as_slice),
+        (None, Unmatched::To(targets)) => targets,
+        (None, Unmatched::Ignore) => &[],
+        (None, Unmatched::MoveTo(folder)) => {
+            if let Err(error) = source.move_to(&work.origin, folder).await {
+                return match error.disposition() {
+                    Disposition::Terminal => dead_at_once(work, UNMATCHED, error.while_doing("move to unmatched.moveTo"), now),
+                    _ => hold(route, work, error),
+                };
+            }
+            &[]
+        }
+    };
+    if mirrors(route) {
+        // A destination of another rule may still show the file as that rule had it.
+        if let Some(outcome) = withdraw_elsewhere(route, work, targets, now).await {
+            return outcome;
+        }
+    }
+    if verdict.rule.is_none() && targets.is_empty() {
+        return done(work, State::Unmatched, UNMATCHED, Tries::default(), now);
+    }
+    let variables = Arc::new(loaded.facts.variables(now));
+    let base = Base { route, work, loaded: &loaded, rule: verdict.name.as_str().into(), variables };
+    let tries = join_all(targets.iter().map(|target| base.try_target(target))).await;
+    let tries = Tries::of(tries);
+    let tries = write_back(source, &loaded, targets, tries).await;
+    conclude(route, work, &verdict.name, tries, now)
+}
+
+/// Sets what the rule says, unless it is so already; destinations see it.
+async fn set(source: &dyn Source, loaded: &mut Loaded, verdict: &Verdict) -> Result<()> {
+    let file = &loaded.facts.file;
+    if verdict.set.iter().all(|(name, value)| file.metadata.get(name) == Some(value)) {
+        return Ok(());
+    }
+    source.label(&file.origin, &verdict.set).await?;
+    let mut changed: File = (**file).clone();
+    changed.metadata.extend(verdict.set.clone());
+    loaded.facts.file = Arc::new(changed);
+    Ok(())
+}
+
+struct Base<'a> {
+    route: &'a Route,
+    work: &'a Work,
+    loaded: &'a Loaded,
+    rule: Arc<str>,
+    variables: Arc<crate::expression::Variables>,
+}
+
+/// What a try of one destination gave.
+struct Try {
+    slot: String,
+    key: String,
+    result: Tried,
+}
+
+enum Tried {
+    /// It was acknowledged before.
+    Before,
+    Acknowledged(Receipt),
+    /// The destination is away until then; that is not the file's failure.
+    Away(Instant, Error),
+    Failed(Error),
+}
+
+impl Base<'_> {
+    async fn try_target(&self, target: &Target) -> Try {
+        let slot = format!("{}/{}", self.rule, target.name);
+        let key = key(&self.route.id, &self.work.origin, &self.rule, &target.name, &self.work.occasion);
+        if self.work.to.get(&slot).is_some_and(|entry| entry.at.is_some() && entry.key == key) {
+            return Try { slot, key, result: Tried::Before };
+        }
+        let retry = &self.route.retry;
+        if let Some((until, why)) = target.breaker.wait(Instant::now(), retry) {
+            return Try { slot, key, result: Tried::Away(until, why) };
+        }
+        let delivery = Delivery {
+            key: key.clone(),
+            route: self.route.id.clone(),
+            rule: self.rule.clone(),
+            destination: target.name.clone(),
+            event: self.work.event,
+            event_at: self.work.event_at,
+            file: self.loaded.facts.file.clone(),
+            variables: self.variables.clone(),
+            untrusted: self.loaded.facts.is_untrusted(),
+            content: self.loaded.content.clone(),
+        };
+        let result = match target.destination.deliver(&delivery).await {
+            Ok(receipt) => {
+                target.breaker.answered();
+                Tried::Acknowledged(receipt)
+            }
+            Err(error) if is_about_the_destination(&error) => {
+                match target.breaker.failed(&error, Instant::now(), retry, rand::random()) {
+                    Some(until) => Tried::Away(until, error),
+                    None => Tried::Failed(error),
+                }
+            }
+            Err(error) => {
+                target.breaker.answered();
+                Tried::Failed(error)
+            }
+        };
+        Try { slot, key, result }
+    }
+}
+
+/// A failure that every file would meet, not this one alone.
+fn is_about_the_destination(error: &Error) -> bool {
+    matches!(error.kind, Kind::Unavailable | Kind::Tls | Kind::RateLimited | Kind::Denied | Kind::Reference | Kind::Stopping)
+}
+
+/// All tries of one file, added up.
+#[derive(Default)]
+struct Tries {
+    tries: Vec<Try>,
+    errors: Vec<(String, Error)>,
+}
+
+impl Tries {
+    fn of(tries: Vec<Try>) -> Self {
+        Self { tries, errors: Vec::new() }
+    }
+}
+
+/// Sets what the answers say on the file; a failure counts as the destination's, whose key makes the repeated call a no-op there.
+async fn write_back(source: &dyn Source, loaded: &Loaded, targets: &[Arc<Target>], mut tries: Tries) -> Tries {
+    for (target, tried) in targets.iter().zip(&mut tries.tries) {
+        let Tried::Acknowledged(receipt) = &tried.result else { continue };
+        if target.write_back.is_empty() {
+            continue;
+        }
+        let response = receipt.response.clone().unwrap_or_else(|| json!({}));
+        let variables = loaded.facts.variables(Timestamp::now()).with("response", from_json(&response));
+        let values = target.write_back.iter().map(|(name, expression)| {
+            let value = expression.text(&variables).map_err(|failed| {
+                Error::new(Kind::Rejected, format!("writeBack.{name}: {}", failed.message))
+            })?;
+            Ok((name.clone(), value))
+        });
+        let written = match values.collect::<Result<BTreeMap<_, _>>>() {
+            Ok(values) => source.label(&loaded.facts.file.origin, &values).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = written {
+            tried.result = Tried::Failed(error.while_doing("write back"));
+        }
+    }
+    tries
+}
+
+fn conclude(route: &Route, work: &mut Work, rule: &str, tries: Tries, now: Timestamp) -> Outcome {
+    let mut finished = Tally::default();
+    let mut again: Option<Instant> = None;
+    let mut dead = false;
+    for tried in tries.tries {
+        let entry = work.to.entry(tried.slot.clone()).or_default();
+        if entry.key != tried.key {
+            *entry = Entry { key: tried.key, ..Entry::default() };
+        }
+        match tried.result {
+            Tried::Before => {}
+            Tried::Acknowledged(receipt) => {
+                finished.acknowledged(&receipt);
+                entry.at = Some(now);
+                entry.error = None;
+                entry.reference = Some(clean(&receipt.reference, 1024));
+            }
+            Tried::Away(until, error) => {
+                entry.error = Some(clean(&error.to_string(), MAX_ERROR));
+                // Whoever failed often comes after those that did not, so that they find out first.
+                let own = Instant::now() + route.retry.delay(entry.tries, rand::random());
+                let at = if entry.tries == 0 { until } else { until.max(own) };
+                again = Some(again.map_or(at, |known| known.min(at)));
+                finished.errors.push((tried.slot, error));
+            }
+            Tried::Failed(error) => {
+                entry.attempts = entry.attempts.saturating_add(1);
+                entry.tries = entry.tries.saturating_add(1);
+                entry.error = Some(clean(&error.to_string(), MAX_ERROR));
+                let is_final = error.disposition() == Disposition::Terminal && !is_about_the_destination(&error);
+                if is_final || entry.attempts > route.retry.retries {
+                    dead = true;
+                } else {
+                    let delay = error.retry_after.unwrap_or_else(|| route.retry.delay(entry.tries, rand::random()));
+                    let at = Instant::now() + delay;
+                    again = Some(again.map_or(at, |known| known.min(at)));
+                }
+                finished.errors.push((tried.slot, error));
+            }
+        }
+    }
+    let state = match (again, dead) {
+        (Some(_), _) => State::Waiting,
+        (None, true) => State::Dead,
+        (None, false) if rule == UNMATCHED => State::Unmatched,
+        (None, false) => State::Delivered,
+    };
+    let finished = Box::new(finished.into_finished(work, state, rule, now));
+    match (state, again) {
+        (State::Waiting, Some(at)) => Outcome::Wait(at, finished),
+        (State::Dead, _) => Outcome::Dead(finished),
+        _ => Outcome::Done(finished),
+    }
+}
+
+#[derive(Default)]
+struct Tally {
+    delivered: u64,
+    duplicates: u64,
+    bytes: u64,
+    errors: Vec<(String, Error)>,
+}
+
+impl Tally {
+    fn acknowledged(&mut self, receipt: &Receipt) {
+        self.delivered += 1;
+        self.duplicates += u64::from(receipt.duplicate);
+        self.bytes += receipt.bytes;
+    }
+
+    fn into_finished(self, work: &Work, state: State, rule: &str, now: Timestamp) -> Finished {
+        let record = Record { state, rule: rule.to_owned(), at: now, to: work.to.clone() };
+        let Self { delivered, duplicates, bytes, errors } = self;
+        Finished { record, path: work.path.clone(), delivered, duplicates, bytes, errors }
+    }
+}
+
+fn done(work: &Work, state: State, rule: &str, tries: Tries, now: Timestamp) -> Outcome {
+    let tally = Tally { errors: tries.errors, ..Tally::default() };
+    Outcome::Done(Box::new(tally.into_finished(work, state, rule, now)))
+}
+
+/// Nothing about the file can change by another try.
+fn dead_at_once(work: &mut Work, rule: &str, error: Error, now: Timestamp) -> Outcome {
+    let slot = format!("{rule}/");
+    let entry = work.to.entry(slot.clone()).or_default();
+    entry.attempts = entry.attempts.saturating_add(1);
+    entry.error = Some(clean(&error.to_string(), MAX_ERROR));
+    let tally = Tally { errors: vec![(slot, error)], ..Tally::default() };
+    Outcome::Dead(Box::new(tally.into_finished(work, State::Dead, rule, now)))
+}
+
+fn mirrors(route: &Route) -> bool {
+    all_targets(route).any(|target| target.destination.mirrors())
+}
+
+fn all_targets(route: &Route) -> impl Iterator<Item = &Arc<Target>> {
+    let unmatched = match &route.unmatched {
+        Unmatched::To(targets) => targets.as_slice(),
+        _ => &[],
+    };
+    route.targets.iter().flatten().chain(unmatched)
+}
+
+/// Takes the file out of every destination that mirrors.
+async fn withdraw(route: &Route, work: &mut Work, now: Timestamp) -> Outcome {
+    match withdraw_elsewhere(route, work, &[], now).await {
+        Some(outcome) => outcome,
+        None => Outcome::Nothing,
+    }
+}
+
+/// Takes the file out of every destination that mirrors and is not among `kept`. A failure waits like any other.
+async fn withdraw_elsewhere(route: &Route, work: &mut Work, kept: &[Arc<Target>], now: Timestamp) -> Option<Outcome> {
+    let file = work.origin.file();
+    let others: Vec<&Arc<Target>> = all_targets(route)
+        .filter(|target| target.destination.mirrors() && !kept.iter().any(|kept| Arc::ptr_eq(kept, target)))
+        .collect();
+    for target in others {
+        if let Some((until, why)) = target.breaker.wait(Instant::now(), &route.retry) {
+            return Some(waits(work, until, &target.name, &why, now));
+        }
+        match target.destination.withdraw(&route.id, &file).await {
+            Ok(()) => {
+                target.breaker.answered();
+            }
+            Err(error) => {
+                // What cannot be taken out is tried until it can: a document that stays shows what nobody may see.
+                let away = target.breaker.failed(&error, Instant::now(), &route.retry, rand::random());
+                work.attempts = work.attempts.saturating_add(1);
+                let until = away.unwrap_or_else(|| Instant::now() + route.retry.delay(work.attempts, rand::random()));
+                return Some(waits(work, until, &target.name, &error, now));
+            }
+        }
+    }
+    None
+}
+
+fn waits(work: &mut Work, until: Instant, target: &str, why: &Error, now: Timestamp) -> Outcome {
+    let slot = format!("withdraw/{target}");
+    work.to.entry(slot.clone()).or_default().error = Some(clean(&why.to_string(), MAX_ERROR));
+    let tally = Tally { errors: vec![(slot, why.clone())], ..Tally::default() };
+    Outcome::Wait(until, Box::new(tally.into_finished(work, State::Waiting, "", now)))
+}
+
