@@ -1,0 +1,11 @@
+//! Destinations of file routes, each against a real counterpart. `suite` has what all of them must do; a module per destination
+//! says what it is at the other end, and adds what only it can do.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
+
+#[path = "../support/counterparts.rs"]
+mod counterparts;
+mod fs;
+mod s3;
+mod sftp;
+mod suite;
