@@ -1,14 +1,9 @@
 //! One value that many callers need and one of them makes: a connection, a preparation.
 
-use std::time::Duration;
-
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use crate::error::{Error, Result};
-
-/// How long a failure stands for those who ask next. Callers who queued behind the one that failed do not each wait for the same.
-const FAILURE_STANDS: Duration = Duration::from_secs(1);
 
 /// A value that is made when it is first needed, and again when it is no good any more.
 #[derive(Debug)]
@@ -30,12 +25,14 @@ impl<T> Default for Shared<T> {
 }
 
 impl<T: Clone> Shared<T> {
-    /// The value, if it `is_good`; otherwise what `make` makes, which must end by itself. One caller makes it; the others wait.
+    /// The value, if it `is_good`; otherwise what `make` makes, which must end by itself. One caller makes it; the others wait. A failure is
+    /// everybody's who waited for it: they do not each wait for the same once more.
     pub async fn get(&self, is_good: impl Fn(&T) -> bool + Send, make: impl Future<Output = Result<T>> + Send) -> Result<T> {
+        let asked = Instant::now();
         let mut state = self.state.lock().await;
         match &*state {
             State::Made(value) if is_good(value) => return Ok(value.clone()),
-            State::Failed(error, at) if at.elapsed() < FAILURE_STANDS => return Err(error.clone()),
+            State::Failed(error, at) if *at >= asked => return Err(error.clone()),
             _ => {}
         }
         let made = make.await;
@@ -59,6 +56,7 @@ impl<T: Clone> Shared<T> {
 mod tests {
     use super::*;
     use crate::error::Kind;
+    use std::time::Duration;
 
     #[tokio::test(start_paused = true)]
     async fn one_caller_makes_it_and_a_failure_stands_for_those_behind() {
@@ -71,8 +69,8 @@ mod tests {
         let (first, second) = tokio::join!(shared.get(|_| true, slow_failure), shared.get(|_| true, async { Ok(2) }));
         assert!(first.is_err() && second.is_err(), "the second waited for the first's answer only");
         assert_eq!(begun.elapsed(), Duration::from_secs(5));
-        tokio::time::advance(FAILURE_STANDS).await;
-        assert_eq!(shared.get(|_| true, async { Ok(3) }).await.unwrap(), 3);
+        tokio::time::advance(Duration::from_millis(1)).await;
+        assert_eq!(shared.get(|_| true, async { Ok(3) }).await.unwrap(), 3, "who asks later tries anew");
         assert_eq!(shared.get(|_| true, async { Ok(4) }).await.unwrap(), 3, "made once");
         assert_eq!(shared.get(|value| *value != 3, async { Ok(5) }).await.unwrap(), 5, "it is no good any more");
         shared.discard(|value| *value == 3).await;

@@ -167,6 +167,12 @@ pub trait Destination: Send + Sync {
         false
     }
 
+    /// What tells the place from every other, where it mirrors: two destinations with the same one show the same entries, and what is withdrawn
+    /// from one is gone from the other.
+    fn place(&self) -> Option<&str> {
+        None
+    }
+
     /// The file (see [`Origin::file`]) is gone at the source, or not the route's any more, as of `sequence` (see [`Delivery::sequence`]): what a
     /// later delivery wrote stays. Only called where [`Destination::mirrors`].
     async fn withdraw(&self, route: &RouteId, file: &str, sequence: u64) -> Result<()> {

@@ -32,6 +32,8 @@ pub struct Work {
     pub event: FileEvent,
     /// When.
     pub event_at: Timestamp,
+    /// See [`Delivery::sequence`].
+    pub sequence: u64,
     /// Who did it.
     pub actor: String,
     /// Tells deliveries of one version apart that are not about its content; see [`key`].
@@ -229,6 +231,7 @@ impl Base<'_> {
             destination: target.name.clone(),
             event: self.work.event,
             event_at: self.work.event_at,
+            sequence: self.work.sequence,
             file: self.loaded.facts.file.clone(),
             variables: self.variables.clone(),
             untrusted: self.loaded.facts.is_untrusted(),
@@ -410,17 +413,18 @@ async fn withdraw(route: &Route, work: &mut Work, now: Timestamp) -> Outcome {
     }
 }
 
-/// Takes the file out of every destination that mirrors and is not among `kept`. A failure waits like any other.
+/// Takes the file out of every destination that mirrors and is not among `kept`, nor the same place as one of them. A failure waits like any
+/// other.
 async fn withdraw_elsewhere(route: &Route, work: &mut Work, kept: &[Arc<Target>], now: Timestamp) -> Option<Outcome> {
     let file = work.origin.file();
     let others: Vec<&Arc<Target>> = all_targets(route)
-        .filter(|target| target.destination.mirrors() && !kept.iter().any(|kept| Arc::ptr_eq(kept, target)))
+        .filter(|target| target.destination.mirrors() && !kept.iter().any(|kept| is_same_place(kept, target)))
         .collect();
     for target in others {
         if let Some((until, why)) = target.breaker.wait(Instant::now(), &route.retry) {
             return Some(waits(work, until, &target.name, &why, now));
         }
-        match target.destination.withdraw(&route.id, &file).await {
+        match target.destination.withdraw(&route.id, &file, work.sequence).await {
             Ok(()) => {
                 target.breaker.answered();
             }
@@ -434,6 +438,11 @@ async fn withdraw_elsewhere(route: &Route, work: &mut Work, kept: &[Arc<Target>]
         }
     }
     None
+}
+
+fn is_same_place(one: &Arc<Target>, other: &Arc<Target>) -> bool {
+    let place = one.destination.place();
+    Arc::ptr_eq(one, other) || place.is_some() && place == other.destination.place()
 }
 
 fn waits(work: &mut Work, until: Instant, target: &str, why: &Error, now: Timestamp) -> Outcome {

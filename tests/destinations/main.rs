@@ -3,9 +3,5 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
-#[path = "../support/counterparts.rs"]
-mod counterparts;
-mod fs;
-mod s3;
-mod sftp;
+mod nats;
 mod suite;

@@ -37,6 +37,7 @@ pub struct IndexDestination {
     /// Where access lists come from; `None`: documents have none.
     readers: Option<Arc<dyn Readers>>,
     withdrawal: Withdrawal,
+    place: String,
 }
 
 impl IndexDestination {
@@ -54,6 +55,7 @@ impl IndexDestination {
         if let Some(field) = target.auth.as_ref().and_then(unsupported) {
             return Err(invalid(field, "does not work with a search index; use bearer, basic, apiKey or mtls".into()));
         }
+        let place = format!("{url} {}", target.index);
         let settings = Settings { url, auth: target.auth.clone(), tls: target.tls.clone(), references, guard, trust };
         let mirrors_access = spec.acl.unwrap_or_default() == IndexAcl::Mirror;
         let withdrawal = match spec.deletes.unwrap_or_default() {
@@ -65,6 +67,7 @@ impl IndexDestination {
             properties: Properties::new(&spec.properties),
             readers: mirrors_access.then_some(readers),
             withdrawal,
+            place,
         })
     }
 
@@ -123,6 +126,10 @@ impl Destination for IndexDestination {
 
     fn mirrors(&self) -> bool {
         true
+    }
+
+    fn place(&self) -> Option<&str> {
+        Some(&self.place)
     }
 
     async fn withdraw(&self, route: &RouteId, file: &str, sequence: u64) -> Result<()> {
