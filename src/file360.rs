@@ -44,7 +44,7 @@ pub enum Creation {
 
 /// One File 360 tenant.
 #[async_trait]
-pub trait File360: Send + Sync {
+pub trait File360: Content + Send + Sync {
     /// What the service says about itself. Proves that endpoint, trust and credential work.
     async fn service(&self) -> Result<Service>;
 

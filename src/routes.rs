@@ -4,6 +4,7 @@ pub mod content;
 pub mod delivery;
 pub mod destinations;
 pub mod environment;
+pub mod items;
 pub mod ledger;
 pub mod paths;
 pub mod queue;

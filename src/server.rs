@@ -12,6 +12,7 @@ pub mod clock;
 pub mod faults;
 pub mod http;
 pub mod limits;
+pub mod linger;
 pub mod names;
 pub mod notices;
 pub mod oauth;

@@ -1,9 +1,12 @@
 //! The driver for the connector contract (`config/file360/openapi.yaml`).
 
 mod auth;
+mod content;
 mod feed;
 mod folders;
 mod members;
+mod slots;
+mod streams;
 mod transport;
 mod uploads;
 mod workspaces;

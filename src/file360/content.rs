@@ -52,7 +52,8 @@ pub struct NewFile {
     pub name: String,
     /// Media type.
     pub mime_type: String,
-    /// How many bytes there are, if known. A stream with fewer or more leaves nothing behind.
+    /// How many bytes there are, if known. A stream with fewer or more leaves nothing behind
+    /// ([`Kind::Conflict`](crate::error::Kind::Conflict), code `size-mismatch`).
     pub size: Option<u64>,
     /// SHA-256 in lower-case hexadecimal, if known. Other content leaves nothing behind
     /// ([`Kind::Rejected`](crate::error::Kind::Rejected), code `digest-mismatch`).

@@ -82,6 +82,9 @@ pub struct Entry {
     /// Why the last try failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
+    /// It is not tried again unless somebody asks.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub given_up: bool,
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde fixes the signature")]

@@ -7,6 +7,7 @@ use async_trait::async_trait;
 use futures::future::join_all;
 use jiff::Timestamp;
 use serde_json::json;
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
 use super::delivery::{Content, Delivery, File, Origin, Receipt, key};
@@ -44,10 +45,35 @@ pub struct Work {
     pub attempts: u32,
     /// It is gone at the source: destinations that mirror forget it.
     pub is_gone: bool,
+    /// It may have been worked on before: whoever has a record already is left alone.
+    pub may_be_recorded: bool,
     /// A document says that it waits.
     pub is_parked: bool,
     /// Holds the checkpoint back.
     pub token: Option<Token>,
+    /// Its place among what may be open at once.
+    pub permit: Option<OwnedSemaphorePermit>,
+}
+
+impl Work {
+    /// Work on a file that nobody has looked at yet.
+    pub fn new(origin: Origin, path: String, event: FileEvent, event_at: Timestamp, actor: String) -> Self {
+        Self {
+            origin,
+            path,
+            event,
+            event_at,
+            actor,
+            occasion: String::new(),
+            to: BTreeMap::new(),
+            attempts: 0,
+            is_gone: false,
+            may_be_recorded: false,
+            is_parked: false,
+            token: None,
+            permit: None,
+        }
+    }
 }
 
 /// A file as the source shows it now.
@@ -64,6 +90,8 @@ pub enum Look {
     Here(Box<Loaded>),
     /// It is not the route's (any more): gone, out of scope, not visible. What comes later comes with an entry of its own.
     NotOurs,
+    /// Another version or an earlier try took care of it.
+    Superseded,
     /// It cannot be taken up before this time.
     Later(Instant),
 }
@@ -119,6 +147,7 @@ pub async fn attempt(route: &Route, source: &dyn Source, work: &mut Work, now: T
     let loaded = match source.look(work).await {
         Ok(Look::Here(loaded)) => *loaded,
         Ok(Look::NotOurs) => return if mirrors(route) { withdraw(route, work, now).await } else { Outcome::Nothing },
+        Ok(Look::Superseded) => return Outcome::Nothing,
         Ok(Look::Later(at)) => return Outcome::Hold(at, Error::new(Kind::Conflict, "the file is not complete yet")),
         Err(error) => return hold(route, work, error),
     };
@@ -207,6 +236,8 @@ struct Try {
 enum Tried {
     /// It was acknowledged before.
     Before,
+    /// It was given up before.
+    GivenUp,
     Acknowledged(Receipt),
     /// The destination is away until then; that is not the file's failure.
     Away(Instant, Error),
@@ -219,6 +250,9 @@ impl Base<'_> {
         let key = key(&self.route.id, &self.work.origin, &self.rule, &target.name, &self.work.occasion);
         if self.work.to.get(&slot).is_some_and(|entry| entry.at.is_some() && entry.key == key) {
             return Try { slot, key, result: Tried::Before };
+        }
+        if self.work.to.get(&slot).is_some_and(|entry| entry.given_up && entry.key == key) {
+            return Try { slot, key, result: Tried::GivenUp };
         }
         let retry = &self.route.retry;
         if let Some((until, why)) = target.breaker.wait(Instant::now(), retry) {
@@ -312,6 +346,7 @@ fn conclude(route: &Route, work: &mut Work, rule: &str, tries: Tries, now: Times
         }
         match tried.result {
             Tried::Before => {}
+            Tried::GivenUp => dead = true,
             Tried::Acknowledged(receipt) => {
                 finished.acknowledged(&receipt);
                 entry.at = Some(now);
@@ -333,6 +368,7 @@ fn conclude(route: &Route, work: &mut Work, rule: &str, tries: Tries, now: Times
                 let is_final = error.disposition() == Disposition::Terminal && !is_about_the_destination(&error);
                 if is_final || entry.attempts > route.retry.retries {
                     dead = true;
+                    entry.given_up = true;
                 } else {
                     let delay = error.retry_after.unwrap_or_else(|| route.retry.delay(entry.tries, rand::random()));
                     let at = Instant::now() + delay;
@@ -387,7 +423,7 @@ fn done(work: &Work, state: State, rule: &str, tries: Tries, now: Timestamp) -> 
 fn dead_at_once(work: &mut Work, rule: &str, error: Error, now: Timestamp) -> Outcome {
     let slot = format!("{rule}/");
     let entry = work.to.entry(slot.clone()).or_default();
-    entry.attempts = entry.attempts.saturating_add(1);
+    entry.given_up = true;
     entry.error = Some(clean(&error.to_string(), MAX_ERROR));
     let tally = Tally { errors: vec![(slot, error)], ..Tally::default() };
     Outcome::Dead(Box::new(tally.into_finished(work, State::Dead, rule, now)))

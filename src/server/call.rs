@@ -16,7 +16,10 @@ use sha2::{Digest, Sha256};
 use super::authorize::{Scopes, Through};
 use super::operation::Operation;
 use super::refusal::Refusal;
-use crate::file360::model::{Page, headers};
+use crate::file360::model::headers;
+
+/// Bytes of a page beyond which it is cut: readers take answers of up to 16 MiB.
+pub const MAX_PAGE: usize = 8 * 1024 * 1024;
 
 /// Who sent the request, before the database was asked.
 #[derive(Clone, Debug)]
@@ -261,8 +264,29 @@ impl Answer {
     pub fn page<T: Serialize>(mut rows: Vec<(String, T)>, limit: usize) -> Result<Self, Refusal> {
         let more = rows.len() > limit;
         rows.truncate(limit);
-        let next_cursor = rows.last().filter(|_| more).map(|(key, _)| URL_SAFE_NO_PAD.encode(key));
-        Self::ok(&Page { items: rows.into_iter().map(|(_, item)| item).collect(), next_cursor })
+        let next = rows.last().filter(|_| more).map(|(key, _)| key.clone());
+        Self::page_until(&rows, next)
+    }
+
+    /// A page of a listing that goes on after the sort key `next`. One that would be too large for its reader is cut.
+    pub fn page_until<T: Serialize>(rows: &[(String, T)], mut next: Option<String>) -> Result<Self, Refusal> {
+        let mut body = Vec::from(b"{\"items\":[");
+        for (at, (key, item)) in rows.iter().enumerate() {
+            if at > 0 {
+                body.push(b',');
+            }
+            serde_json::to_writer(&mut body, item)?;
+            if body.len() > MAX_PAGE && at + 1 < rows.len() {
+                next = Some(key.clone());
+                break;
+            }
+        }
+        body.push(b']');
+        if let Some(next) = next {
+            body.extend_from_slice(format!(",\"nextCursor\":\"{}\"", URL_SAFE_NO_PAD.encode(next)).as_bytes());
+        }
+        body.push(b'}');
+        Ok(Self { status: StatusCode::OK, headers: Vec::new(), body: Payload::Json(body.into()) })
     }
 
     /// With a header.

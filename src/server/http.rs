@@ -16,6 +16,7 @@ use super::App;
 use super::authorize::{self, Principal, Target};
 use super::call::{Answer, Call, Caller};
 use super::faults::Fault;
+use super::linger::lingering;
 use super::operation::{Access, Operation};
 use super::refusal::Refusal;
 use super::routes::{self, Run};
@@ -188,6 +189,7 @@ fn prepare(
     request: Request,
 ) -> Result<(Call, Body), Refusal> {
     let (parts, body) = request.into_parts();
+    let body = if operation.streams() { lingering(body) } else { body };
     let target = parts.uri.path_and_query().map_or_else(|| parts.uri.path().to_owned(), |target| target.as_str().to_owned());
     let query = parse_query(operation, parts.uri.query().unwrap_or_default())?;
     let caller = caller(app, operation, &parts.headers)?;

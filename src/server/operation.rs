@@ -137,6 +137,8 @@ operations! {
     GetItem "getItem" GET "/v1/items/{id}" READ, ReadContent, Natural, [];
     UpdateItem "updateItem" PATCH "/v1/items/{id}" WRITE, ChangeItem, Natural, [];
     DeleteItem "deleteItem" DELETE "/v1/items/{id}" WRITE, DeleteItem, Natural, ["ifEmpty" "purge"];
+    ListFiles "listFiles" GET "/v1/workspaces/{id}/files" READ, ReadContent, Natural, ["path" "cursor" "limit"];
+    GetAccess "getAccess" GET "/v1/items/{id}/access" READ, ReadContent, Natural, [];
     ListChildren "listChildren" GET "/v1/items/{id}/children" READ, ReadContent, Natural, ["cursor" "limit"];
 
     ListUploadRequests "listUploadRequests" GET "/v1/workspaces/{id}/upload-requests" READ, ReadWorkspace, Natural, ["cursor" "limit"];
@@ -153,6 +155,8 @@ operations! {
     PutFence "putFence" PUT "/v1/fences/{clusterId}/{consumer}" WRITE, ClientOnly, Natural, [];
     GetClientState "getClientState" GET "/v1/client-state/{key}" READ, ClientOnly, Natural, [];
     PutClientState "putClientState" PUT "/v1/client-state/{key}" WRITE, ClientOnly, Natural, [];
+    ListClientState "listClientState" GET "/v1/client-state" READ, ClientOnly, Natural, ["prefix" "cursor" "limit"];
+    BatchClientState "batchClientState" POST "/v1/client-state/batch" WRITE, ClientOnly, Keyed, [];
     DeleteClientState "deleteClientState" DELETE "/v1/client-state/{key}" WRITE, ClientOnly, Natural, [];
     ListChanges "listChanges" GET "/v1/changes" READ, ClientOnly, Natural, ["cursor" "limit" "wait"];
 
@@ -203,6 +207,7 @@ operations! {
     UploadThroughPage "uploadThroughPage" POST "/u/{token}/files" Open, AddFile, Natural, [];
     OpenLinkPage "openLinkPage" GET "/s/{token}" Open, ReadContent, Natural, [];
     RequestLinkCode "requestLinkCode" POST "/s/{token}/code" Open, Nothing, Natural, [];
+    GetLinkContent "getLinkContent" GET "/s/{token}/content" Open, Download, Natural, ["item"];
     DownloadThroughLink "downloadThroughLink" POST "/s/{token}/download" Open, Download, Natural, [];
 
     GetFaults "getFaults" GET "/test/faults" Open, Nothing, Natural, [];

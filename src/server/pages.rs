@@ -10,6 +10,7 @@ use http::header;
 use super::App;
 use super::call::{Answer, Call};
 use super::http::Reply;
+use super::operation::Operation;
 use super::refusal::Refusal;
 
 /// A form field that was sent.
@@ -22,7 +23,8 @@ pub fn field(call: &Call, name: &str) -> Option<String> {
 
 /// Whether the caller is a program that reads JSON rather than a person with a browser.
 pub fn wants_json(call: &Call) -> bool {
-    call.header(header::ACCEPT).is_some_and(|accept| accept.contains("application/json"))
+    call.operation == Operation::GetLinkContent
+        || call.header(header::ACCEPT).is_some_and(|accept| accept.contains("application/json"))
 }
 
 /// A refusal as a page, for people. What is unknown, over or not for them looks the same.

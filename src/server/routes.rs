@@ -1,5 +1,6 @@
 //! The operations: a file per resource, and the table that says which function runs each.
 
+pub mod access;
 pub mod audit_events;
 pub mod changes;
 pub mod client_state;
@@ -11,6 +12,7 @@ pub mod files;
 pub mod folders;
 pub mod holds;
 pub mod intake;
+pub mod inventory;
 pub mod items;
 pub mod lifecycle;
 pub mod links;
@@ -88,6 +90,8 @@ pub fn run(operation: Operation) -> Run {
         O::GetItem => Read(items::get),
         O::UpdateItem => Write(items::update),
         O::DeleteItem => Write(items::delete),
+        O::ListFiles => Read(inventory::list),
+        O::GetAccess => Read(access::get),
         O::ListChildren => Read(items::children),
         O::ListUploadRequests => Read(upload_requests::list),
         O::GetUploadRequest => Read(upload_requests::get),
@@ -102,6 +106,8 @@ pub fn run(operation: Operation) -> Run {
         O::PutFence => Write(fences::put),
         O::GetClientState => Read(client_state::get),
         O::PutClientState => Write(client_state::put),
+        O::ListClientState => Read(client_state::list),
+        O::BatchClientState => Write(client_state::batch),
         O::DeleteClientState => Write(client_state::delete),
         O::ListChanges => Wait(|app, call, _| Box::pin(changes::list(app, call))),
         O::UploadFile => Wait(|app, call, body| Box::pin(files::upload(app, call, body))),
@@ -154,6 +160,7 @@ pub fn run(operation: Operation) -> Run {
         O::UploadThroughPage => Wait(|app, call, body| Box::pin(pages::upload::receive(app, call, body))),
         O::OpenLinkPage => Wait(|app, call, _| Box::pin(pages::download::show(app, call))),
         O::RequestLinkCode => Wait(|app, call, _| Box::pin(pages::download::request_code(app, call))),
+        O::GetLinkContent => Wait(|app, call, _| Box::pin(pages::download::content(app, call))),
         O::DownloadThroughLink => Wait(|app, call, _| Box::pin(pages::download::download(app, call))),
         O::GetFaults => Wait(|app, _, _| Box::pin(async move { super::faults::get(&app) })),
         O::PutFaults => Wait(|app, call, _| Box::pin(super::faults::put(app, call))),

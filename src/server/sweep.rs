@@ -15,7 +15,7 @@ use super::call::{Answer, Call, Caller};
 use super::operation::Operation;
 use super::records::{items, workspaces};
 use super::refusal::Refusal;
-use super::routes::{lifecycle, trash, uploads};
+use super::routes::{lifecycle, links, trash, uploads};
 use super::store::writer::Ledger;
 use super::tx::{self, News, Tx};
 use crate::file360::model::ChangeKind;
@@ -51,12 +51,12 @@ fn step(ledger: &mut Ledger<'_>, app: &App) -> usize {
             end_member,
         ),
         (
-            "SELECT id, workspace_id, '' FROM links WHERE expires_at <= ?1 AND ended = 0 LIMIT ?2",
+            "SELECT id, workspace_id, item_id FROM links WHERE expires_at <= ?1 AND ended = 0 LIMIT ?2",
             Operation::DeleteLink,
             end_link,
         ),
         (
-            "SELECT id, workspace_id, '' FROM upload_requests WHERE expires_at <= ?1 AND ended = 0 LIMIT ?2",
+            "SELECT id, workspace_id, folder_id FROM upload_requests WHERE expires_at <= ?1 AND ended = 0 LIMIT ?2",
             Operation::DeleteUploadRequest,
             end_request,
         ),
@@ -107,19 +107,22 @@ fn end_member(tx: &mut Tx<'_, '_, '_>, (workspace, principal, folder): &Row) -> 
     tx.db
         .prepare_cached("DELETE FROM members WHERE workspace_id = ?1 AND principal_id = ?2 AND folder_id = ?3")?
         .execute([workspace, principal, folder])?;
-    tx.changed(workspace, ChangeKind::MemberRemoved, News::about(principal).at(path)).map(drop)
+    tx.changed(workspace, ChangeKind::MemberRemoved, News::about(principal).on(folder).at(path)).map(drop)
 }
 
-fn end_link(tx: &mut Tx<'_, '_, '_>, (link, workspace, _): &Row) -> Result<(), Refusal> {
+fn end_link(tx: &mut Tx<'_, '_, '_>, (link, workspace, item): &Row) -> Result<(), Refusal> {
     tx.authorize_alone()?;
+    let placed = items::by_id(tx, item)?;
     tx.db.prepare_cached("UPDATE links SET ended = 1, rev = rev + 1 WHERE id = ?1")?.execute([link])?;
-    tx.changed(workspace, ChangeKind::LinkChanged, News::about(link)).map(drop)
+    tx.changed(workspace, ChangeKind::LinkChanged, links::news(link, &placed)).map(drop)
 }
 
-fn end_request(tx: &mut Tx<'_, '_, '_>, (request, workspace, _): &Row) -> Result<(), Refusal> {
+fn end_request(tx: &mut Tx<'_, '_, '_>, (request, workspace, folder): &Row) -> Result<(), Refusal> {
     tx.authorize_alone()?;
+    let folder = items::by_id(tx, folder)?;
     tx.db.prepare_cached("UPDATE upload_requests SET ended = 1, rev = rev + 1 WHERE id = ?1")?.execute([request])?;
-    tx.changed(workspace, ChangeKind::UploadRequestChanged, News::about(request)).map(drop)
+    let news = News::about(request).on(&folder.item.id).of(&folder);
+    tx.changed(workspace, ChangeKind::UploadRequestChanged, news).map(drop)
 }
 
 fn end_workspace(tx: &mut Tx<'_, '_, '_>, (id, ..): &Row) -> Result<(), Refusal> {

@@ -15,6 +15,7 @@ use super::authorize::{self, Effect, Permit, Principal, Target};
 use super::call::{Answer, Call, Caller, Payload};
 use super::names;
 use super::operation::{Operation, Repeat};
+use super::records::items::Placed;
 use super::records::people::{self, Person};
 use super::refusal::Refusal;
 use super::store::writer::Ledger;
@@ -452,6 +453,14 @@ impl News {
     #[must_use]
     pub fn at(mut self, path: impl Into<String>) -> Self {
         self.path = Some(path.into());
+        self
+    }
+
+    /// Where an item is, unless its name is not for everyone: a file without a released version.
+    #[must_use]
+    pub fn of(mut self, placed: &Placed) -> Self {
+        self.workspace_id = Some(placed.item.workspace_id.clone());
+        self.path = (!placed.item.is_pending()).then(|| placed.path());
         self
     }
 

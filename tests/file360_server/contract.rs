@@ -6,7 +6,7 @@ use file360_operator::server::operation::{Access, Operation};
 use serde_json::Value;
 
 /// Operations that work without a token, and why.
-const OPEN: [&str; 9] = [
+const OPEN: [&str; 10] = [
     "issueToken",          // hands out tokens
     "getHealth",           // says only that the server runs
     "openUploadPage",      // outsiders: their secret address is judged by authorize in the transaction
@@ -15,6 +15,7 @@ const OPEN: [&str; 9] = [
     "uploadThroughPage",   // outsiders
     "openLinkPage",        // outsiders
     "requestLinkCode",     // outsiders
+    "getLinkContent",      // outsiders
     "downloadThroughLink", // outsiders
 ];
 

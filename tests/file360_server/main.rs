@@ -3,9 +3,13 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 #![allow(clippy::needless_pass_by_value, reason = "bodies are written where they are sent")]
 
+mod driver;
 mod support;
 
+mod access;
 mod audit;
+mod client_state;
+mod content;
 mod contract;
 mod durability;
 mod feed;
@@ -14,6 +18,7 @@ mod files;
 mod folders;
 mod governance;
 mod idempotency;
+mod listing;
 mod members;
 mod pages;
 mod sharing;

@@ -1,6 +1,5 @@
 //! One HTTP exchange with the connector: limits, credential, bounds and errors.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -9,15 +8,15 @@ use http::{HeaderMap, Method, StatusCode, header};
 use parking_lot::{Mutex, RwLock};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use super::auth::{Credential, TokenSource};
+use super::slots::Slots;
 use crate::redacted::Redacted;
 use crate::error::{Error, Kind, Result, clean};
-use crate::file360::Cause;
 use crate::file360::model::{Problem, headers};
+use crate::file360::{Cause, IdempotencyKey};
 
 /// Calls in flight when neither the Connection nor the server says otherwise.
 const DEFAULT_CONCURRENCY: usize = 64;
@@ -58,10 +57,11 @@ pub struct Settings {
 /// One server, with its limits, token and breaker, shared by every call.
 pub struct Transport {
     endpoint: Url,
-    http: reqwest::Client,
-    tokens: TokenSource,
-    slots: Semaphore,
-    capacity: AtomicUsize,
+    pub(super) http: reqwest::Client,
+    pub(super) tokens: TokenSource,
+    slots: Slots,
+    /// Uploads take one of these as well: half as many, so that long ones leave room for the calls that work.
+    pub(super) uploads: Slots,
     bucket: RwLock<Option<DefaultDirectRateLimiter>>,
     fence: RwLock<Option<String>>,
     breaker: Mutex<Breaker>,
@@ -87,6 +87,10 @@ pub struct Call<'a> {
     pub create_only: bool,
     /// Why, on mutating calls.
     pub cause: Option<&'a Cause>,
+    /// It changes something without a cause to name: it carries the fence and ends with the leadership all the same.
+    pub mutates: bool,
+    /// The key of a repeatable POST; without one it gets a fresh one.
+    pub key: Option<&'a IdempotencyKey>,
     /// Longest duration.
     pub timeout: Duration,
     /// It waits for something to happen, and takes no slot from the calls that work.
@@ -105,6 +109,8 @@ impl<'a> Call<'a> {
             if_match: None,
             create_only: false,
             cause: None,
+            mutates: false,
+            key: None,
             timeout: CALL_TIMEOUT,
             is_long_poll: false,
         }
@@ -135,6 +141,21 @@ impl<'a> Call<'a> {
     #[must_use]
     pub fn cause(mut self, cause: &'a Cause) -> Self {
         self.cause = Some(cause);
+        self.mutates = true;
+        self
+    }
+
+    /// Says that it changes something, without a cause to name.
+    #[must_use]
+    pub fn mutating(mut self) -> Self {
+        self.mutates = true;
+        self
+    }
+
+    /// Adds the key that makes it repeatable.
+    #[must_use]
+    pub fn key(mut self, key: &'a IdempotencyKey) -> Self {
+        self.key = Some(key);
         self
     }
 }
@@ -148,6 +169,8 @@ pub struct Answer {
     pub revision: Option<u64>,
     /// Entity tag.
     pub etag: Option<String>,
+    /// It is the answer to an earlier call under the same key.
+    pub is_replay: bool,
     body: Bytes,
 }
 
@@ -171,6 +194,20 @@ impl Answer {
     }
 }
 
+/// A failure of an exchange, and whose it is.
+pub(super) struct Fault {
+    /// What went wrong.
+    pub error: Error,
+    /// File 360 or the way to it failed; otherwise the caller's own stream, which says nothing about File 360.
+    pub is_theirs: bool,
+}
+
+impl From<Error> for Fault {
+    fn from(error: Error) -> Self {
+        Self { error, is_theirs: true }
+    }
+}
+
 #[derive(Default)]
 struct Breaker {
     failures: u32,
@@ -186,8 +223,8 @@ impl Transport {
             endpoint: settings.endpoint,
             http: settings.http,
             tokens: TokenSource::new(settings.credential),
-            slots: Semaphore::new(concurrency.max(1)),
-            capacity: AtomicUsize::new(concurrency.max(1)),
+            slots: Slots::new(concurrency),
+            uploads: Slots::new(concurrency / 2),
             bucket: RwLock::new(None),
             fence: RwLock::new(None),
             breaker: Mutex::default(),
@@ -206,13 +243,9 @@ impl Transport {
 
     /// Sets how many calls may be in flight, for example to what the service document says.
     pub fn limit_concurrency(&self, concurrency: Option<u32>) {
-        let Some(wanted) = concurrency.map(|n| (n as usize).clamp(1, Semaphore::MAX_PERMITS)) else { return };
-        let now = self.capacity.swap(wanted, Ordering::Relaxed);
-        if wanted > now {
-            self.slots.add_permits(wanted - now);
-        } else {
-            self.slots.forget_permits(now - wanted);
-        }
+        let Some(wanted) = concurrency.map(|n| n as usize) else { return };
+        self.slots.resize(wanted);
+        self.uploads.resize(wanted / 2);
     }
 
     /// Every later mutating call carries this fence.
@@ -222,33 +255,38 @@ impl Transport {
 
     /// One exchange. A 401 renews the token once. Errors carry what was asked, never a secret.
     pub async fn call(&self, call: Call<'_>) -> Result<Answer> {
-        let started = Instant::now();
-        let operation = call.operation;
-        let result = self.guarded(&call).await;
-        let outcome = result.as_ref().map_or_else(|error| error.kind.as_str(), |_| "ok");
-        self.observer.call_ended(operation, outcome, started.elapsed());
-        result.map_err(|error| error.while_doing(operation))
+        self.guarded(&call, async { Ok(self.exchange(&call).await?) }).await
     }
 
-    async fn guarded(&self, call: &Call<'_>) -> Result<Answer> {
+    /// Breaker, limits, leadership and metrics around one exchange.
+    pub(super) async fn guarded<T>(&self, call: &Call<'_>, exchange: impl Future<Output = Result<T, Fault>>) -> Result<T> {
+        let started = Instant::now();
+        let result = self.limited(call, exchange).await;
+        let outcome = result.as_ref().map_or_else(|error| error.kind.as_str(), |_| "ok");
+        self.observer.call_ended(call.operation, outcome, started.elapsed());
+        result.map_err(|error| error.while_doing(call.operation))
+    }
+
+    async fn limited<T>(&self, call: &Call<'_>, exchange: impl Future<Output = Result<T, Fault>>) -> Result<T> {
         self.check_breaker()?;
-        let _slot = if call.is_long_poll {
-            None
-        } else {
-            Some(self.slots.acquire().await.map_err(|_| Error::new(Kind::Stopping, "the session is closed"))?)
-        };
+        let _slot = if call.is_long_poll { None } else { Some(self.slots.take().await?) };
         self.take_turn().await?;
-        let result = if call.cause.is_some() {
+        let result = if call.mutates {
             tokio::select! {
                 biased;
-                () = self.stop_writes.cancelled() => Err(Error::new(Kind::Stopping, "not the leader any more: the write was given up")),
-                result = self.exchange(call) => result,
+                () = self.stop_writes.cancelled() =>
+                    Err(Error::new(Kind::Stopping, "not the leader any more: the write was given up").into()),
+                result = exchange => result,
             }
         } else {
-            self.exchange(call).await
+            exchange.await
         };
-        self.note(&result);
-        result
+        match &result {
+            Ok(_) => self.note(None),
+            Err(fault) if fault.is_theirs => self.note(Some(&fault.error)),
+            Err(_) => {}
+        }
+        result.map_err(|fault| fault.error)
     }
 
     async fn take_turn(&self) -> Result<()> {
@@ -279,15 +317,22 @@ impl Transport {
     }
 
     async fn send(&self, call: &Call<'_>, token: &Redacted) -> Result<Answer> {
-        let mut url = self.endpoint.clone();
-        url.set_path(&format!("{}{}", self.endpoint.path().trim_end_matches('/'), call.path));
-        let mut request = self.http.request(call.method.clone(), url).bearer_auth(token.expose()).timeout(call.timeout);
-        if !call.query.is_empty() {
-            request = request.query(call.query);
-        }
+        let mut request = self.request(call, token).timeout(call.timeout);
         if let Some(body) = &call.body {
             let media_type = if call.method == Method::PATCH { "application/merge-patch+json" } else { "application/json" };
             request = request.header(header::CONTENT_TYPE, media_type).body(body.clone());
+        }
+        let response = request.send().await.map_err(|error| send_error(&error))?;
+        self.answer(response, token).await
+    }
+
+    /// A request without body and time limit.
+    pub(super) fn request(&self, call: &Call<'_>, token: &Redacted) -> reqwest::RequestBuilder {
+        let mut url = self.endpoint.clone();
+        url.set_path(&format!("{}{}", self.endpoint.path().trim_end_matches('/'), call.path));
+        let mut request = self.http.request(call.method.clone(), url).bearer_auth(token.expose());
+        if !call.query.is_empty() {
+            request = request.query(call.query);
         }
         if let Some(etag) = call.if_match {
             request = request.header(header::IF_MATCH, etag);
@@ -296,22 +341,31 @@ impl Transport {
             request = request.header(header::IF_NONE_MATCH, "*");
         }
         if call.method == Method::POST {
-            request = request.header(headers::IDEMPOTENCY_KEY, format!("{:032x}", rand::random::<u128>()));
+            let fresh = || format!("{:032x}", rand::random::<u128>());
+            let key = call.key.map_or_else(fresh, |IdempotencyKey(key)| key.clone());
+            request = request.header(headers::IDEMPOTENCY_KEY, key);
         }
         if let Some(Cause(cause)) = call.cause {
             request = request.header(headers::CAUSED_BY, cause);
+        }
+        if call.mutates {
             if let Some(fence) = self.fence.read().as_deref() {
                 request = request.header(headers::FENCING_EPOCH, fence);
             }
         }
-        let response = request.send().await.map_err(|error| send_error(&error))?;
+        request
+    }
+
+    /// Reads the answer to its end.
+    pub(super) async fn answer(&self, response: reqwest::Response, token: &Redacted) -> Result<Answer> {
         let status = response.status();
         let etag = text_header(response.headers(), header::ETAG.as_str());
         let revision = text_header(response.headers(), headers::WORKSPACE_REVISION).and_then(|text| text.parse().ok());
+        let is_replay = response.headers().contains_key(headers::IDEMPOTENCY_REPLAYED);
         let retry_after = retry_after(response.headers());
         let body = bounded_body(response, MAX_ANSWER).await?;
         if status.is_success() {
-            return Ok(Answer { status, revision, etag, body });
+            return Ok(Answer { status, revision, etag, is_replay, body });
         }
         Err(self.problem(status, retry_after, &body, token))
     }
@@ -364,10 +418,17 @@ impl Transport {
         Ok(())
     }
 
-    fn note(&self, result: &Result<Answer>) {
+    /// Content broke off after the exchange that opened it.
+    pub(super) fn broke_off(&self, operation: &'static str, error: &Error, after: Duration) {
+        self.note(Some(error));
+        self.observer.call_ended(operation, error.kind.as_str(), after);
+    }
+
+    /// Counts how an exchange ended.
+    fn note(&self, failure: Option<&Error>) {
         let mut breaker = self.breaker.lock();
-        match result {
-            Err(error) if matches!(error.kind, Kind::Unavailable | Kind::Tls | Kind::RateLimited) => {
+        match failure {
+            Some(error) if matches!(error.kind, Kind::Unavailable | Kind::Tls | Kind::RateLimited) => {
                 breaker.failures += 1;
                 let asked =
                     error.retry_after.filter(|_| error.kind != Kind::Tls).map(|after| after.min(LONGEST_RETRY_AFTER));
@@ -378,7 +439,7 @@ impl Transport {
                     breaker.opened_times += 1;
                 }
             }
-            Err(error) if error.kind == Kind::Stopping => {}
+            Some(error) if error.kind == Kind::Stopping => {}
             _ => *breaker = Breaker::default(),
         }
     }
@@ -427,6 +488,9 @@ pub fn send_error(error: &reqwest::Error) -> Error {
     let text = causes.join(": ").to_lowercase();
     if error.is_timeout() {
         return Error::new(Kind::Unavailable, "no answer in time");
+    }
+    if error.is_builder() {
+        return Error::new(Kind::Rejected, "the request cannot be written: a header has characters that it cannot have");
     }
     if text.contains("certificate")
         || text.contains("tls")

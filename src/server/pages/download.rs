@@ -3,6 +3,9 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use http::header;
 use parking_lot::Mutex;
 
 use super::{codes, field, finish, html, wants_json};
@@ -12,14 +15,14 @@ use crate::server::authorize::{Effect, Through};
 use crate::server::call::{Answer, Call, Caller};
 use crate::server::http::Reply;
 use crate::server::names;
+use crate::server::operation::Operation;
 use crate::server::passwords;
 use crate::server::records::items::{self, Placed};
 use crate::server::records::{people, workspaces};
 use crate::server::refusal::Refusal;
 use crate::server::routes::downloads::{self, Source};
 use crate::server::routes::links::{self, Record};
-use crate::server::routes::sharing;
-use crate::server::tx::{News, Tx, View};
+use crate::server::tx::{Tx, View};
 
 /// Most files of a folder that its page lists.
 const LISTED: usize = 500;
@@ -31,11 +34,9 @@ fn open(view: &View<'_>) -> Result<(Record, Placed), Refusal> {
         links::by_token(view.db, view.call.param("token"))?.filter(|link| !link.is_closed(view.now)).ok_or_else(gone)?;
     let placed = items::by_id(view, &link.item_id).map_err(|_| gone())?;
     view.note(|about| about.subject = Some(link.id.clone()));
-    let made_at = view.now;
-    let mut shape = link.shape();
-    // The rule's longest life was judged when the link was made; here only what is open now counts.
-    shape.expires_at = shape.expires_at.map(|_| made_at);
-    sharing::allows_link(&placed.workspace.public.sharing, shape, made_at).map_err(|_| gone())?;
+    if !link.is_allowed(&placed.workspace.public.sharing, view.now) {
+        return Err(gone());
+    }
     placed.authorize_as(view, Effect::ReadContent, |_| ()).map_err(|_| gone())?;
     Ok((link, placed))
 }
@@ -153,6 +154,35 @@ fn is_named_guest(view: &View<'_>, placed: &Placed, email: &str) -> Result<bool,
 pub async fn download(app: App, call: Call) -> Reply {
     let email = field(&call, "email").and_then(|email| names::email(&email));
     let call = outsider(&app, call, email, false).await;
+    give(app, call).await
+}
+
+/// `GET /s/{token}/content`: the same for programs, without a form. A password comes as that of HTTP Basic authentication.
+pub async fn content(app: App, call: Call) -> Reply {
+    let call = outsider(&app, call, None, false).await;
+    give(app, call).await
+}
+
+fn is_for_programs(call: &Call) -> bool {
+    call.operation == Operation::GetLinkContent
+}
+
+/// The password that was sent, if any.
+fn password(call: &Call) -> Option<String> {
+    if !is_for_programs(call) {
+        return field(call, "password");
+    }
+    let (scheme, credentials) = call.header(header::AUTHORIZATION)?.split_once(' ')?;
+    let decoded = STANDARD.decode(credentials.trim()).ok().filter(|_| scheme.eq_ignore_ascii_case("basic"))?;
+    String::from_utf8(decoded).ok()?.split_once(':').map(|(_, password)| password.to_owned())
+}
+
+/// Which file of a folder was asked for.
+fn chosen(call: &Call) -> Option<String> {
+    if is_for_programs(call) { call.query("item").map(str::to_owned) } else { field(call, "item") }
+}
+
+async fn give(app: App, call: Call) -> Reply {
     let token = call.param("token").to_owned();
     if let Err(refusal) = app.guesses.check(call.ip, &token, call.now) {
         return finish(&app, call, refusal.into()).await;
@@ -193,7 +223,7 @@ async fn check_password(app: &App, call: &Call) -> Result<(), Refusal> {
     let token = call.param("token").to_owned();
     let link = app.store.read(move |db| links::by_token(db, &token)).await?;
     let Some(hash) = link.and_then(|link| link.password_hash) else { return Ok(()) };
-    let password = field(call, "password").unwrap_or_default();
+    let password = password(call).unwrap_or_default();
     if passwords::verify(password, hash).await {
         return Ok(());
     }
@@ -209,6 +239,9 @@ fn take(tx: &mut Tx<'_, '_, '_>) -> Result<Option<Source>, Refusal> {
     };
     match link.audience {
         Audience::Anyone => {}
+        Audience::Guests if is_for_programs(tx.call) => {
+            return Err(Refusal::new(403, "forbidden", "This link is for guests, who open it with a mailed code.").audited());
+        }
         Audience::Guests => {
             let code = field(tx.call, "code").unwrap_or_default();
             let token = tx.call.param("token").to_owned();
@@ -220,17 +253,17 @@ fn take(tx: &mut Tx<'_, '_, '_>) -> Result<Option<Source>, Refusal> {
             return Err(Refusal::new(403, "forbidden", "This link is for people of the organisation.").audited());
         }
     }
-    let target = match field(tx.call, "item") {
+    let target = match chosen(tx.call) {
         Some(id) if placed.item.kind == ItemKind::Folder => {
             let child = items::by_id(tx, &id).map_err(|_| Refusal::not_found("item"))?;
             if child.ids().contains(&placed.item.id.as_str()) { child } else { return Err(Refusal::not_found("item")) }
         }
-        _ => placed,
+        _ => placed.clone(),
     };
     let source = downloads::permit(tx, &target, None)?;
     tx.db.prepare_cached("UPDATE links SET downloads = downloads + 1 WHERE id = ?1")?.execute([&link.id])?;
     if link.max_downloads == Some(link.downloads + 1) {
-        tx.changed(&link.workspace_id, ChangeKind::LinkChanged, News::about(&link.id))?;
+        tx.changed(&link.workspace_id, ChangeKind::LinkChanged, links::news(&link.id, &placed))?;
     }
     tx.took_effect();
     Ok(Some(source))

@@ -264,7 +264,13 @@ fn keep(tx: &mut Tx<'_, '_, '_>, form: &Form, verified: bool) -> Result<Answer, 
     let mut made = Vec::new();
     for (name, mime, blob) in &form.files {
         let name = names::file_name(name, "file")?;
-        let arrival = Arrival { name, mime: mime.clone(), metadata: metadata.clone(), on_conflict: OnConflict::Rename };
+        let arrival = Arrival {
+            name,
+            mime: mime.clone(),
+            metadata: metadata.clone(),
+            on_conflict: OnConflict::Rename,
+            upload_request: Some(request.name.clone()),
+        };
         let answer = files::add(tx, &folder, &arrival, blob)?;
         if let Payload::Json(body) = &answer.body {
             let item: crate::file360::model::Item = serde_json::from_slice(body)?;

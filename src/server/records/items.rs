@@ -218,7 +218,7 @@ impl Placed {
             folder: item.kind == ItemKind::Folder,
             locked: item.locked,
             trashed: self.is_trashed(),
-            pending: item.kind == ItemKind::File && item.version.is_none(),
+            pending: item.is_pending(),
             quarantined: item.quarantined,
             own: view.person.as_ref().is_some_and(|person| item.creator_id.as_deref() == Some(&person.id)),
             held: !holds(view.db, &self.ids())?.is_empty(),
@@ -321,6 +321,11 @@ impl Record {
         self.retain_until.filter(|until| *until > now_ms).and(self.retain_strength)
     }
 
+    /// A file none of whose versions is released.
+    pub fn is_pending(&self) -> bool {
+        self.kind == ItemKind::File && self.version.is_none()
+    }
+
     /// Entity tag.
     pub fn etag(&self) -> String {
         format!("\"{}\"", self.rev)
@@ -386,7 +391,7 @@ pub fn public(
     holds: Vec<String>,
     decides: bool,
 ) -> Result<Item, Refusal> {
-    let pending = item.kind == ItemKind::File && item.version.is_none();
+    let pending = item.is_pending();
     let n = item.version.or((pending && decides).then_some(item.last_version));
     let version = match n {
         Some(n) => version(db, &item.id, n)?,

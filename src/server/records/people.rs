@@ -133,12 +133,22 @@ pub fn upsert(db: &Connection, principal: &Principal) -> Result<Option<String>, 
 /// The strongest role that the acting person has through any of the `folders` (or anywhere in the workspace: `None`).
 pub fn role_at(view: &View<'_>, workspace_id: &str, folders: Option<&[&str]>) -> Result<Option<Role>, Refusal> {
     let Some(person) = &view.person else { return Ok(None) };
+    role_of(view, &person.id, workspace_id, folders)
+}
+
+/// The strongest role that a person has, by own grants and those of groups, through any of the `folders`.
+pub fn role_of(
+    view: &View<'_>,
+    person_id: &str,
+    workspace_id: &str,
+    folders: Option<&[&str]>,
+) -> Result<Option<Role>, Refusal> {
     let mut find = view.db.prepare_cached(
         "SELECT folder_id, role FROM members
          WHERE workspace_id = ?1 AND state = 0 AND (expires_at IS NULL OR expires_at > ?3)
            AND principal_id IN (SELECT ?2 UNION ALL SELECT group_id FROM group_members WHERE member_id = ?2)",
     )?;
-    let rows = find.query_map(params![workspace_id, person.id, view.now.as_millisecond()], |row| {
+    let rows = find.query_map(params![workspace_id, person_id, view.now.as_millisecond()], |row| {
         Ok((row.get::<_, String>(0)?, super::enumerated(1, &ROLES, row.get(1)?)?))
     })?;
     let mut roles = Vec::new();
@@ -152,7 +162,7 @@ pub fn role_at(view: &View<'_>, workspace_id: &str, folders: Option<&[&str]>) ->
 }
 
 /// Rights add up: who may read everything and may also add files is a contributor.
-fn strongest(roles: &[Role]) -> Option<Role> {
+pub fn strongest(roles: &[Role]) -> Option<Role> {
     match roles.iter().min() {
         Some(Role::Uploader) if roles.contains(&Role::Viewer) => Some(Role::Contributor),
         strongest => strongest.copied(),

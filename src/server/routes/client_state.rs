@@ -4,8 +4,9 @@ use rusqlite::{OptionalExtension, params};
 use serde_json::Value;
 
 use super::Outcome;
-use crate::file360::model::ClientState;
-use crate::server::call::Answer;
+use super::metadata::MOST;
+use crate::file360::model::{ClientState, ClientStateBatch, ClientStateRow};
+use crate::server::call::{Answer, MAX_PAGE};
 use crate::server::names;
 use crate::server::refusal::Refusal;
 use crate::server::tx::{Tx, View};
@@ -58,7 +59,14 @@ pub fn put(tx: &mut Tx<'_, '_, '_>) -> Outcome {
             ));
         }
     }
-    let text = serde_json::to_string(&value)?;
+    let rev = store(tx, tx.call.param("key"), &value)?;
+    let state = ClientState { value, etag: format!("\"{rev}\"") };
+    Ok(Answer::json(if before.is_some() { 200 } else { 201 }, &state)?.tagged(&state.etag))
+}
+
+/// Keeps a document, whatever there was; returns what its entity tag is made of.
+fn store(tx: &Tx<'_, '_, '_>, key: &str, value: &Value) -> Result<String, Refusal> {
+    let text = serde_json::to_string(value)?;
     if text.len() > MAX_VALUE {
         return Err(Refusal::new(413, "too-large", "A document has at most 256 KiB."));
     }
@@ -69,9 +77,15 @@ pub fn put(tx: &mut Tx<'_, '_, '_>) -> Outcome {
             "INSERT INTO client_state (client_id, key, value, rev) VALUES (?1, ?2, ?3, ?4)
              ON CONFLICT (client_id, key) DO UPDATE SET value = ?3, rev = ?4",
         )?
-        .execute(params![tx.call.client_id(), tx.call.param("key"), text, rev])?;
-    let state = ClientState { value, etag: format!("\"{rev}\"") };
-    Ok(Answer::json(if before.is_some() { 200 } else { 201 }, &state)?.tagged(&state.etag))
+        .execute(params![tx.call.client_id(), key, text, rev])?;
+    Ok(rev)
+}
+
+fn remove(tx: &Tx<'_, '_, '_>, key: &str) -> Result<(), Refusal> {
+    tx.db
+        .prepare_cached("DELETE FROM client_state WHERE client_id = ?1 AND key = ?2")?
+        .execute([tx.call.client_id(), key])?;
+    Ok(())
 }
 
 /// `DELETE /v1/client-state/{key}`
@@ -79,8 +93,54 @@ pub fn delete(tx: &mut Tx<'_, '_, '_>) -> Outcome {
     tx.authorize_alone()?;
     let before = find(tx)?.ok_or_else(|| Refusal::not_found("client-state document"))?;
     tx.call.require_match(&before.etag)?;
-    tx.db
-        .prepare_cached("DELETE FROM client_state WHERE client_id = ?1 AND key = ?2")?
-        .execute([tx.call.client_id(), tx.call.param("key")])?;
+    remove(tx, tx.call.param("key"))?;
+    Ok(Answer::empty(204))
+}
+
+/// `GET /v1/client-state`, ordered by key.
+pub fn list(view: &View<'_>) -> Outcome {
+    view.authorize_alone()?;
+    let prefix = view.call.query("prefix").unwrap_or_default();
+    names::text(prefix, 512, "prefix")?;
+    let (after, limit) = (view.call.after()?, view.call.limit()?);
+    // The first text that can come after the last key.
+    let from = if after.is_empty() { prefix.to_owned() } else { format!("{after}\0") };
+    let mut find = view.db.prepare_cached(
+        "SELECT key, value, rev FROM client_state WHERE client_id = ?1 AND key >= ?2 ORDER BY key LIMIT ?3",
+    )?;
+    let mut rows = find.query(params![view.call.client_id(), from, limit + 1])?;
+    let (mut page, mut bytes) = (Vec::new(), 0);
+    while let Some(row) = rows.next()? {
+        let key: String = row.get(0)?;
+        if !key.starts_with(prefix) {
+            break;
+        }
+        let text = row.get_ref(1)?.as_str().map_err(rusqlite::Error::from)?;
+        if page.len() == limit || bytes > MAX_PAGE {
+            let next = page.last().map(|(key, _): &(String, _)| key.clone());
+            return Answer::page_until(&page, next);
+        }
+        bytes += text.len();
+        let value = serde_json::from_str(text)?;
+        let etag = format!("\"{}\"", row.get::<_, String>(2)?);
+        page.push((key.clone(), ClientStateRow { key, value, etag }));
+    }
+    Answer::page_until(&page, None)
+}
+
+/// `POST /v1/client-state/batch`
+pub fn batch(tx: &mut Tx<'_, '_, '_>) -> Outcome {
+    tx.authorize_alone()?;
+    let batch: ClientStateBatch = tx.call.json()?;
+    if batch.items.len() > MOST {
+        return Err(Refusal::invalid("/items", "A batch has at most 1000 entries."));
+    }
+    for put in &batch.items {
+        names::required_text(&put.key, 512, "/items/key")?;
+        match put.value.as_ref().filter(|value| !value.is_null()) {
+            Some(value) => store(tx, &put.key, value).map(drop)?,
+            None => remove(tx, &put.key)?,
+        }
+    }
     Ok(Answer::empty(204))
 }

@@ -56,7 +56,8 @@ fn copy_file(
     let n = source.item.version.ok_or_else(|| Refusal::not_found("item"))?;
     let version = items::version(tx.db, &source.item.id, n)?.ok_or_else(|| Refusal::not_found("version"))?;
     let blob = blobs.pin(version.sha256, version.size);
-    let arrival = Arrival { name, mime: version.mime, metadata: source.item.metadata.clone(), on_conflict };
+    let arrival =
+        Arrival { name, mime: version.mime, metadata: source.item.metadata.clone(), on_conflict, upload_request: None };
     target.authorize_as(tx, Effect::AddFile, |_| ())?;
     let answer = files::add(tx, target, &arrival, &blob)?;
     if let Payload::Json(body) = &answer.body {

@@ -5,7 +5,7 @@ use rusqlite::{OptionalExtension, Row, params};
 use super::Outcome;
 use super::metadata::MOST;
 use crate::file360::model::{Facet, FacetBatch, FacetInput, FacetPut};
-use crate::server::call::Answer;
+use crate::server::call::{Answer, MAX_PAGE};
 use crate::server::names;
 use crate::server::records::items;
 use crate::server::refusal::Refusal;
@@ -110,10 +110,16 @@ pub fn query(view: &View<'_>) -> Outcome {
          ORDER BY item_id, version LIMIT ?5"
     );
     let mut find = view.db.prepare_cached(&sql)?;
-    let rows =
-        find.query_map(params![view.call.client_id(), name, after_item, after_version, limit + 1, workspace], from_row)?;
-    let rows = rows
-        .map(|row| row.map(|facet| (format!("{} {}", facet.item_id, facet.version), facet)))
-        .collect::<Result<Vec<_>, _>>()?;
-    Answer::page(rows, limit)
+    let mut rows = find.query(params![view.call.client_id(), name, after_item, after_version, limit + 1, workspace])?;
+    let (mut page, mut bytes) = (Vec::new(), 0);
+    while let Some(row) = rows.next()? {
+        if page.len() == limit || bytes > MAX_PAGE {
+            let next = page.last().map(|(key, _): &(String, _)| key.clone());
+            return Answer::page_until(&page, next);
+        }
+        bytes += row.get_ref(3)?.as_str().map_or(0, str::len);
+        let facet = from_row(row)?;
+        page.push((format!("{} {}", facet.item_id, facet.version), facet));
+    }
+    Answer::page_until(&page, None)
 }

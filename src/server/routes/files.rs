@@ -30,6 +30,8 @@ pub struct Arrival {
     pub metadata: BTreeMap<String, String>,
     /// What to do when the name is taken.
     pub on_conflict: OnConflict,
+    /// Name of the upload request through which it comes.
+    pub upload_request: Option<String>,
 }
 
 /// `POST /v1/items/{id}/files`
@@ -79,7 +81,8 @@ fn arrival(call: &Call) -> Result<Arrival, Refusal> {
         .iter()
         .filter_map(|(name, value)| Some((name.strip_prefix("metadata[")?.strip_suffix(']')?.to_owned(), value.clone())))
         .collect();
-    let arrival = Arrival { name: names::file_name(name, "name")?, mime: media_type(call), metadata, on_conflict };
+    let (name, mime) = (names::file_name(name, "name")?, media_type(call));
+    let arrival = Arrival { name, mime, metadata, on_conflict, upload_request: None };
     properties::validate_common(None, &arrival.metadata)?;
     Ok(arrival)
 }
@@ -135,12 +138,23 @@ pub fn add(tx: &mut Tx<'_, '_, '_>, folder: &Placed, arrival: &Arrival, blob: &B
     let actor = serde_json::to_string(&tx.actor)?;
     let mut insert = tx.db.prepare_cached(
         "INSERT INTO items (id, workspace_id, kind, parent_id, name, name_fold, rev, metadata, created_by, creator_id, created_at,
-             modified_at)
-         VALUES (?1, ?2, 1, ?3, ?4, ?5, 1, ?6, ?7, ?8, ?9, ?9)",
+             modified_at, upload_request)
+         VALUES (?1, ?2, 1, ?3, ?4, ?5, 1, ?6, ?7, ?8, ?9, ?9, ?10)",
     )?;
     let metadata = serde_json::to_string(&arrival.metadata)?;
     let fold = names::fold(&name);
-    insert.execute(params![id, folder.item.workspace_id, folder.item.id, name, fold, metadata, actor, tx.actor.id, now])?;
+    insert.execute(params![
+        id,
+        folder.item.workspace_id,
+        folder.item.id,
+        name,
+        fold,
+        metadata,
+        actor,
+        tx.actor.id,
+        now,
+        arrival.upload_request
+    ])?;
     drop(insert);
     count_children(tx, &folder.item.id, 1)?;
     store_version(tx, &id, 1, &arrival.mime, blob, permit)?;

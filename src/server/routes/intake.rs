@@ -47,8 +47,8 @@ pub fn put(tx: &mut Tx<'_, '_, '_>) -> Outcome {
 
 /// An entry about governance. It moves no revision: it is not one of the things that a revision counts.
 pub fn announce(tx: &mut Tx<'_, '_, '_>, placed: &Placed, version: Option<u64>) -> Result<(), Refusal> {
-    let news = News { version, workspace_id: Some(placed.item.workspace_id.clone()), ..News::about(&placed.item.id) };
-    tx.announce(News { kind: ChangeKind::GovernanceChanged, ..news.at(placed.path()) })
+    let news = News { version, ..News::about(&placed.item.id).of(placed) };
+    tx.announce(News { kind: ChangeKind::GovernanceChanged, ..news })
 }
 
 /// `GET /v1/pending`
@@ -163,7 +163,8 @@ fn decide_link(tx: &mut Tx<'_, '_, '_>, placed: &Placed, link: &str, decision: D
             tx.db.prepare_cached("DELETE FROM links WHERE id = ?1")?.execute([link])?;
         }
     }
-    tx.changed(&placed.item.workspace_id, ChangeKind::LinkChanged, News::about(link).at(placed.path())).map(drop)
+    let news = News::about(link).on(&placed.item.id).of(placed);
+    tx.changed(&placed.item.workspace_id, ChangeKind::LinkChanged, news).map(drop)
 }
 
 fn decide_member(tx: &mut Tx<'_, '_, '_>, placed: &Placed, member: &str, decision: Decision) -> Result<(), Refusal> {
@@ -192,7 +193,14 @@ fn decide_member(tx: &mut Tx<'_, '_, '_>, placed: &Placed, member: &str, decisio
             ChangeKind::MemberRemoved
         }
     };
-    tx.changed(&placed.item.workspace_id, kind, News::about(member).at(placed.path())).map(drop)
+    tx.changed(&placed.item.workspace_id, kind, News::about(member).on(&placed.item.id).of(placed)).map(drop)
+}
+
+/// What leaves quarantine arrives for whoever left it alone before: its visible version is announced as on its first day.
+fn tell_of_release(tx: &mut Tx<'_, '_, '_>, placed: &Placed) -> Result<(), Refusal> {
+    let Some(n) = placed.item.version.filter(|_| !placed.is_trashed()) else { return Ok(()) };
+    let kind = if n == 1 { ChangeKind::FileUploaded } else { ChangeKind::VersionAdded };
+    tx.announce(News { kind, version: Some(n), ..News::about(&placed.item.id).of(placed) })
 }
 
 /// `PUT /v1/items/{id}/quarantine`
@@ -210,6 +218,9 @@ pub fn quarantine(tx: &mut Tx<'_, '_, '_>) -> Outcome {
             .execute(params![placed.item.id, wanted.quarantined])?;
         tx.details(serde_json::json!({"quarantined": wanted.quarantined, "reason": wanted.reason}));
         announce(tx, &placed, placed.item.version)?;
+        if !wanted.quarantined {
+            tell_of_release(tx, &placed)?;
+        }
     }
     let after = items::by_id(tx, &placed.item.id)?;
     Ok(Answer::ok(&wanted)?.tagged(&after.item.etag()))

@@ -155,15 +155,16 @@ pub fn set_metadata(
     announce(tx, placed, if after.kind == ItemKind::File { ChangeKind::FileChanged } else { ChangeKind::FolderChanged })
 }
 
-/// Folders count in the workspace's revision, files do not.
+/// Folders count in the workspace's revision, files do not. Of a file that was never released only those who decide hear.
 pub fn announce(tx: &mut Tx<'_, '_, '_>, placed: &Placed, kind: ChangeKind) -> Result<(), Refusal> {
-    let news = News { version: placed.item.version, ..News::about(&placed.item.id).at(placed.path()) };
+    let news = News { version: placed.item.version, ..News::about(&placed.item.id).of(placed) };
     if placed.item.kind == ItemKind::Folder {
         let revision = tx.changed(&placed.item.workspace_id, kind, news)?;
         tx.concerns(revision);
         return Ok(());
     }
-    tx.announce(News { kind, workspace_id: Some(placed.item.workspace_id.clone()), ..news })
+    let kind = if placed.item.is_pending() { ChangeKind::GovernanceChanged } else { kind };
+    tx.announce(News { kind, ..news })
 }
 
 fn relocate(tx: &Tx<'_, '_, '_>, before: &Placed, after: &mut items::Record, parent_id: &str) -> Result<(), Refusal> {

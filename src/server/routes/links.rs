@@ -6,7 +6,7 @@ use serde::Deserialize;
 
 use super::Outcome;
 use super::sharing::{self, LinkShape};
-use crate::file360::model::{Audience, ChangeKind, Link, NewLink};
+use crate::file360::model::{Audience, ChangeKind, Link, NewLink, SharingRules};
 use crate::server::App;
 use crate::server::authorize::{Effect, Permit};
 use crate::server::call::{Answer, Call};
@@ -85,8 +85,14 @@ impl Record {
             || self.max_downloads.is_some_and(|most| self.downloads >= most)
     }
 
+    /// Whether the sharing rule, as it is now, lets it open. The rule's longest life was judged when the link was made.
+    pub fn is_allowed(&self, rules: &SharingRules, now: Timestamp) -> bool {
+        let shape = LinkShape { expires_at: self.expires_at.map(|_| now), ..self.shape() };
+        sharing::allows_link(rules, shape, now).is_ok()
+    }
+
     /// What the sharing rule looks at.
-    pub fn shape(&self) -> LinkShape {
+    fn shape(&self) -> LinkShape {
         LinkShape {
             audience: self.audience,
             expires_at: self.expires_at,
@@ -182,8 +188,31 @@ fn insert(tx: &mut Tx<'_, '_, '_>, new: &NewLink, password_hash: Option<&str>) -
     ])?;
     drop(insert);
     tx.details(serde_json::json!({"audience": new.audience, "pending": permit == Permit::Pending}));
-    tx.changed(&placed.item.workspace_id, ChangeKind::LinkChanged, News::about(&id).at(placed.path()))?;
+    tx.changed(&placed.item.workspace_id, ChangeKind::LinkChanged, news(&id, &placed))?;
     answer(tx, 201, &id)
+}
+
+/// What the feed says about a link to an item.
+pub fn news(link: &str, placed: &Placed) -> News {
+    News::about(link).on(&placed.item.id).of(placed)
+}
+
+/// The audiences to which links on the item or above it open it now, the narrowest first.
+pub fn audiences(view: &View<'_>, placed: &Placed) -> Result<Vec<Audience>, Refusal> {
+    let sql = format!("SELECT {COLUMNS} FROM links WHERE item_id = ?1 AND state = 0");
+    let mut find = view.db.prepare_cached(&sql)?;
+    let mut found = Vec::new();
+    for id in placed.ids() {
+        for link in find.query_map([id], from_row)? {
+            let link = link?;
+            if !link.is_closed(view.now) && link.is_allowed(&placed.workspace.public.sharing, view.now) {
+                found.push(link.audience);
+            }
+        }
+        found.sort_unstable();
+        found.dedup();
+    }
+    Ok(found)
 }
 
 fn answer(tx: &Tx<'_, '_, '_>, status: u16, id: &str) -> Outcome {
@@ -267,7 +296,7 @@ fn change(tx: &mut Tx<'_, '_, '_>, patch: &LinkPatch, hash: Option<String>) -> O
             widened,
         ])?;
         drop(update);
-        tx.changed(&after.workspace_id, ChangeKind::LinkChanged, News::about(&after.id).at(placed.path()))?;
+        tx.changed(&after.workspace_id, ChangeKind::LinkChanged, news(&after.id, &placed))?;
     }
     answer(tx, 200, &before.id)
 }
@@ -284,6 +313,6 @@ pub fn delete(tx: &mut Tx<'_, '_, '_>) -> Outcome {
     placed.workspace.authorize(tx)?;
     tx.call.allow_match(&link.etag())?;
     tx.db.prepare_cached("DELETE FROM links WHERE id = ?1")?.execute([&link.id])?;
-    tx.changed(&link.workspace_id, ChangeKind::LinkChanged, News::about(&link.id).at(placed.path()))?;
+    tx.changed(&link.workspace_id, ChangeKind::LinkChanged, news(&link.id, &placed))?;
     Ok(Answer::empty(204))
 }

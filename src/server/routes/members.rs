@@ -125,7 +125,7 @@ pub fn set(tx: &mut Tx<'_, '_, '_>) -> Outcome {
         about.path = Some(path.clone());
     });
     tx.details(serde_json::json!({"role": after.role, "principal": principal.name, "kind": principal.kind}));
-    tx.changed(&workspace.public.id, ChangeKind::MemberSet, News::about(&principal.id).at(path))?;
+    tx.changed(&workspace.public.id, ChangeKind::MemberSet, News::about(&principal.id).on(folder_id).at(path))?;
     Answer::json(if known.is_some() { 200 } else { 201 }, &after)
 }
 
@@ -225,6 +225,6 @@ pub fn remove(tx: &mut Tx<'_, '_, '_>) -> Outcome {
         about.subject = Some(principal.clone());
         about.path = Some(path.clone());
     });
-    tx.changed(&workspace.public.id, ChangeKind::MemberRemoved, News::about(principal).at(path))?;
+    tx.changed(&workspace.public.id, ChangeKind::MemberRemoved, News::about(principal).on(folder_id).at(path))?;
     Ok(Answer::empty(204))
 }

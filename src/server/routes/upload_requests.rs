@@ -151,7 +151,8 @@ pub fn put(tx: &mut Tx<'_, '_, '_>) -> Outcome {
         about.subject = Some(id.clone());
         about.path = Some(input.path.clone());
     });
-    tx.changed(&workspace.public.id, ChangeKind::UploadRequestChanged, News::about(&id).at(&input.path))?;
+    let news = News::about(&id).on(&folder.item.id).at(&input.path);
+    tx.changed(&workspace.public.id, ChangeKind::UploadRequestChanged, news)?;
     let revision = tx.answered_revision(false);
     let stored = find(tx, &workspace.public.id, &name)?.ok_or_else(|| Refusal::not_found("upload request"))?;
     let answer = Answer::json(if known.is_some() { 200 } else { 201 }, &stored.public(tx))?.tagged(&stored.etag());
@@ -194,6 +195,7 @@ pub fn delete(tx: &mut Tx<'_, '_, '_>) -> Outcome {
     tx.call.allow_match(&found.etag())?;
     tx.db.prepare_cached("DELETE FROM upload_requests WHERE id = ?1")?.execute([&found.id])?;
     tx.note(|about| about.subject = Some(found.id.clone()));
-    tx.changed(&workspace.public.id, ChangeKind::UploadRequestChanged, News::about(&found.id).at(&found.input.path))?;
+    let news = News::about(&found.id).on(&found.folder_id).at(&found.input.path);
+    tx.changed(&workspace.public.id, ChangeKind::UploadRequestChanged, news)?;
     Ok(Answer::empty(204))
 }

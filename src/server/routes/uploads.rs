@@ -235,8 +235,8 @@ fn finish(tx: &mut Tx<'_, '_, '_>, blob: Option<&Blob>) -> Outcome {
     } else {
         let folder = files::folder(tx, session.new.parent_id.as_deref().unwrap_or_default())?;
         let name = names::file_name(session.new.name.as_deref().unwrap_or_default(), "/name")?;
-        let on_conflict = session.new.on_conflict;
-        files::add(tx, &folder, &Arrival { name, mime, metadata: session.new.metadata.clone(), on_conflict }, blob)?
+        let (metadata, on_conflict) = (session.new.metadata.clone(), session.new.on_conflict);
+        files::add(tx, &folder, &Arrival { name, mime, metadata, on_conflict, upload_request: None }, blob)?
     };
     forget(tx.db, id)?;
     Ok(answer)
