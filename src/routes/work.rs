@@ -63,6 +63,7 @@ impl Work {
             path,
             event,
             event_at,
+            sequence: 0,
             actor,
             occasion: String::new(),
             to: BTreeMap::new(),

@@ -33,6 +33,7 @@ fn free_port() -> u16 {
 impl Server {
     /// A server with JetStream and these further settings; `{folder}` in them is its folder.
     pub async fn start(settings: &str) -> Self {
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let folder = tempfile::tempdir().unwrap();
         let server = Self { folder, port: free_port(), monitoring: free_port(), process: Mutex::new(None) };
         server.configure(settings);
