@@ -2,8 +2,10 @@
 
 pub mod connection;
 pub mod context;
+pub mod file_route;
 pub mod finalizers;
 pub mod grants;
+pub mod references;
 pub mod secure_workspace;
 
 use std::fmt::Debug;

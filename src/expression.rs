@@ -48,6 +48,35 @@ pub struct Invalid {
     pub message: String,
 }
 
+/// A field that cannot be used, with the reason.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: {why}")]
+pub struct InvalidField {
+    /// Path of the field, below what was looked at.
+    pub field: String,
+    /// Why.
+    pub why: String,
+}
+
+impl InvalidField {
+    /// A value that cannot be used.
+    pub fn value(field: impl Into<String>, why: impl Into<String>) -> Self {
+        Self { field: field.into(), why: why.into() }
+    }
+
+    /// An expression that does not compile.
+    pub fn expression(field: impl Into<String>, invalid: &Invalid) -> Self {
+        Self { field: field.into(), why: invalid.to_string() }
+    }
+
+    /// The same below `parent`.
+    #[must_use]
+    pub fn below(mut self, parent: &str) -> Self {
+        self.field = format!("{parent}.{}", self.field);
+        self
+    }
+}
+
 /// Why an expression gave no usable value for one set of variables.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{message}")]
@@ -213,6 +242,17 @@ impl Variables {
         self.context.add_variable_from_value(name, value);
     }
 
+    /// A copy that has this variable, too.
+    #[must_use]
+    pub fn extended(&self, name: &str, value: impl Into<Value>) -> Self {
+        let (Context::Root { variables, .. } | Context::Child { variables, .. }) = &self.context;
+        let mut copy = Self::default();
+        if let Context::Child { variables: copied, .. } = &mut copy.context {
+            copied.extend(variables.iter().map(|(name, value)| (name.clone(), value.clone_as_boxed())));
+        }
+        copy.with(name, value)
+    }
+
     /// The same with this variable.
     #[must_use]
     pub fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
@@ -226,7 +266,9 @@ pub fn from_json(json: &Json) -> Value {
     match json {
         Json::Null => Value::Null,
         Json::Bool(value) => Value::Bool(*value),
-        Json::Number(number) => number.as_i64().map_or_else(|| Value::Float(number.as_f64().unwrap_or(f64::NAN)), Value::Int),
+        Json::Number(number) => {
+            number.as_i64().map_or_else(|| Value::Float(number.as_f64().unwrap_or(f64::NAN)), Value::Int)
+        }
         Json::String(text) => string(text),
         Json::Array(items) => Value::List(Arc::new(items.iter().map(from_json).collect())),
         Json::Object(members) => map(members.iter().map(|(key, value)| (key.as_str(), from_json(value)))),
@@ -252,7 +294,8 @@ pub fn text_map(entries: &BTreeMap<String, String>) -> Value {
 
 /// A time as a value.
 pub fn timestamp(time: Timestamp) -> Value {
-    let time = chrono::DateTime::from_timestamp(time.as_second(), time.subsec_nanosecond().unsigned_abs()).unwrap_or_default();
+    let time =
+        chrono::DateTime::from_timestamp(time.as_second(), time.subsec_nanosecond().unsigned_abs()).unwrap_or_default();
     Value::Timestamp(time.fixed_offset())
 }
 
@@ -362,13 +405,18 @@ mod tests {
     #[test]
     fn conditions_texts_lists_and_json() {
         let file = file();
-        assert!(compiled("file.metadata.region == 'EU' && has(file.metadata.n) && file.size < 50000000").holds(&file).unwrap());
+        assert!(
+            compiled("file.metadata.region == 'EU' && has(file.metadata.n) && file.size < 50000000").holds(&file).unwrap()
+        );
         assert!(!compiled("has(file.metadata.claimId)").holds(&file).unwrap());
         assert_eq!(compiled("'claims/' + file.metadata.n + '/' + file.name").text(&file).unwrap(), "claims/3/a.pdf");
         assert_eq!(compiled("file.size + 1").text(&file).unwrap(), "8");
         assert_eq!(compiled("file.tags.map(t, t + '!')").texts(&file).unwrap(), ["x!", "y!"]);
         assert_eq!(compiled("{'a': [1, file.name], 'b': null}").json(&file).unwrap(), json!({"a": [1, "a.pdf"], "b": null}));
-        assert!(compiled("file.name.lowerAscii().endsWith('.pdf')").holds(&file).unwrap(), "Kubernetes' functions are there");
+        assert!(
+            compiled("file.name.lowerAscii().endsWith('.pdf')").holds(&file).unwrap(),
+            "Kubernetes' functions are there"
+        );
     }
 
     #[test]

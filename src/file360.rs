@@ -6,6 +6,7 @@
 pub mod connector;
 pub mod content;
 pub mod model;
+pub mod sharing;
 
 use std::time::Duration;
 

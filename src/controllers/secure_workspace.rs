@@ -27,6 +27,7 @@ use crate::error::{Disposition, Error, Kind};
 use crate::reconcile::queue::Queue;
 use crate::reconcile::{ObjectKey, backoff};
 use crate::session::{Foreign, Session, Unavailable};
+pub use store::Labels;
 use store::{Store, Verdict};
 
 pub(super) const KIND: &str = "SecureWorkspace";
@@ -133,6 +134,21 @@ impl SecureWorkspaces {
         self.store
             .is_listed()
             .then(|| self.store.keys_where(|_, entry| entry.has_finalizer && entry.connection == *connection).len())
+    }
+
+    /// Name, workspace and labels of what a namespace declares over a Connection.
+    pub fn declared(&self, namespace: &str, connection: &ObjectKey) -> Vec<(String, String, Arc<Labels>)> {
+        self.store.declared(namespace, connection)
+    }
+
+    /// Workspace of one SecureWorkspace that uses a Connection, once it has one.
+    pub fn workspace_of(&self, key: &ObjectKey, connection: &ObjectKey) -> Option<String> {
+        self.store.declared_workspace(key, connection)
+    }
+
+    /// Namespaces in which labels or workspaces changed since the last call; `None` before the first listing.
+    pub fn take_relabelled(&self) -> Option<std::collections::HashSet<Arc<str>>> {
+        self.store.is_listed().then(|| self.store.take_relabelled())
     }
 
     async fn watch(&self) {

@@ -725,6 +725,9 @@ pub struct NewLink {
     /// Download, not only preview. Default true.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub download: Option<bool>,
+    /// For audience `Guests`: the addresses of the guests who may open it, up to 50. Empty: every guest whom the sharing rule lets in.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub recipients: Vec<String>,
     /// Made by the workspace's owner.
     #[serde(default)]
     pub managed: bool,
@@ -752,6 +755,9 @@ pub struct Link {
     pub downloads: u32,
     /// Download, not only preview.
     pub download: bool,
+    /// The guests who may open it, in lower case and sorted. Empty: every guest whom the sharing rule lets in.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub recipients: Vec<String>,
     /// Made by the workspace's owner.
     #[serde(default)]
     pub managed: bool,

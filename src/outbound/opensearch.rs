@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use ::http::{Method, StatusCode};
 use async_trait::async_trait;
+use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use tokio::time::Instant;
 
@@ -23,6 +24,8 @@ const LOOKED_AT: Duration = Duration::from_mins(5);
 const PAGE: usize = 1_000;
 /// Most pages of a listing.
 const MAX_PAGES: usize = 20_000;
+/// How far the clocks of two replicas may differ before it counts as wrong.
+const FUTURE: Duration = Duration::from_mins(5);
 /// How often a withdrawal is decided anew because the document changes under it.
 const WITHDRAWAL_TRIES: usize = 5;
 
@@ -59,9 +62,9 @@ struct Seen {
     document: Map<String, Value>,
 }
 
-/// The version of a document that is put as of `sequence`. Even ones are left for withdrawals, see [`OpenSearch::withdraw`].
-fn version_of(sequence: u64) -> u64 {
-    sequence.saturating_mul(2).saturating_add(1).min(i64::MAX as u64)
+/// The version of a document that is put `as_of` a time: odd numbers. Even ones are left for withdrawals, see [`OpenSearch::withdraw`].
+fn version_of(as_of: Timestamp) -> u64 {
+    u64::try_from(as_of.as_microsecond()).unwrap_or_default() * 2 + 1
 }
 
 impl OpenSearch {
@@ -73,21 +76,32 @@ impl OpenSearch {
         Self { bulk: Bulk::new(cluster.clone()), cluster }
     }
 
-    /// Makes or replaces a document. One with a larger `sequence` stays ([`Written::Superseded`]). Returns once it is durable; it can be found
-    /// after the index's next refresh.
-    pub async fn put(&self, id: &str, sequence: u64, document: Map<String, Value>) -> Result<Written> {
-        self.bulk.write(Write { id: id.to_owned(), version: version_of(sequence), document: Some(document.into()) }).await
+    /// Makes or replaces a document with what was so `as_of` then. One that tells of a later time stays ([`Written::Superseded`]), but one of
+    /// the future is a failure, so that a clock that was wrong does not go unseen. Returns once it is durable; it can be found after the
+    /// index's next refresh.
+    pub async fn put(&self, id: &str, as_of: Timestamp, document: Map<String, Value>) -> Result<Written> {
+        let written =
+            self.bulk.write(Write { id: id.to_owned(), version: version_of(as_of), document: Some(document.into()) }).await?;
+        if written == Written::Superseded
+            && let Some(seen) = self.cluster.look(id).await?
+            && seen.version > version_of(Timestamp::now() + FUTURE)
+        {
+            let what = "the index has a document that was written with a later time than now; correct the clock, or remove the document";
+            return Err(Error::new(Kind::Conflict, what));
+        }
+        Ok(written)
     }
 
-    /// Withdraws the document of `route` as of `sequence`. What is another route's, or newer, stays; what is gone is fine.
-    pub async fn withdraw(&self, id: &str, route: &str, sequence: u64, how: &Withdrawal) -> Result<()> {
+    /// Withdraws the document of `route`, with what was so `as_of` then. What is another route's, or tells of a later time, stays; what is
+    /// gone is fine.
+    pub async fn withdraw(&self, id: &str, route: &str, as_of: Timestamp, how: &Withdrawal) -> Result<()> {
         for _ in 0..WITHDRAWAL_TRIES {
             let Some(seen) = self.cluster.look(id).await? else { return Ok(()) };
-            if seen.route != route || seen.version > version_of(sequence) {
+            if seen.route != route || seen.version > version_of(as_of) {
                 return Ok(());
             }
-            // Below what a put of the same sequence has: another route that takes the file over wins, whoever comes first.
-            let version = seen.version.max(version_of(sequence) - 1);
+            // Below what a put of the same time has: another route that takes the file over wins, whoever comes first.
+            let version = seen.version.max(version_of(as_of) - 1);
             let document = match how {
                 Withdrawal::Remove => None,
                 Withdrawal::Mark(members) => {

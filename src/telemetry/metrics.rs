@@ -53,6 +53,18 @@ pub struct Retry {
     reason: &'static str,
 }
 
+/// Label of an outcome.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ByOutcome {
+    outcome: &'static str,
+}
+
+/// Label of a reason.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ByReason {
+    reason: &'static str,
+}
+
 type SecondsFamily<L> = Family<L, Histogram, fn() -> Histogram>;
 
 /// All metrics of the process.
@@ -77,6 +89,14 @@ pub struct Metrics {
     pub feeds_connected: Gauge<i64, AtomicI64>,
     /// 1 on the leader.
     pub leader: Gauge<i64, AtomicI64>,
+    route_file_seconds: SecondsFamily<ByOutcome>,
+    route_deliveries: Counter,
+    route_bytes: Counter,
+    route_failures: Family<ByReason, Counter>,
+    /// Files that wait for another try, all routes together.
+    pub route_waiting: Gauge<i64, AtomicI64>,
+    /// Dead letters, all routes together.
+    pub route_dead_letters: Gauge<i64, AtomicI64>,
 }
 
 fn seconds() -> Histogram {
@@ -100,6 +120,12 @@ impl Default for Metrics {
             feed_lag_seconds: Gauge::default(),
             feeds_connected: Gauge::default(),
             leader: Gauge::default(),
+            route_file_seconds: Family::new_with_constructor(seconds),
+            route_deliveries: Counter::default(),
+            route_bytes: Counter::default(),
+            route_failures: Family::default(),
+            route_waiting: Gauge::default(),
+            route_dead_letters: Gauge::default(),
         };
         metrics.register();
         metrics
@@ -132,6 +158,38 @@ impl Metrics {
         );
         registry.register("feeds_connected", "Connections whose change feed is being read", self.feeds_connected.clone());
         registry.register("leader", "1 on the leader, else 0", self.leader.clone());
+        self.register_routes();
+    }
+
+    fn register_routes(&mut self) {
+        let registry = self.registry.sub_registry_with_prefix("route");
+        registry.register_with_unit(
+            "file_duration",
+            "Time that the last try of a file took, by how the file ended",
+            Unit::Seconds,
+            self.route_file_seconds.clone(),
+        );
+        registry.register("deliveries", "Deliveries that a destination acknowledged", self.route_deliveries.clone());
+        registry.register_with_unit("delivered", "Content that was delivered", Unit::Bytes, self.route_bytes.clone());
+        registry.register("delivery_failures", "Tries of a delivery that failed, by reason", self.route_failures.clone());
+        registry.register("waiting", "Files that wait for another try", self.route_waiting.clone());
+        registry.register("dead_letters", "Files whose delivery was given up", self.route_dead_letters.clone());
+    }
+
+    /// A file's way through a route ended.
+    pub fn route_file_ended(&self, outcome: &'static str, took: Duration) {
+        self.route_file_seconds.get_or_create(&ByOutcome { outcome }).observe(took.as_secs_f64());
+    }
+
+    /// Destinations acknowledged so many deliveries of so many bytes.
+    pub fn route_delivered(&self, deliveries: u64, bytes: u64) {
+        self.route_deliveries.inc_by(deliveries);
+        self.route_bytes.inc_by(bytes);
+    }
+
+    /// A try of a delivery failed.
+    pub fn route_delivery_failed(&self, reason: &'static str) {
+        self.route_failures.get_or_create(&ByReason { reason }).inc();
     }
 
     /// One pass ended.

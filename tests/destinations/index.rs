@@ -8,16 +8,18 @@ mod failures;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use async_trait::async_trait;
 use file360_operator::api::places::SearchIndex;
-use file360_operator::error::{Error, Kind, Result};
+use file360_operator::error::{Disposition, Error, Kind, Result};
+use file360_operator::expression::InvalidField;
 use file360_operator::file360::model::{AccessEntry, AccessList, Audience, PrincipalKind, Role};
 use file360_operator::outbound::guard::Guard;
 use file360_operator::outbound::trust::Trust;
 use file360_operator::routes::delivery::{Delivery, Destination, File, Origin};
 use file360_operator::routes::destinations::index::{IndexDestination, Readers, document_id};
-use file360_operator::routes::rules::InvalidField;
+use jiff::Timestamp;
 use parking_lot::Mutex;
 use reqwest::Method;
 use serde_json::{Value, json};
@@ -154,9 +156,14 @@ fn changed(delivery: Delivery, change: impl FnOnce(&mut File)) -> Delivery {
     Delivery { file: Arc::new(file), ..delivery }
 }
 
-/// The file `item` as of `sequence`.
-fn as_of(item: &str, sequence: u64) -> Delivery {
-    Delivery { sequence, ..version_of(item, sequence, &format!("v{sequence}.pdf"), 1, None) }
+/// A time of this day.
+fn at(second: i64) -> Timestamp {
+    "2026-03-04T00:00:00Z".parse::<Timestamp>().unwrap() + Duration::from_secs(second.try_into().unwrap())
+}
+
+/// The file `item` as the source said at this second.
+fn as_of(item: &str, second: i64) -> Delivery {
+    Delivery { as_of: at(second), ..version_of(item, second.try_into().unwrap(), &format!("v{second}.pdf"), 1, None) }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -195,17 +202,28 @@ async fn r1_a_newer_version_takes_the_place_of_the_older_and_never_the_other_way
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_document_from_the_future_is_a_failure_that_names_the_clock() {
+    let search = Search::start().await;
+    let destination = search.destination();
+    let ahead = Delivery { as_of: Timestamp::now() + Duration::from_secs(3600), ..as_of("i-1", 1) };
+    destination.deliver(&ahead).await.unwrap();
+    let error = destination.deliver(&Delivery { as_of: Timestamp::now(), ..as_of("i-1", 2) }).await.unwrap_err();
+    assert_eq!((error.kind, error.disposition()), (Kind::Conflict, Disposition::Retry), "not taken for acknowledged");
+    assert!(error.to_string().contains("clock"), "{error}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn r7_what_is_withdrawn_is_gone_and_a_late_write_does_not_bring_it_back() {
     let search = Search::start().await;
     let destination = search.destination();
     for item in ["i-1", "i-2"] {
         destination.deliver(&as_of(item, 5)).await.unwrap();
     }
-    destination.withdraw(&route(), "i-1", 9).await.unwrap();
+    destination.withdraw(&route(), "i-1", at(9)).await.unwrap();
     assert!(destination.deliver(&as_of("i-1", 8)).await.unwrap().duplicate, "late");
     assert_eq!(search.documents().await.into_keys().collect::<Vec<_>>(), [document_id("i-2")]);
-    destination.withdraw(&route(), "i-1", 9).await.expect("what is gone is fine");
-    destination.withdraw(&route(), "i-never", 9).await.expect("what never was is fine");
+    destination.withdraw(&route(), "i-1", at(9)).await.expect("what is gone is fine");
+    destination.withdraw(&route(), "i-never", at(9)).await.expect("what never was is fine");
     destination.deliver(&as_of("i-1", 10)).await.unwrap();
     assert_eq!(search.documents().await.len(), 2, "the file came back");
 }
@@ -215,20 +233,20 @@ async fn r7_a_withdrawal_leaves_what_is_newer_and_what_another_route_has_taken_o
     let search = Search::start().await;
     let destination = search.destination();
     destination.deliver(&as_of("i-1", 5)).await.unwrap();
-    destination.withdraw(&route(), "i-1", 4).await.unwrap();
+    destination.withdraw(&route(), "i-1", at(4)).await.unwrap();
     assert_eq!(search.documents().await.len(), 1, "the withdrawal is older than the document");
 
     let other = Arc::new(file360_operator::routes::delivery::RouteId { name: "others".into(), ..route() });
     let taken_over = Delivery { route: other.clone(), ..as_of("i-1", 6) };
     destination.deliver(&taken_over).await.unwrap();
-    destination.withdraw(&route(), "i-1", 6).await.unwrap();
+    destination.withdraw(&route(), "i-1", at(6)).await.unwrap();
     assert_eq!(search.documents().await[&document_id("i-1")]["route"], "cluster-1/claims/others");
     // The other way round: the first route lets go before the second writes.
-    destination.withdraw(&other, "i-1", 8).await.unwrap();
+    destination.withdraw(&other, "i-1", at(8)).await.unwrap();
     destination.deliver(&as_of("i-1", 8)).await.unwrap();
     assert_eq!(search.documents().await[&document_id("i-1")]["route"], "cluster-1/claims/photos");
     // A route that changes its mind twice without a change of the file.
-    destination.withdraw(&route(), "i-1", 8).await.unwrap();
+    destination.withdraw(&route(), "i-1", at(8)).await.unwrap();
     assert_eq!(search.documents().await.len(), 0);
     assert!(!destination.deliver(&as_of("i-1", 8)).await.unwrap().duplicate);
     assert_eq!(search.documents().await.len(), 1);
@@ -241,12 +259,12 @@ async fn kept_documents_are_marked_and_found_by_nobody() {
     spec["deletes"] = "Keep".into();
     let destination = search.build(spec);
     destination.deliver(&as_of("i-1", 5)).await.unwrap();
-    destination.withdraw(&route(), "i-1", 6).await.unwrap();
+    destination.withdraw(&route(), "i-1", at(6)).await.unwrap();
     let document = search.documents().await.remove(&document_id("i-1")).unwrap();
     assert_eq!((&document["deleted"], &document["name"]), (&json!(true), &json!("v5.pdf")));
     assert_eq!(document["acl"], json!({"allow": [], "deny": []}));
     assert_eq!(destination.listing(&route()).await.unwrap(), Some(vec![]), "an inventory does not miss its file");
-    destination.withdraw(&route(), "i-1", 6).await.unwrap();
+    destination.withdraw(&route(), "i-1", at(6)).await.unwrap();
     assert!(destination.deliver(&as_of("i-1", 5)).await.unwrap().duplicate, "late");
     destination.deliver(&as_of("i-1", 7)).await.unwrap();
     let document = search.documents().await.remove(&document_id("i-1")).unwrap();
@@ -303,7 +321,7 @@ async fn r7_the_documented_query_finds_what_its_reader_may_read() {
     assert_eq!(search.names(reader(&["user:carol", "link:anyone"])).await, ["3.pdf"], "unless the search wants it");
 
     access.set("i-2", list(&[(PrincipalKind::Group, "legal")]));
-    destination.deliver(&Delivery { sequence: 2, ..version_of("i-2", 1, "2.pdf", 1, None) }).await.unwrap();
+    destination.deliver(&Delivery { as_of: Timestamp::now(), ..version_of("i-2", 1, "2.pdf", 1, None) }).await.unwrap();
     assert_eq!(search.names(reader(&["user:alice", "group:sales"])).await, ["1.pdf"], "access that was taken away");
 }
 

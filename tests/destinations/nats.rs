@@ -13,11 +13,11 @@ use async_trait::async_trait;
 use file360_operator::api::file_route::FileEvent;
 use file360_operator::api::places::Broker;
 use file360_operator::error::{Disposition, Kind};
+use file360_operator::expression::InvalidField;
 use file360_operator::outbound::guard::Guard;
 use file360_operator::outbound::trust::Trust;
 use file360_operator::routes::delivery::{Delivery, Destination};
 use file360_operator::routes::destinations::broker::BrokerDestination;
-use file360_operator::routes::rules::InvalidField;
 use futures::StreamExt as _;
 use serde_json::{Value, json};
 
@@ -132,7 +132,7 @@ impl Place for Bus {
     async fn arrived(&self) -> Vec<Arrived> {
         let text = |value: &Value| value.as_str().unwrap().to_owned();
         let all = self.stored().await;
-        all.iter().map(|(_, _, event)| Arrived { name: text(&event["data"]["name"]), bytes: event.to_string().into() }).collect()
+        all.iter().map(|(_, _, event)| Arrived { name: text(&event["data"]["file"]["name"]), bytes: event.to_string().into() }).collect()
     }
 
     async fn stop(&self) {
@@ -180,9 +180,17 @@ async fn a_delivery_is_one_event_as_cloudevents_says() {
             "time": "2026-03-04T05:06:07Z",
             "datacontenttype": "application/json",
             "data": {
-                "fileId": "i-1", "workspaceId": "workspace-1", "name": "Größe.pdf", "path": "/Inbox/Größe.pdf", "size": 12,
-                "mimeType": "application/pdf", "sha256": "ab".repeat(32), "version": "3", "createdAt": "2026-03-04T05:06:07Z",
-                "modifiedAt": "2026-03-04T05:06:07Z", "createdBy": "Ada", "workspace": "claims", "metadata": {"claimId": "4711"},
+                "file": {
+                    "id": "i-1", "name": "Größe.pdf", "path": "/Inbox/Größe.pdf", "size": 12, "mimeType": "application/pdf",
+                    "sha256": "ab".repeat(32), "version": 3, "createdAt": "2026-03-04T05:06:07Z",
+                    "modifiedAt": "2026-03-04T05:06:07Z", "classification": null, "metadata": {"claimId": "4711"},
+                },
+                "workspace": {"id": "workspace-1", "name": "claims"},
+                "uploader": {"kind": "User", "emailVerified": true},
+                "event": {"type": "VersionAdded", "actor": "Ada"},
+                "route": {"namespace": "claims", "name": "photos"},
+                "rule": "rule-1",
+                "destination": "to-1",
             },
         })
     );
@@ -321,7 +329,7 @@ async fn r6_no_name_leaves_the_subject_that_the_route_gives() {
         }
     }
     let all = bus.stored().await;
-    let names: Vec<String> = all.iter().map(|(_, _, event)| event["data"]["name"].as_str().unwrap().to_owned()).collect();
+    let names: Vec<String> = all.iter().map(|(_, _, event)| event["data"]["file"]["name"].as_str().unwrap().to_owned()).collect();
     assert_eq!(names, taken, "each with its exact name in the data");
     for (subject, ..) in &all {
         assert!(subject.starts_with("files.x"), "{subject:?}");

@@ -339,6 +339,7 @@ async fn c9_nothing_that_an_earlier_leader_writes_takes_effect() {
     let facet = FacetPut { item_id: item.id.clone(), version: 1, name: "route".into(), value: Some(json!(1)) };
     let put = file360_operator::file360::model::ClientStatePut { key: "k".into(), value: None };
     let link = NewLink {
+        recipients: Vec::new(),
         audience: Audience::Members,
         expires_at: None,
         password: None,
@@ -474,6 +475,7 @@ async fn the_feed_says_enough_to_follow_folders_links_and_grants() {
     let (one, two) = (tenant.file(&top.id, "1", "x").await, tenant.file(&below.id, "2", "x").await);
     let cursor = now(driver).await;
     let link = NewLink {
+        recipients: Vec::new(),
         audience: Audience::Members,
         expires_at: Some(jiff::Timestamp::now() + jiff::SignedDuration::from_hours(1)),
         password: None,
@@ -534,6 +536,7 @@ async fn a_link_opens_for_programs_with_its_password_as_often_as_it_may() {
     let (driver, ws) = (&tenant.driver, tenant.workspace("one").await);
     let item = tenant.file(&ws.root_id, "a.txt", "hello, world").await;
     let new = NewLink {
+        recipients: Vec::new(),
         audience: Audience::Anyone,
         expires_at: Some(jiff::Timestamp::now() + jiff::SignedDuration::from_hours(1)),
         password: Some("open sesame".into()),
@@ -572,9 +575,11 @@ async fn a_link_gives_programs_nothing_that_its_page_would_not_give() {
     let (driver, ws) = (&tenant.driver, tenant.workspace("one").await);
     open(&tenant, &ws.id).await;
     let folder = tenant.folder(&ws, "/Out").await;
-    let (inside, outside) = (tenant.file(&folder.id, "inside", "in").await, tenant.file(&ws.root_id, "outside", "out").await);
+    let (inside, outside) =
+        (tenant.file(&folder.id, "inside", "in").await, tenant.file(&ws.root_id, "outside", "out").await);
     let made = |audience, download, item: &str| {
         let new = NewLink {
+            recipients: Vec::new(),
             audience,
             expires_at: None,
             password: None,

@@ -14,10 +14,10 @@ use http::{HeaderMap, HeaderValue, header};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use crate::redacted::Redacted;
 use super::transport::{Answer, Call, Fault, Transport, send_error};
 use crate::error::{Error, Kind, Result};
 use crate::file360::ByteStream;
+use crate::redacted::Redacted;
 
 /// How long a transfer may stand still.
 const SILENCE: Duration = Duration::from_secs(60);

@@ -13,10 +13,10 @@ use url::Url;
 
 use super::auth::{Credential, TokenSource};
 use super::slots::Slots;
-use crate::redacted::Redacted;
 use crate::error::{Error, Kind, Result, clean};
 use crate::file360::model::{Problem, headers};
 use crate::file360::{Cause, IdempotencyKey};
+use crate::redacted::Redacted;
 
 /// Calls in flight when neither the Connection nor the server says otherwise.
 const DEFAULT_CONCURRENCY: usize = 64;

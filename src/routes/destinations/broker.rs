@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use serde_json::Map;
 
-use super::facts::event;
+use super::event::Events;
 use crate::api::places::Broker;
 use crate::error::{Error, Kind, Result};
-use crate::expression::Expression;
+use crate::expression::{Expression, InvalidField};
 use crate::outbound::broker::connect::Server;
 use crate::outbound::broker::subject::Subject;
 use crate::outbound::broker::{Nats, Settings};
@@ -17,7 +18,6 @@ use crate::outbound::secrets::References;
 use crate::outbound::trust::Trust;
 use crate::routes::delivery::{Delivery, Destination, Receipt};
 use crate::routes::environment::NAMES;
-use crate::routes::rules::InvalidField;
 
 /// A NATS server with JetStream: each delivery is one CloudEvents 1.0 event. The file's content is never sent.
 ///
@@ -26,6 +26,7 @@ use crate::routes::rules::InvalidField;
 pub struct BrokerDestination {
     nats: Nats,
     subject: Expression,
+    events: Events,
 }
 
 impl BrokerDestination {
@@ -36,7 +37,7 @@ impl BrokerDestination {
         let subject = Expression::compile(&nats.subject, NAMES)
             .map_err(|invalid| InvalidField::expression("broker.nats.subject", &invalid))?;
         let settings = Settings { server, auth: nats.auth.clone(), ca: nats.ca_ref.clone(), references, guard, trust };
-        Ok(Self { nats: Nats::new(settings), subject })
+        Ok(Self { nats: Nats::new(settings), subject, events: Events::new()? })
     }
 }
 
@@ -52,8 +53,8 @@ impl Destination for BrokerDestination {
             .text(&delivery.variables)
             .map_err(|failed| Error::new(Kind::Rejected, format!("broker.nats.subject: {failed}")))?;
         let subject = Subject::new(&text)?;
-        let (event, data) = event(delivery);
-        let payload = serde_json::to_vec(&event.structured(&data)).map_err(|error| Error::new(Kind::Rejected, error.to_string()))?;
+        let event = self.events.event(delivery).structured(Map::new(), self.events.data(delivery));
+        let payload = serde_json::to_vec(&event).map_err(|error| Error::new(Kind::Rejected, error.to_string()))?;
         let stored = self
             .nats
             .publish(&subject, &delivery.key, MEDIA_TYPE, payload.into())

@@ -5,6 +5,7 @@ mod document;
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
@@ -20,7 +21,7 @@ use crate::outbound::opensearch::{OpenSearch, Withdrawal};
 use crate::outbound::secrets::References;
 use crate::outbound::trust::Trust;
 use crate::routes::delivery::{Delivery, Destination, Origin, Receipt, RouteId};
-use crate::routes::rules::InvalidField;
+use crate::expression::InvalidField;
 
 /// Tells who may read a file.
 #[async_trait]
@@ -120,7 +121,7 @@ impl Destination for IndexDestination {
         let acl = self.acl(&delivery.file.origin).await.map_err(|error| error.while_doing("read who may read the file"))?;
         let document = self.properties.document(&delivery.file, &route_name(&delivery.route), acl.as_ref());
         let id = document_id(&file);
-        let written = self.client.put(&id, delivery.sequence, document).await?;
+        let written = self.client.put(&id, delivery.as_of, document).await?;
         Ok(Receipt { reference: id, bytes: 0, duplicate: written != Written::Done, response: None })
     }
 
@@ -132,8 +133,8 @@ impl Destination for IndexDestination {
         Some(&self.place)
     }
 
-    async fn withdraw(&self, route: &RouteId, file: &str, sequence: u64) -> Result<()> {
-        self.client.withdraw(&document_id(file), &route_name(route), sequence, &self.withdrawal).await
+    async fn withdraw(&self, route: &RouteId, file: &str, as_of: Timestamp) -> Result<()> {
+        self.client.withdraw(&document_id(file), &route_name(route), as_of, &self.withdrawal).await
     }
 
     /// As [`Origin::file`].

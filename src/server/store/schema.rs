@@ -5,7 +5,7 @@
 
 use rusqlite::{Connection, OptionalExtension};
 
-const VERSION: i64 = 2;
+const VERSION: i64 = 3;
 
 /// Brings an empty database to the current schema. A newer one is refused.
 pub fn migrate(db: &Connection) -> Result<(), rusqlite::Error> {
@@ -15,11 +15,10 @@ pub fn migrate(db: &Connection) -> Result<(), rusqlite::Error> {
             "the database has version {version}; this server knows {VERSION}"
         )));
     }
-    if version == 0 {
-        db.execute_batch(&format!("BEGIN IMMEDIATE; {TABLES} {INDEXES} {SECOND} PRAGMA user_version = {VERSION}; COMMIT;"))?;
-    }
-    if version == 1 {
-        db.execute_batch(&format!("BEGIN IMMEDIATE; {SECOND} PRAGMA user_version = {VERSION}; COMMIT;"))?;
+    let steps = [&format!("{TABLES} {INDEXES}"), SECOND, THIRD];
+    let missing: Vec<&str> = steps.into_iter().skip(usize::try_from(version).unwrap_or_default()).collect();
+    if !missing.is_empty() {
+        db.execute_batch(&format!("BEGIN IMMEDIATE; {} PRAGMA user_version = {VERSION}; COMMIT;", missing.join(" ")))?;
     }
     if meta(db, "feedEpoch")?.is_none() {
         set_meta(db, "feedEpoch", &crate::server::names::secret()[..12])?;
@@ -179,3 +178,6 @@ const SECOND: &str = "
 ALTER TABLE items ADD COLUMN upload_request TEXT;
 CREATE INDEX items_folders_of ON items (parent_id) WHERE kind = 0 AND trashed_at IS NULL;
 ";
+
+/// What version 3 adds.
+const THIRD: &str = "ALTER TABLE links ADD COLUMN recipients TEXT NOT NULL DEFAULT '[]';";

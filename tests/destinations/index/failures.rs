@@ -11,7 +11,7 @@ use file360_operator::routes::destinations::index::IndexDestination;
 use serde_json::{Value, json};
 
 use super::cluster::Fake;
-use super::{Sales, Search, as_of, try_build};
+use super::{Sales, Search, as_of, at, try_build};
 use crate::suite::{Arrived, Place, Secrets, cases, delivery, route};
 
 struct Guarded {
@@ -218,9 +218,9 @@ async fn a_withdrawal_that_cannot_look_says_so() {
     destination.deliver(&as_of("i-0", 1)).await.unwrap();
     let fake = search.fake.as_ref().unwrap();
     fake.rig("", 503, &[], json!({"error": {"type": "x", "reason": "no shard available"}}));
-    assert_eq!(destination.withdraw(&route(), "i-0", 2).await.unwrap_err().kind, Kind::Unavailable);
+    assert_eq!(destination.withdraw(&route(), "i-0", at(2)).await.unwrap_err().kind, Kind::Unavailable);
     fake.rig("", 200, &[], json!({"found": true}));
-    assert_eq!(destination.withdraw(&route(), "i-0", 2).await.unwrap_err().kind, Kind::Malformed);
+    assert_eq!(destination.withdraw(&route(), "i-0", at(2)).await.unwrap_err().kind, Kind::Malformed);
     assert_eq!(search.documents().await.len(), 1);
 }
 

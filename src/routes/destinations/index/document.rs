@@ -8,7 +8,6 @@ use serde_json::{Map, Value};
 
 use crate::file360::model::{AccessEntry, AccessList, Audience, PrincipalKind};
 use crate::routes::delivery::File;
-use crate::routes::destinations::facts::facts;
 
 /// Which properties of a file a document may have.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,7 +33,8 @@ impl Properties {
 
     /// The document of `file`: what is allowed, `route`, `fileId`, and `acl` where access is mirrored.
     pub fn document(&self, file: &File, route: &str, acl: Option<&Acl>) -> Map<String, Value> {
-        let mut document: Map<String, Value> = facts(file).into_iter().filter(|(name, _)| self.names.contains(name)).collect();
+        let allowed = facts(file).filter(|(name, _)| self.names.contains(*name));
+        let mut document: Map<String, Value> = allowed.map(|(name, value)| (name.to_owned(), value)).collect();
         let metadata: Map<String, Value> = file
             .metadata
             .iter()
@@ -54,6 +54,23 @@ impl Properties {
         }
         document
     }
+}
+
+/// What is known about a file, by its name in `index.properties`; metadata aside. `version` is a text: of a file in File 360 its number, of
+/// an object its entity tag.
+fn facts(file: &File) -> impl Iterator<Item = (&'static str, Value)> {
+    let told = [
+        ("name", file.name.clone().into()),
+        ("path", file.path.clone().into()),
+        ("size", file.size.into()),
+        ("mimeType", file.mime_type.clone().into()),
+        ("version", file.origin.version().into()),
+        ("createdAt", file.created_at.to_string().into()),
+        ("modifiedAt", file.modified_at.to_string().into()),
+        ("workspace", file.workspace_name.clone().into()),
+    ];
+    let known = [("sha256", &file.sha256), ("createdBy", &file.created_by), ("classification", &file.classification)];
+    told.into_iter().chain(known.into_iter().filter_map(|(name, value)| Some((name, value.clone()?.into()))))
 }
 
 /// A metadata key as the name of a field: dots, which would nest fields in each other, control characters and `%` are percent-encoded, and
