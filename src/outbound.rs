@@ -4,6 +4,7 @@ pub mod broker;
 pub mod cloud_event;
 pub mod guard;
 pub mod http;
+pub mod object_store;
 pub mod opensearch;
 pub mod secrets;
 pub mod shared;

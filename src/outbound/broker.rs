@@ -132,14 +132,21 @@ impl Nats {
     fn advice(&self) -> String {
         let Some(auth) = &self.settings.auth else { return "the server wants one; set auth".into() };
         let references = [&auth.token_ref, &auth.credentials_ref, &auth.username_ref, &auth.password_ref];
-        let places = references.into_iter().flatten().map(|reference| format!("key {} of Secret {}", reference.key, reference.name));
+        let places =
+            references.into_iter().flatten().map(|reference| format!("key {} of Secret {}", reference.key, reference.name));
         format!("check {}", places.collect::<Vec<_>>().join(" and "))
     }
 
     /// Publishes one message and waits until a stream has it. A stream drops a second message with the same `id` within its duplicate
     /// window. Ends within about half a minute, whatever the server does. Any number of callers share the connection, and none waits for
     /// another's acknowledgement.
-    pub async fn publish(&self, subject: &Subject, id: &str, content_type: &'static str, payload: Bytes) -> Result<Acknowledged> {
+    pub async fn publish(
+        &self,
+        subject: &Subject,
+        id: &str,
+        content_type: &'static str,
+        payload: Bytes,
+    ) -> Result<Acknowledged> {
         let message = PublishMessage::build().message_id(id).header("Content-Type", content_type).payload(payload);
         let mut elections = 0;
         let mut was_lost = false;
@@ -148,7 +155,12 @@ impl Nats {
             match send(&live, subject, message.clone()).await {
                 Outcome::Acknowledged(acknowledged) => return Ok(acknowledged),
                 Outcome::Lost if !was_lost => was_lost = true,
-                Outcome::Lost => return Err(Error::new(Kind::Unavailable, "the connection was lost before a stream acknowledged the message")),
+                Outcome::Lost => {
+                    return Err(Error::new(
+                        Kind::Unavailable,
+                        "the connection was lost before a stream acknowledged the message",
+                    ));
+                }
                 Outcome::NoStream if elections + 1 < ELECTION_TRIES => {
                     elections += 1;
                     tokio::time::sleep(ELECTION_WAIT).await;
@@ -205,7 +217,11 @@ async fn refusal(mut complaints: broadcast::Receiver<String>, subject: &Subject)
 fn outcome(live: &Live, result: Result<jetstream::publish::PublishAck, PublishError>) -> Outcome {
     let error = match result {
         Ok(ack) => {
-            return Outcome::Acknowledged(Acknowledged { stream: ack.stream, sequence: ack.sequence, duplicate: ack.duplicate });
+            return Outcome::Acknowledged(Acknowledged {
+                stream: ack.stream,
+                sequence: ack.sequence,
+                duplicate: ack.duplicate,
+            });
         }
         Err(error) => error,
     };
@@ -215,13 +231,15 @@ fn outcome(live: &Live, result: Result<jetstream::publish::PublishAck, PublishEr
         PublishErrorKind::BrokenPipe => Outcome::Lost,
         _ if !live.is_up() => Outcome::Lost,
         PublishErrorKind::TimedOut => {
-            let mut error = Error::new(Kind::Unavailable, format!("no stream acknowledged the message within {} s", ANSWER.as_secs()));
+            let mut error =
+                Error::new(Kind::Unavailable, format!("no stream acknowledged the message within {} s", ANSWER.as_secs()));
             error.code = "silent".into();
             Outcome::Failed(error)
         }
-        PublishErrorKind::MaxPayloadExceeded => {
-            failed(Kind::Rejected, format!("the message is larger than the {} bytes that the server takes", live.client.max_payload()))
-        }
+        PublishErrorKind::MaxPayloadExceeded => failed(
+            Kind::Rejected,
+            format!("the message is larger than the {} bytes that the server takes", live.client.max_payload()),
+        ),
         _ => {
             let source = std::error::Error::source(&error);
             match source.and_then(|source| source.downcast_ref::<jetstream::Error>()) {
@@ -243,7 +261,8 @@ fn refused_by_stream(refused: &jetstream::Error) -> Error {
 }
 
 fn no_stream(subject: &Subject) -> Error {
-    let what = format!("no stream takes messages to {subject}; create one whose subjects include it, or correct the subject");
+    let what =
+        format!("no stream takes messages to {subject}; create one whose subjects include it, or correct the subject");
     let mut error = Error::new(Kind::Rejected, what);
     error.code = "no-stream".into();
     error

@@ -5,12 +5,13 @@
 //! single hosts and ranges. The address is checked when the connection is made, so a name that resolves to something else
 //! later gains nothing.
 
-use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 
 use ipnet::IpNet;
 use reqwest::dns::{Addrs, Name, Resolve, Resolving};
+
+use crate::error::{Error, Kind};
 
 /// Which addresses and hosts are fine.
 #[derive(Clone, Debug, Default)]
@@ -56,15 +57,13 @@ impl Guard {
         }
     }
 
-    /// The addresses of `host` that are fine to connect to, for clients that resolve no names themselves. Never empty.
-    pub async fn resolve(&self, host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
+    /// The addresses of `host` that are fine, with the system's resolver: for connections that are not HTTP.
+    pub async fn resolve(&self, host: &str, port: u16) -> Result<Vec<SocketAddr>, Error> {
         let bare = host.trim_start_matches('[').trim_end_matches(']');
-        let found: Vec<SocketAddr> = tokio::net::lookup_host((bare, port)).await?.collect();
-        if self.allows_host(host) && !found.is_empty() {
-            return Ok(found);
-        }
-        let allowed: Vec<SocketAddr> = found.into_iter().filter(|address| self.allows(address.ip())).collect();
-        if allowed.is_empty() { Err(io::Error::new(io::ErrorKind::PermissionDenied, refusal(host))) } else { Ok(allowed) }
+        let found = tokio::net::lookup_host((bare, port)).await;
+        let found = found.map_err(|error| Error::new(Kind::Unavailable, format!("{host} has no address: {error}")))?;
+        let fine: Vec<SocketAddr> = found.filter(|address| self.allows_host(bare) || self.allows(address.ip())).collect();
+        if fine.is_empty() { Err(Error::new(Kind::Rejected, refusal(host))) } else { Ok(fine) }
     }
 
     fn allows_host(&self, host: &str) -> bool {

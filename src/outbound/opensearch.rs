@@ -80,8 +80,10 @@ impl OpenSearch {
     /// the future is a failure, so that a clock that was wrong does not go unseen. Returns once it is durable; it can be found after the
     /// index's next refresh.
     pub async fn put(&self, id: &str, as_of: Timestamp, document: Map<String, Value>) -> Result<Written> {
-        let written =
-            self.bulk.write(Write { id: id.to_owned(), version: version_of(as_of), document: Some(document.into()) }).await?;
+        let written = self
+            .bulk
+            .write(Write { id: id.to_owned(), version: version_of(as_of), document: Some(document.into()) })
+            .await?;
         if written == Written::Superseded
             && let Some(seen) = self.cluster.look(id).await?
             && seen.version > version_of(Timestamp::now() + FUTURE)
@@ -165,7 +167,9 @@ impl Cluster {
     /// Looks at the index, unless that was done lately: it has to keep `route`, `fileId` and access lists as they are. An index that is
     /// not there is made.
     async fn prepare(&self) -> Result<()> {
-        self.prepared.get(|at| at.elapsed() < LOOKED_AT, async { mapping::prepare(self).await.map(|()| Instant::now()) }).await?;
+        self.prepared
+            .get(|at| at.elapsed() < LOOKED_AT, async { mapping::prepare(self).await.map(|()| Instant::now()) })
+            .await?;
         Ok(())
     }
 
@@ -180,7 +184,8 @@ impl Cluster {
             return if error.code == "index_not_found_exception" { Ok(None) } else { Err(error) };
         }
         let version = answer.body.get("_version").and_then(Value::as_u64);
-        let (Some(version), Some(Value::Object(document))) = (version, answer.body.get_mut("_source").map(Value::take)) else {
+        let (Some(version), Some(Value::Object(document))) = (version, answer.body.get_mut("_source").map(Value::take))
+        else {
             return Err(Error::new(Kind::Malformed, format!("{} does not say which document is there", self.host)));
         };
         let route = document.get("route").and_then(Value::as_str).unwrap_or_default().to_owned();

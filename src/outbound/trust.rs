@@ -38,7 +38,11 @@ impl Trust {
             Some(pem) => roots.add_parsable_certificates(certificates(pem)?),
         };
         if roots.is_empty() {
-            let what = if authorities.is_some() { "caRef has no PEM certificate" } else { "this system has no public authorities; set caRef" };
+            let what = if authorities.is_some() {
+                "caRef has no PEM certificate"
+            } else {
+                "this system has no public authorities; set caRef"
+            };
             return Err(Error::new(Kind::Reference, what));
         }
         let provider = Arc::new(ring::default_provider());
@@ -48,7 +52,8 @@ impl Trust {
         let verifier: Arc<dyn ServerCertVerifier> = match name {
             None => verifier,
             Some(name) => {
-                let name = ServerName::try_from(name.to_owned()).map_err(|_| unusable("the server's name is no host name"))?;
+                let name =
+                    ServerName::try_from(name.to_owned()).map_err(|_| unusable("the server's name is no host name"))?;
                 Arc::new(Named { verifier, name })
             }
         };

@@ -5,3 +5,4 @@ pub mod event;
 pub mod file360;
 pub mod http;
 pub mod index;
+pub mod object_store;

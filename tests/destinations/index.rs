@@ -118,7 +118,8 @@ impl Search {
 
     /// Sorted names of what a query finds.
     async fn names(&self, query: Value) -> Vec<String> {
-        let mut names: Vec<String> = self.find(query).await.values().map(|found| found["name"].as_str().unwrap().to_owned()).collect();
+        let mut names: Vec<String> =
+            self.find(query).await.values().map(|found| found["name"].as_str().unwrap().to_owned()).collect();
         names.sort();
         names
     }
@@ -144,7 +145,12 @@ impl Search {
 }
 
 /// A destination of these fields.
-pub fn try_build(spec: Value, secrets: Arc<Secrets>, allow: &[&str], readers: Arc<dyn Readers>) -> Result<IndexDestination, InvalidField> {
+pub fn try_build(
+    spec: Value,
+    secrets: Arc<Secrets>,
+    allow: &[&str],
+    readers: Arc<dyn Readers>,
+) -> Result<IndexDestination, InvalidField> {
     let spec: SearchIndex = serde_json::from_value(spec).unwrap();
     let allow: Vec<String> = allow.iter().map(|&host| host.to_owned()).collect();
     IndexDestination::new(&spec, secrets, Arc::new(Guard::new(&allow, &[]).unwrap()), Trust::default(), readers)
@@ -278,7 +284,13 @@ async fn r7_a_listing_has_every_document_of_the_route_and_no_other() {
     assert_eq!(destination.listing(&route()).await.unwrap(), Some(vec![]), "before the first document");
     let other = Arc::new(file360_operator::routes::delivery::RouteId { name: "photos-2".into(), ..route() });
     let deliveries: Vec<Delivery> = (0..2_300)
-        .map(|n| if n < 2_200 { as_of(&format!("i-{n}"), 1) } else { Delivery { route: other.clone(), ..as_of(&format!("i-{n}"), 1) } })
+        .map(|n| {
+            if n < 2_200 {
+                as_of(&format!("i-{n}"), 1)
+            } else {
+                Delivery { route: other.clone(), ..as_of(&format!("i-{n}"), 1) }
+            }
+        })
         .collect();
     for result in futures::future::join_all(deliveries.iter().map(|delivery| destination.deliver(delivery))).await {
         result.unwrap();
@@ -334,13 +346,16 @@ async fn r6_hostile_names_and_keys_are_kept_to_the_letter() {
         .iter()
         .map(|name| {
             changed(delivery_of(name, 1, None), |file| {
-                file.metadata = [("a", "2026-01-01"), ("a.b", "x"), (".", "\r\n{\"delete\":{}}"), (" ", "y"), ("__proto__", name)]
-                    .map(|(key, value)| (key.to_owned(), value.chars().take(1000).collect()))
-                    .into();
+                file.metadata =
+                    [("a", "2026-01-01"), ("a.b", "x"), (".", "\r\n{\"delete\":{}}"), (" ", "y"), ("__proto__", name)]
+                        .map(|(key, value)| (key.to_owned(), value.chars().take(1000).collect()))
+                        .into();
             })
         })
         .collect();
-    for (result, name) in futures::future::join_all(deliveries.iter().map(|delivery| destination.deliver(delivery))).await.iter().zip(&names) {
+    for (result, name) in
+        futures::future::join_all(deliveries.iter().map(|delivery| destination.deliver(delivery))).await.iter().zip(&names)
+    {
         assert!(result.is_ok(), "{name:?}: {result:?}");
     }
     let documents = search.documents().await;
@@ -358,7 +373,8 @@ async fn metadata_that_looks_like_a_date_once_need_not_look_so_always() {
     let search = Search::start().await;
     let destination = search.destination();
     for (n, value) in ["2026-01-01", "unknown", "7", "true"].into_iter().enumerate() {
-        let delivery = changed(delivery(&format!("{n}.pdf"), b"x"), |file| drop(file.metadata.insert("issuedOn".into(), value.into())));
+        let delivery =
+            changed(delivery(&format!("{n}.pdf"), b"x"), |file| drop(file.metadata.insert("issuedOn".into(), value.into())));
         destination.deliver(&delivery).await.unwrap();
     }
     assert_eq!(search.documents().await.len(), 4);

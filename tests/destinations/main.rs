@@ -3,6 +3,12 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+#[path = "../support/counterparts.rs"]
+mod counterparts;
+mod fs;
 mod index;
 mod nats;
+mod s3;
+mod sftp;
 mod suite;
+mod trees;

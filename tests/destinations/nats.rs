@@ -68,8 +68,12 @@ impl Parts {
 }
 
 /// A stream for `files.>`.
-pub async fn make_stream(client: &async_nats::Client, change: impl FnOnce(&mut jetstream::stream::Config)) -> jetstream::stream::Stream {
-    let mut config = jetstream::stream::Config { name: "FILES".into(), subjects: vec!["files.>".into()], ..Default::default() };
+pub async fn make_stream(
+    client: &async_nats::Client,
+    change: impl FnOnce(&mut jetstream::stream::Config),
+) -> jetstream::stream::Stream {
+    let mut config =
+        jetstream::stream::Config { name: "FILES".into(), subjects: vec!["files.>".into()], ..Default::default() };
     change(&mut config);
     jetstream::new(client.clone()).create_stream(config).await.unwrap()
 }
@@ -132,7 +136,9 @@ impl Place for Bus {
     async fn arrived(&self) -> Vec<Arrived> {
         let text = |value: &Value| value.as_str().unwrap().to_owned();
         let all = self.stored().await;
-        all.iter().map(|(_, _, event)| Arrived { name: text(&event["data"]["file"]["name"]), bytes: event.to_string().into() }).collect()
+        all.iter()
+            .map(|(_, _, event)| Arrived { name: text(&event["data"]["file"]["name"]), bytes: event.to_string().into() })
+            .collect()
     }
 
     async fn stop(&self) {
@@ -156,12 +162,16 @@ impl Place for Bus {
     }
 }
 
-cases!(with_token, [down_is_unavailable_and_back_is_back, t5_a_wrong_credential_is_named_and_a_new_one_works_without_a_restart]);
+cases!(
+    with_token,
+    [down_is_unavailable_and_back_is_back, t5_a_wrong_credential_is_named_and_a_new_one_works_without_a_restart]
+);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_delivery_is_one_event_as_cloudevents_says() {
     let bus = Bus::open().await;
-    let delivery = Delivery { event: FileEvent::VersionAdded, ..version_of("i-1", 3, "Größe.pdf", 12, Some("ab".repeat(32))) };
+    let delivery =
+        Delivery { event: FileEvent::VersionAdded, ..version_of("i-1", 3, "Größe.pdf", 12, Some("ab".repeat(32))) };
     let receipt = bus.destination.deliver(&delivery).await.unwrap();
     assert_eq!((receipt.reference.as_str(), receipt.duplicate, receipt.bytes), ("FILES:1", false, 0));
     let all = bus.stored().await;
@@ -216,7 +226,9 @@ async fn r1_a_killed_server_loses_and_doubles_nothing() {
         begun.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         eventually("the acknowledgement", async || match bus.destination.deliver(delivery).await {
             Ok(_) => Ok(()),
-            Err(error) if error.disposition() == Disposition::Terminal => panic!("an outage is no reason to give up: {error}"),
+            Err(error) if error.disposition() == Disposition::Terminal => {
+                panic!("an outage is no reason to give up: {error}")
+            }
             Err(error) => Err(error.to_string()),
         })
         .await;
@@ -231,7 +243,8 @@ async fn r1_a_killed_server_loses_and_doubles_nothing() {
         bus.server.start_again().await;
     };
     tokio::join!(all, kill);
-    let mut ids: Vec<String> = bus.stored().await.iter().map(|(_, _, event)| event["id"].as_str().unwrap().to_owned()).collect();
+    let mut ids: Vec<String> =
+        bus.stored().await.iter().map(|(_, _, event)| event["id"].as_str().unwrap().to_owned()).collect();
     let mut keys: Vec<String> = deliveries.into_iter().map(|delivery| delivery.key).collect();
     ids.sort();
     keys.sort();
@@ -283,7 +296,9 @@ async fn nobody_there_is_unavailable_at_once() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_subject_without_a_stream_is_refused_and_says_so() {
     let bus = Bus::open().await;
-    let destination = Parts { secrets: bus.parts.secrets.clone(), ..Parts::at(&bus.server.url("nats")) }.subject("'nowhere.' + file.name").build();
+    let destination = Parts { secrets: bus.parts.secrets.clone(), ..Parts::at(&bus.server.url("nats")) }
+        .subject("'nowhere.' + file.name")
+        .build();
     let error = destination.deliver(&delivery("a", b"x")).await.unwrap_err();
     assert_eq!((error.kind, error.code.as_str()), (Kind::Rejected, "no-stream"));
     assert!(error.to_string().contains("no stream takes messages to nowhere.a"), "{error}");
@@ -329,14 +344,17 @@ async fn r6_no_name_leaves_the_subject_that_the_route_gives() {
         }
     }
     let all = bus.stored().await;
-    let names: Vec<String> = all.iter().map(|(_, _, event)| event["data"]["file"]["name"].as_str().unwrap().to_owned()).collect();
+    let names: Vec<String> =
+        all.iter().map(|(_, _, event)| event["data"]["file"]["name"].as_str().unwrap().to_owned()).collect();
     assert_eq!(names, taken, "each with its exact name in the data");
     for (subject, ..) in &all {
         assert!(subject.starts_with("files.x"), "{subject:?}");
         assert!(!subject.contains(|c: char| c.is_whitespace() || c.is_control() || "*>\u{202e}".contains(c)), "{subject:?}");
     }
     // What the test itself asks, and what the server tells about that.
-    let heard = |subject: &str| ["files.x", "_INBOX.", "$JS.API.STREAM.", "$JS.EVENT."].iter().any(|start| subject.starts_with(start));
+    let heard = |subject: &str| {
+        ["files.x", "_INBOX.", "$JS.API.STREAM.", "$JS.EVENT."].iter().any(|start| subject.starts_with(start))
+    };
     while let Ok(Some(message)) = tokio::time::timeout(Duration::from_millis(200), everything.next()).await {
         assert!(heard(&message.subject), "{}", message.subject);
         assert!(!message.subject.starts_with("$JS.API.STREAM.DELETE"), "{}", message.subject);

@@ -103,7 +103,10 @@ pub async fn delivers_whole(place: &impl Place) {
         assert!(!receipt.duplicate, "{name}");
         assert!(!receipt.reference.is_empty(), "{name}: the ledger needs a reference");
         let arrived = place.arrived().await;
-        let found = arrived.iter().find(|one| place.decode(&one.name) == name).unwrap_or_else(|| panic!("{name}: {}", names(&arrived)));
+        let found = arrived
+            .iter()
+            .find(|one| place.decode(&one.name) == name)
+            .unwrap_or_else(|| panic!("{name}: {}", names(&arrived)));
         assert!(found.bytes == bytes, "{name}: {} bytes arrived, of {size}", found.bytes.len());
     }
 }
@@ -178,7 +181,8 @@ pub async fn r6_hostile_names_stay_apart_below_the_root(place: &impl Place) {
     }
     let shown: BTreeSet<&str> = arrived.iter().map(|one| one.name.as_str()).collect();
     assert_eq!(shown.len(), arrived.len());
-    let read_back: BTreeMap<String, Vec<u8>> = arrived.iter().map(|one| (place.decode(&one.name), one.bytes.clone())).collect();
+    let read_back: BTreeMap<String, Vec<u8>> =
+        arrived.iter().map(|one| (place.decode(&one.name), one.bytes.clone())).collect();
     for (name, bytes) in &taken {
         assert!(read_back.get(name) == Some(bytes), "{name:?} is not at the other end with its bytes: {}", names(&arrived));
     }
@@ -195,7 +199,8 @@ pub async fn r3_wrong_content_is_not_delivered(place: &impl Place) {
             ("is-shorter.bin", Staged { said: size as u64 + 1, ..Staged::of(&bytes) }),
             ("is-longer.bin", Staged { said: size as u64 - 1, ..Staged::of(&bytes) }),
         ] {
-            let broken = Delivery { content: Arc::new(content), ..delivery(name, &bytes) };
+            let sha256 = Some(hex(&Sha256::digest(&bytes)));
+            let broken = Delivery { content: Arc::new(content.clone()), ..delivery_of(name, content.said, sha256) };
             let error = place.destination().deliver(&broken).await.expect_err(name);
             assert_ne!(error.disposition(), Disposition::Terminal, "{name}: the next try may find it whole: {error}");
             let arrived = place.arrived().await;
@@ -214,7 +219,10 @@ pub async fn down_is_unavailable_and_back_is_back(place: &impl Place) {
     let error = place.destination().deliver(&during).await.expect_err("nobody is there");
     assert_eq!(error.kind, Kind::Unavailable, "{error}");
     place.start_again().await;
-    eventually("the delivery after the outage", async || place.destination().deliver(&during).await.map_err(|e| e.to_string())).await;
+    eventually("the delivery after the outage", async || {
+        place.destination().deliver(&during).await.map_err(|e| e.to_string())
+    })
+    .await;
     let arrived: BTreeSet<String> = place.arrived().await.iter().map(|one| place.decode(&one.name)).collect();
     assert!(arrived.contains("before.pdf") && arrived.contains("during.pdf"), "{arrived:?}");
 }
@@ -265,8 +273,8 @@ pub fn hostile_names() -> Vec<String> {
         "//double.txt",
         "a//b.txt",
         "folder/",
-        "..",
-        ".",
+        "whole/..",
+        "whole/.",
         "nul\0byte.txt",
         "cr\r\nX-Injected: yes.txt",
         "tab\tescape\u{1b}[31m.txt",
@@ -434,10 +442,80 @@ impl Content for Endless {
             let now = left.load(Ordering::Relaxed);
             let length = now.min(256 * 1024);
             left.store(now - length, Ordering::Relaxed);
-            (length > 0).then(|| (Ok(Bytes::from(vec![u8::try_from(now % 251).unwrap(); usize::try_from(length).unwrap()])), left))
+            (length > 0)
+                .then(|| (Ok(Bytes::from(vec![u8::try_from(now % 251).unwrap(); usize::try_from(length).unwrap()])), left))
         });
         Ok(Opened { size: self.size, content: content.boxed() })
     }
+}
+
+/// Content that begins and then says nothing more.
+pub struct Stalling {
+    /// Bytes it is said to have.
+    pub size: u64,
+}
+
+#[async_trait]
+impl Content for Stalling {
+    async fn open(&self) -> Result<Opened> {
+        let beginning = futures::stream::iter([Ok(Bytes::from(vec![7; usize::try_from(self.size / 2).unwrap()]))]);
+        Ok(Opened { size: self.size, content: beginning.chain(futures::stream::pending()).boxed() })
+    }
+}
+
+/// What a misbehaving server answers to everything.
+#[derive(Clone)]
+pub enum Answer {
+    /// A status and a body.
+    Status(u16, String),
+    /// 200 and a body without an end.
+    Endless,
+}
+
+/// A server that answers everything with one thing.
+pub struct Misbehaving {
+    /// Its address.
+    pub url: String,
+    task: tokio::task::JoinHandle<()>,
+}
+
+impl Misbehaving {
+    /// Starts it.
+    pub async fn start(answer: Answer) -> Self {
+        use axum::body::Body;
+        use axum::http::Response;
+        let handle = move || {
+            let answer = answer.clone();
+            async move {
+                let (status, body) = match answer {
+                    Answer::Status(status, body) => (status, Body::from(body)),
+                    Answer::Endless => {
+                        let chunk = || Ok::<_, std::io::Error>(Bytes::from(vec![b' '; 64 * 1024]));
+                        (200, Body::from_stream(futures::stream::repeat_with(chunk)))
+                    }
+                };
+                Response::builder().status(status).body(body).unwrap()
+            }
+        };
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let task = tokio::spawn(async move { axum::serve(listener, axum::Router::new().fallback(handle)).await.unwrap() });
+        Self { url, task }
+    }
+}
+
+impl Drop for Misbehaving {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+/// Chooses the process's cryptography, once.
+pub fn install_crypto() {
+    static PROVIDER: std::sync::Once = std::sync::Once::new();
+    PROVIDER.call_once(|| {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+    });
 }
 
 /// Secrets and ConfigMaps of one namespace. What was read once is not read again before [`References::refused`], so a
@@ -460,6 +538,11 @@ impl Secrets {
         *self.hosts.lock() = Some(hosts.iter().map(|&host| host.to_owned()).collect());
     }
 
+    /// A minute has passed: values are read again.
+    pub fn forget(&self) {
+        self.known.lock().clear();
+    }
+
     fn get(&self, name: &str, key: &str) -> Result<String> {
         let at = (name.to_owned(), key.to_owned());
         if let Some(known) = self.known.lock().get(&at) {
@@ -476,14 +559,21 @@ impl Secrets {
 impl References for Secrets {
     async fn credential(&self, reference: &SecretKeyRef, host: &str) -> Result<Redacted> {
         if self.hosts.lock().as_ref().is_some_and(|hosts| !hosts.contains(host)) {
-            return Err(Error::new(Kind::Reference, format!("Secret {} does not name {host} under allowedHosts", reference.name)));
+            return Err(Error::new(
+                Kind::Reference,
+                format!("Secret {} does not name {host} under allowedHosts", reference.name),
+            ));
         }
         self.get(&reference.name, &reference.key).map(Redacted::new)
     }
 
     async fn keys(&self, secret: &str) -> Result<Vec<(String, Redacted)>> {
         let live = self.live.lock();
-        Ok(live.iter().filter(|((name, _), _)| name == secret).map(|((_, key), value)| (key.clone(), Redacted::new(value.as_str()))).collect())
+        Ok(live
+            .iter()
+            .filter(|((name, _), _)| name == secret)
+            .map(|((_, key), value)| (key.clone(), Redacted::new(value.as_str())))
+            .collect())
     }
 
     async fn authorities(&self, reference: &CaRef) -> Result<Vec<u8>> {
@@ -495,7 +585,7 @@ impl References for Secrets {
     }
 
     fn refused(&self) {
-        self.known.lock().clear();
+        self.forget();
     }
 }
 
@@ -534,7 +624,9 @@ fn segment_decoded(segment: &str) -> String {
     let mut result = Vec::new();
     let mut at = 0;
     while at < bytes.len() {
-        let digits = bytes.get(at + 1..at + 3).filter(|digits| digits.iter().all(|d| d.is_ascii_digit() || (b'A'..=b'F').contains(d)));
+        let digits = bytes
+            .get(at + 1..at + 3)
+            .filter(|digits| digits.iter().all(|d| d.is_ascii_digit() || (b'A'..=b'F').contains(d)));
         match digits.filter(|_| bytes[at] == b'%') {
             Some(digits) => {
                 result.push(u8::from_str_radix(std::str::from_utf8(digits).unwrap(), 16).unwrap());
@@ -554,8 +646,10 @@ fn names(arrived: &[Arrived]) -> String {
     format!("there are {}: {}", names.len(), names.join(", "))
 }
 
-fn assert_printable(text: &str) {
-    let bad = |c: char| c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{2028}' | '\u{2029}');
+/// Text that is safe to show: no controls, nothing that changes the direction of text.
+pub fn assert_printable(text: &str) {
+    let bad =
+        |c: char| c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{2028}' | '\u{2029}');
     assert!(!text.chars().any(bad), "has what a terminal or log would act on: {text:?}");
 }
 

@@ -46,7 +46,11 @@ impl Server {
             "nats" => false,
             _ => return Err("must start with tls:// or nats://".into()),
         };
-        if !parsed.username().is_empty() || parsed.password().is_some() || parsed.query().is_some() || parsed.fragment().is_some() {
+        if !parsed.username().is_empty()
+            || parsed.password().is_some()
+            || parsed.query().is_some()
+            || parsed.fragment().is_some()
+        {
             return Err("must not carry a user name, password, query or fragment".into());
         }
         if !matches!(parsed.path(), "" | "/") {
@@ -141,21 +145,21 @@ async fn attempt(server: &Server, login: &Login, tls: ClientConfig, guard: &Guar
 }
 
 async fn addresses(server: &Server, guard: &Guard) -> Result<Vec<ServerAddr>> {
-    let found = guard.resolve(&server.host, server.port).await.map_err(|error| {
-        let refused = error.kind() == std::io::ErrorKind::PermissionDenied;
-        let kind = if refused { Kind::Rejected } else { Kind::Unavailable };
-        Error::new(kind, clean(&format!("cannot resolve {}: {error}", server.host), 300))
-    })?;
+    let found = guard.resolve(&server.host, server.port).await?;
     let scheme = if server.tls { "tls" } else { "nats" };
     let parsed = found.iter().take(MAX_ADDRESSES).map(|address| format!("{scheme}://{address}").parse());
-    parsed.collect::<Result<_, _>>().map_err(|_| Error::new(Kind::Rejected, format!("{} is no address for NATS", server.host)))
+    parsed
+        .collect::<Result<_, _>>()
+        .map_err(|_| Error::new(Kind::Rejected, format!("{} is no address for NATS", server.host)))
 }
 
 fn with_login(options: ConnectOptions, login: &Login) -> Result<ConnectOptions> {
     match login {
         Login::None => Ok(options),
         Login::Token(token) => Ok(options.token(token.expose().to_owned())),
-        Login::Password(user, password) => Ok(options.user_and_password(user.expose().to_owned(), password.expose().to_owned())),
+        Login::Password(user, password) => {
+            Ok(options.user_and_password(user.expose().to_owned(), password.expose().to_owned()))
+        }
         // What is wrong with the file could show parts of it.
         Login::Credentials(file) => options
             .credentials(file.expose())
@@ -167,7 +171,10 @@ fn with_login(options: ConnectOptions, login: &Login) -> Result<ConnectOptions> 
 fn failure(server: &Server, error: &ConnectError) -> Error {
     let host = &server.host;
     if let Some(why) = tls_failure(error) {
-        return Error::new(Kind::Tls, format!("TLS with {host} failed: {why}; check caRef and that the certificate names the host"));
+        return Error::new(
+            Kind::Tls,
+            format!("TLS with {host} failed: {why}; check caRef and that the certificate names the host"),
+        );
     }
     let source = std::error::Error::source(error);
     let said = source.and_then(|source| source.downcast_ref::<ServerError>()).map(ToString::to_string);

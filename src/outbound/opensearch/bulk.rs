@@ -91,7 +91,12 @@ pub struct Bulk<S> {
 impl<S: Sender> Bulk<S> {
     /// Writes through `sender`.
     pub fn new(sender: Arc<S>) -> Arc<Self> {
-        Arc::new_cyclic(|me| Self { sender, gathering: Mutex::default(), slots: Semaphore::new(MAX_REQUESTS), me: me.clone() })
+        Arc::new_cyclic(|me| Self {
+            sender,
+            gathering: Mutex::default(),
+            slots: Semaphore::new(MAX_REQUESTS),
+            me: me.clone(),
+        })
     }
 
     /// Writes, together with what others write in the same moment. A caller that goes away stops no other, and not its own write.
@@ -183,7 +188,9 @@ fn result(write: &Write, item: &Value, retry_after: Option<Duration>) -> Result<
     let kind = match status {
         200..=299 => return Ok(Written::Done),
         409 => return Ok(Written::Superseded),
-        404 if item.pointer("/error/type").and_then(Value::as_str) != Some("index_not_found_exception") => return Ok(Written::Gone),
+        404 if item.pointer("/error/type").and_then(Value::as_str) != Some("index_not_found_exception") => {
+            return Ok(Written::Gone);
+        }
         404 => Kind::NotFound,
         429 => Kind::RateLimited,
         403 if is_block(item) => Kind::Unavailable,

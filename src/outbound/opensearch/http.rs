@@ -97,7 +97,13 @@ impl Http {
 
     /// One exchange with `path` (segments that are safe in a URL) below the base URL. Answers of every status but 401 and 403 come back;
     /// [`refusal`] says what they mean. A 401 makes credentials be read again once.
-    pub async fn call(&self, method: Method, path: &str, query: &[(&str, &str)], body: Option<(&'static str, Bytes)>) -> Result<Answer> {
+    pub async fn call(
+        &self,
+        method: Method,
+        path: &str,
+        query: &[(&str, &str)],
+        body: Option<(&'static str, Bytes)>,
+    ) -> Result<Answer> {
         let first = self.exchange(&method, path, query, body.clone()).await;
         match first {
             Err(error) if error.code == "unauthenticated" => {
@@ -112,7 +118,13 @@ impl Http {
         }
     }
 
-    async fn exchange(&self, method: &Method, path: &str, query: &[(&str, &str)], body: Option<(&'static str, Bytes)>) -> Result<Answer> {
+    async fn exchange(
+        &self,
+        method: &Method,
+        path: &str,
+        query: &[(&str, &str)],
+        body: Option<(&'static str, Bytes)>,
+    ) -> Result<Answer> {
         let client = self.client().await?;
         let credential = self.credential().await?;
         let mut url = self.settings.url.clone();
@@ -178,15 +190,20 @@ impl Http {
         if let Some(bearer) = &auth.bearer {
             let token = references.credential(&bearer.token_ref, host).await?;
             let text = format!("Bearer {}", token.expose());
-            return Ok(Credential { header: Some((header::AUTHORIZATION, value(&text, &bearer.token_ref)?)), secrets: vec![token] });
+            return Ok(Credential {
+                header: Some((header::AUTHORIZATION, value(&text, &bearer.token_ref)?)),
+                secrets: vec![token],
+            });
         }
         if let Some(basic) = &auth.basic {
             use base64::Engine as _;
             let user = references.credential(&basic.username_ref, host).await?;
             let password = references.credential(&basic.password_ref, host).await?;
-            let both = Redacted::new(
-                base64::engine::general_purpose::STANDARD.encode(format!("{}:{}", user.expose(), password.expose())),
-            );
+            let both = Redacted::new(base64::engine::general_purpose::STANDARD.encode(format!(
+                "{}:{}",
+                user.expose(),
+                password.expose()
+            )));
             let header = value(&format!("Basic {}", both.expose()), &basic.password_ref)?;
             return Ok(Credential { header: Some((header::AUTHORIZATION, header)), secrets: vec![password, both] });
         }
@@ -213,7 +230,10 @@ impl Http {
                     auth.basic.as_ref().map(|basic| &basic.password_ref),
                     auth.api_key.as_ref().map(|key| &key.key_ref),
                 ];
-                let keys = keys.into_iter().flatten().map(|reference| format!("key {} of Secret {}", reference.key, reference.name));
+                let keys = keys
+                    .into_iter()
+                    .flatten()
+                    .map(|reference| format!("key {} of Secret {}", reference.key, reference.name));
                 let keys = keys.chain(auth.mtls.iter().map(|mtls| format!("Secret {}", mtls.secret_name)));
                 format!("check {}, and what it may do", keys.collect::<Vec<_>>().join(" and "))
             }
@@ -227,7 +247,8 @@ impl Http {
     }
 
     async fn bounded(&self, mut response: reqwest::Response) -> Result<Vec<u8>> {
-        let too_large = || Error::new(Kind::Malformed, format!("the answer of {} is larger than {MAX_ANSWER} bytes", self.host()));
+        let too_large =
+            || Error::new(Kind::Malformed, format!("the answer of {} is larger than {MAX_ANSWER} bytes", self.host()));
         if response.content_length().is_some_and(|length| length > MAX_ANSWER as u64) {
             return Err(too_large());
         }
@@ -264,7 +285,12 @@ impl Http {
 }
 
 fn value(text: &str, reference: &SecretKeyRef) -> Result<HeaderValue> {
-    let wrong = |_| Error::new(Kind::Reference, format!("key {} of Secret {} has characters that no header can carry", reference.key, reference.name));
+    let wrong = |_| {
+        Error::new(
+            Kind::Reference,
+            format!("key {} of Secret {} has characters that no header can carry", reference.key, reference.name),
+        )
+    };
     let mut value = HeaderValue::from_str(text).map_err(wrong)?;
     value.set_sensitive(true);
     Ok(value)
@@ -363,7 +389,9 @@ mod tests {
 
     #[test]
     fn an_answer_says_what_next() {
-        let kind = |status, body: Value| refusal(&Answer { status: StatusCode::from_u16(status).unwrap(), body, retry_after: None }, "h").kind;
+        let kind = |status, body: Value| {
+            refusal(&Answer { status: StatusCode::from_u16(status).unwrap(), body, retry_after: None }, "h").kind
+        };
         for (status, expected) in [
             (400, Kind::Rejected),
             (301, Kind::Rejected),

@@ -56,7 +56,9 @@ async fn add_missing(cluster: &Cluster) -> Result<bool> {
 fn missing_from(answer: &Value, index: &str) -> Result<Value> {
     let indices = answer.as_object().map(serde_json::Map::len).unwrap_or_default();
     let Some(mapping) = answer.as_object().and_then(|indices| indices.values().next()).filter(|_| indices == 1) else {
-        let what = format!("{index} stands for {indices} indices; documents are replaced by id, so it must be one index, or an alias of one");
+        let what = format!(
+            "{index} stands for {indices} indices; documents are replaced by id, so it must be one index, or an alias of one"
+        );
         return Err(Error::new(Kind::Rejected, what));
     };
     let mapping = mapping.get("mappings").unwrap_or(&Value::Null);
@@ -66,7 +68,9 @@ fn missing_from(answer: &Value, index: &str) -> Result<Value> {
             Some(there) if there == wanted => {}
             Some(there) => {
                 let there = crate::error::clean(there, 60);
-                let what = format!("field {name} of index {index} has type {there} and needs {wanted}; use another index or make this one anew");
+                let what = format!(
+                    "field {name} of index {index} has type {there} and needs {wanted}; use another index or make this one anew"
+                );
                 return Err(Error::new(Kind::Rejected, what));
             }
             None => match name.split_once('.') {
@@ -119,10 +123,17 @@ mod tests {
         let all = json!({"route": keyword, "fileId": keyword, "deleted": {"type": "boolean"}, "acl": {"properties": {"allow": keyword, "deny": keyword}}});
         assert_eq!(missing_from(&index(&all), "files").unwrap(), json!({}));
         assert_eq!(missing_from(&json!({"files-1": {"mappings": {}}}), "files").unwrap(), all);
-        assert_eq!(missing_from(&json!({"files-1": {"mappings": whole()}}), "files").unwrap(), json!({}), "what the operator makes is whole");
+        assert_eq!(
+            missing_from(&json!({"files-1": {"mappings": whole()}}), "files").unwrap(),
+            json!({}),
+            "what the operator makes is whole"
+        );
         let some = json!({"route": keyword, "acl": {"properties": {"allow": {"type": "keyword", "ignore_above": 9}}}});
         let missing = missing_from(&index(&some), "files").unwrap();
-        assert_eq!(missing, json!({"fileId": keyword, "deleted": {"type": "boolean"}, "acl": {"properties": {"deny": keyword}}}));
+        assert_eq!(
+            missing,
+            json!({"fileId": keyword, "deleted": {"type": "boolean"}, "acl": {"properties": {"deny": keyword}}})
+        );
     }
 
     #[test]

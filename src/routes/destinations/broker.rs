@@ -31,9 +31,15 @@ pub struct BrokerDestination {
 
 impl BrokerDestination {
     /// Compiles the subject and checks the address; connects to nothing yet. Field names are below the destination.
-    pub fn new(spec: &Broker, references: Arc<dyn References>, guard: Arc<Guard>, trust: Trust) -> Result<Self, InvalidField> {
+    pub fn new(
+        spec: &Broker,
+        references: Arc<dyn References>,
+        guard: Arc<Guard>,
+        trust: Trust,
+    ) -> Result<Self, InvalidField> {
         let nats = &spec.nats;
-        let server = Server::parse(&nats.url, &guard).map_err(|why| InvalidField { field: "broker.nats.url".into(), why })?;
+        let server =
+            Server::parse(&nats.url, &guard).map_err(|why| InvalidField { field: "broker.nats.url".into(), why })?;
         let subject = Expression::compile(&nats.subject, NAMES)
             .map_err(|invalid| InvalidField::expression("broker.nats.subject", &invalid))?;
         let settings = Settings { server, auth: nats.auth.clone(), ca: nats.ca_ref.clone(), references, guard, trust };

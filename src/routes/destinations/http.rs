@@ -96,8 +96,9 @@ impl HttpDestination {
     }
 
     async fn metadata(&self, delivery: &Delivery) -> Result<Answer> {
-        let body =
-            self.target.document(&delivery.variables, || self.events.event(delivery).structured(Map::new(), self.events.data(delivery)))?;
+        let body = self.target.document(&delivery.variables, || {
+            self.events.event(delivery).structured(Map::new(), self.events.data(delivery))
+        })?;
         self.target.send(&delivery.variables, body, &delivery.key).await
     }
 

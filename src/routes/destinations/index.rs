@@ -13,6 +13,7 @@ use self::document::{Acl, Properties};
 use crate::api::http_target::HttpAuth;
 use crate::api::places::{IndexAcl, IndexDeletes, SearchIndex};
 use crate::error::{Error, Kind, Result};
+use crate::expression::InvalidField;
 use crate::file360::model::AccessList;
 use crate::outbound::guard::Guard;
 use crate::outbound::opensearch::bulk::Written;
@@ -21,7 +22,6 @@ use crate::outbound::opensearch::{OpenSearch, Withdrawal};
 use crate::outbound::secrets::References;
 use crate::outbound::trust::Trust;
 use crate::routes::delivery::{Delivery, Destination, Origin, Receipt, RouteId};
-use crate::expression::InvalidField;
 
 /// Tells who may read a file.
 #[async_trait]

@@ -144,7 +144,8 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> (StatusC
         reply
     } else if wanted.as_ref().is_some_and(|wanted| !has_it(wanted)) {
         // Like a careless proxy, it repeats what it was given.
-        let given: Vec<String> = parts.headers.values().map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned()).collect();
+        let given: Vec<String> =
+            parts.headers.values().map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned()).collect();
         failure(401, "security_exception", &format!("no valid credential in {given:?}"))
     } else if let Ok(body) = body {
         let query: BTreeMap<String, String> =
@@ -161,7 +162,14 @@ async fn answer(State(shared): State<Arc<Shared>>, request: Request) -> (StatusC
     (status, headers, Body::from(value.to_string()))
 }
 
-fn route(shared: &Shared, method: &Method, path: &str, query: &BTreeMap<String, String>, headers: &HeaderMap, body: &[u8]) -> Reply {
+fn route(
+    shared: &Shared,
+    method: &Method,
+    path: &str,
+    query: &BTreeMap<String, String>,
+    headers: &HeaderMap,
+    body: &[u8],
+) -> Reply {
     let segments: Vec<&str> = path.trim_start_matches('/').split('/').collect();
     let json = || serde_json::from_slice::<Value>(body).unwrap_or_default();
     let mut indices = shared.indices.lock();
@@ -224,7 +232,11 @@ fn bulk(index: &mut Index, busy: &mut usize, body: &[u8]) -> Reply {
     let mut lines = text[..text.len() - 1].split('\n');
     let mut items = Vec::new();
     while let Some(line) = lines.next() {
-        let Some((action, meta)) = serde_json::from_str::<Map<String, Value>>(line).ok().filter(|line| line.len() == 1).and_then(|line| line.into_iter().next()) else {
+        let Some((action, meta)) = serde_json::from_str::<Map<String, Value>>(line)
+            .ok()
+            .filter(|line| line.len() == 1)
+            .and_then(|line| line.into_iter().next())
+        else {
             return failure(400, "illegal_argument_exception", "Malformed action/metadata line");
         };
         let id = meta["_id"].as_str().expect("the id is the file's").to_owned();
@@ -245,7 +257,9 @@ fn bulk(index: &mut Index, busy: &mut usize, body: &[u8]) -> Reply {
 }
 
 fn write(index: &mut Index, busy: &mut usize, id: &str, version: u64, source: Option<Value>) -> (u16, Map<String, Value>) {
-    let error = |status, kind: &str, reason: &str| (status, Map::from_iter([("error".to_owned(), json!({"type": kind, "reason": reason}))]));
+    let error = |status, kind: &str, reason: &str| {
+        (status, Map::from_iter([("error".to_owned(), json!({"type": kind, "reason": reason}))]))
+    };
     if *busy > 0 {
         *busy -= 1;
         return error(429, "rejected_execution_exception", "rejected execution of coordinating operation");
@@ -257,7 +271,10 @@ fn write(index: &mut Index, busy: &mut usize, id: &str, version: u64, source: Op
     match source {
         Some(source) => {
             if let Some(field) = misfit(&index.mapping, &source) {
-                let reason = format!("failed to parse field [{field}] in document with id '{id}'. Preview of field's value: '{}'", source[&field]);
+                let reason = format!(
+                    "failed to parse field [{field}] in document with id '{id}'. Preview of field's value: '{}'",
+                    source[&field]
+                );
                 return error(400, "mapper_parsing_exception", &reason);
             }
             index.removed.remove(id);
@@ -288,7 +305,8 @@ fn misfit(mapping: &Map<String, Value>, source: &Value) -> Option<String> {
 fn search(index: &Index, search: &Value) -> Reply {
     let size = search["size"].as_u64().unwrap_or(10);
     assert!(size <= 10_000, "Result window is too large");
-    let mut found: Vec<(&String, &Value)> = index.searchable.iter().filter(|(_, source)| matches(&search["query"], source)).collect();
+    let mut found: Vec<(&String, &Value)> =
+        index.searchable.iter().filter(|(_, source)| matches(&search["query"], source)).collect();
     let mut sorted = false;
     if let Some(by) = search.pointer("/sort/0").and_then(Value::as_object).and_then(|sort| sort.keys().next()) {
         assert_eq!(index.mapping.get(by).map(|field| &field["type"]), Some(&json!("keyword")), "texts cannot be sorted by");
@@ -306,7 +324,9 @@ fn search(index: &Index, search: &Value) -> Reply {
         .map(|(id, source)| {
             let source = match search["_source"].as_array() {
                 None => source.clone(),
-                Some(names) => names.iter().filter_map(Value::as_str).map(|name| (name.to_owned(), source[name].clone())).collect(),
+                Some(names) => {
+                    names.iter().filter_map(Value::as_str).map(|name| (name.to_owned(), source[name].clone())).collect()
+                }
             };
             json!({"_id": id, "_version": index.documents.get(id).map(|(version, _)| version), "_source": source})
         })
@@ -325,7 +345,11 @@ fn matches(query: &Value, source: &Value) -> bool {
     match kind.as_str() {
         "match_all" => true,
         "term" => inner.as_object().unwrap().iter().all(|(name, wanted)| values(name).contains(wanted)),
-        "terms" => inner.as_object().unwrap().iter().all(|(name, wanted)| all(wanted).iter().any(|wanted| values(name).contains(wanted))),
+        "terms" => inner
+            .as_object()
+            .unwrap()
+            .iter()
+            .all(|(name, wanted)| all(wanted).iter().any(|wanted| values(name).contains(wanted))),
         "bool" => {
             all(&inner["filter"]).iter().all(|clause| matches(clause, source))
                 && !all(&inner["must_not"]).iter().any(|clause| matches(clause, source))

@@ -71,7 +71,10 @@ impl Place for Guarded {
     }
 }
 
-cases!(guarded, [down_is_unavailable_and_back_is_back, t5_a_wrong_credential_is_named_and_a_new_one_works_without_a_restart]);
+cases!(
+    guarded,
+    [down_is_unavailable_and_back_is_back, t5_a_wrong_credential_is_named_and_a_new_one_works_without_a_restart]
+);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_secret_that_changed_is_read_again_before_anything_fails() {
@@ -85,7 +88,11 @@ async fn a_secret_that_changed_is_read_again_before_anything_fails() {
 #[tokio::test(flavor = "multi_thread")]
 async fn every_way_to_authenticate_sends_what_it_should() {
     for (auth, header, value) in [
-        (json!({"basic": {"usernameRef": {"name": "s", "key": "user"}, "passwordRef": {"name": "s", "key": "secret"}}}), "authorization", "Basic YWRhOnB3"),
+        (
+            json!({"basic": {"usernameRef": {"name": "s", "key": "user"}, "passwordRef": {"name": "s", "key": "secret"}}}),
+            "authorization",
+            "Basic YWRhOnB3",
+        ),
         (json!({"apiKey": {"header": "X-Api-Key", "keyRef": {"name": "s", "key": "secret"}}}), "x-api-key", "pw"),
         (json!({"bearer": {"tokenRef": {"name": "s", "key": "secret"}}}), "authorization", "Bearer pw"),
     ] {
@@ -135,7 +142,12 @@ async fn a_busy_cluster_says_how_long_to_stay_away() {
     let destination = search.destination();
     destination.deliver(&as_of("i-0", 1)).await.unwrap();
     let fake = search.fake.as_ref().unwrap();
-    fake.rig("_bulk", 429, &[("retry-after", "7")], json!({"error": {"type": "circuit_breaking_exception", "reason": "Data too large"}}));
+    fake.rig(
+        "_bulk",
+        429,
+        &[("retry-after", "7")],
+        json!({"error": {"type": "circuit_breaking_exception", "reason": "Data too large"}}),
+    );
     let error = destination.deliver(&as_of("i-1", 1)).await.unwrap_err();
     assert_eq!((error.kind, error.retry_after), (Kind::RateLimited, Some(Duration::from_secs(7))));
     fake.rig("_bulk", 503, &[("retry-after", "999999999")], json!({"error": {"type": "x", "reason": "y"}}));
@@ -166,7 +178,16 @@ async fn answers_that_make_no_sense_count_as_nothing_written() {
     destination.deliver(&as_of("i-0", 1)).await.unwrap();
     let wrong_id = json!({"items": [{"index": {"_id": "other", "status": 201}}]});
     let no_status = json!({"items": [{"index": {"_id": super::document_id("i-1")}}]});
-    for body in [json!({"items": []}), json!({}), json!([]), json!("ok"), Value::Null, wrong_id, no_status, json!({"items": [{}, {}]})] {
+    for body in [
+        json!({"items": []}),
+        json!({}),
+        json!([]),
+        json!("ok"),
+        Value::Null,
+        wrong_id,
+        no_status,
+        json!({"items": [{}, {}]}),
+    ] {
         search.fake.as_ref().unwrap().rig("_bulk", 200, &[], body.clone());
         let error = destination.deliver(&as_of("i-1", 1)).await.expect_err(&body.to_string());
         assert_eq!(error.kind, Kind::Malformed, "{body}");

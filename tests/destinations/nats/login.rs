@@ -137,9 +137,18 @@ async fn a_credentials_file_logs_in() {
     let limits = json!({"subs": -1, "conn": -1, "leaf": -1, "imports": -1, "exports": -1, "data": -1, "payload": -1, "wildcards": true,
         "mem_storage": -1, "disk_storage": -1, "streams": -1, "consumer": -1});
     let of_account = jwt(&operator, &account.public_key(), json!({"type": "account", "version": 2, "limits": limits}));
-    let of_system = jwt(&operator, &system.public_key(), json!({"type": "account", "version": 2, "limits": {"subs": -1, "conn": -1, "leaf": -1, "imports": -1, "exports": -1, "data": -1, "payload": -1, "wildcards": true}}));
-    let of_operator = jwt(&operator, &operator.public_key(), json!({"type": "operator", "version": 2, "system_account": system.public_key()}));
-    let of_user = jwt(&account, &user.public_key(), json!({"type": "user", "version": 2, "subs": -1, "data": -1, "payload": -1}));
+    let of_system = jwt(
+        &operator,
+        &system.public_key(),
+        json!({"type": "account", "version": 2, "limits": {"subs": -1, "conn": -1, "leaf": -1, "imports": -1, "exports": -1, "data": -1, "payload": -1, "wildcards": true}}),
+    );
+    let of_operator = jwt(
+        &operator,
+        &operator.public_key(),
+        json!({"type": "operator", "version": 2, "system_account": system.public_key()}),
+    );
+    let of_user =
+        jwt(&account, &user.public_key(), json!({"type": "user", "version": 2, "subs": -1, "data": -1, "payload": -1}));
     let file = format!(
         "-----BEGIN NATS USER JWT-----\n{of_user}\n------END NATS USER JWT------\n\n\
          -----BEGIN USER NKEY SEED-----\n{}\n------END USER NKEY SEED------\n",

@@ -1,33 +1,18 @@
-//! A real NATS server with JetStream, built by tests/counterparts/build.sh.
+//! A real NATS server with JetStream that can be watched and paused.
 
 use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
 use tempfile::TempDir;
 
-/// A server of one test. It ends with the test process, whatever ends that.
+use crate::counterparts::NatsServer;
+
+/// A server of one test.
 pub struct Server {
+    nats: NatsServer,
     folder: TempDir,
-    port: u16,
     monitoring: u16,
-    process: Mutex<Option<Child>>,
-}
-
-fn programs() -> &'static PathBuf {
-    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
-    FOLDER.get_or_init(|| {
-        let script = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/counterparts/build.sh");
-        let built = Command::new(script).args(["keep", "nats-server"]).stderr(Stdio::inherit()).output().expect("build.sh runs");
-        assert!(built.status.success(), "{script} failed");
-        String::from_utf8(built.stdout).unwrap().lines().last().expect("build.sh prints a folder").into()
-    })
-}
-
-fn free_port() -> u16 {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
 
 impl Server {
@@ -35,21 +20,19 @@ impl Server {
     pub async fn start(settings: &str) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let folder = tempfile::tempdir().unwrap();
-        let server = Self { folder, port: free_port(), monitoring: free_port(), process: Mutex::new(None) };
-        server.configure(settings);
-        server.start_again().await;
+        let monitoring = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let nats = NatsServer::start_with(&whole(settings, &folder, monitoring));
+        let server = Self { nats, folder, monitoring };
+        server.is_healthy().await;
         server
     }
 
     /// Other settings; they count once it is started again.
     pub fn configure(&self, settings: &str) {
-        let folder = self.folder.path().display().to_string();
-        let base = format!(
-            "listen: \"127.0.0.1:{}\"\nhttp: \"127.0.0.1:{}\"\npid_file: \"{folder}/pid\"\nlog_file: \"{folder}/log\"\n\
-             jetstream {{ store_dir: \"{folder}/store\", max_mem: 64M, max_file: 256M }}\n",
-            self.port, self.monitoring
-        );
-        std::fs::write(self.path("settings"), format!("{base}{}\n", settings.replace("{folder}", &folder))).unwrap();
+        let path = self.nats.config();
+        let before = std::fs::read_to_string(&path).unwrap();
+        let base: Vec<&str> = before.lines().take(2).collect();
+        std::fs::write(path, format!("{}\n{}", base.join("\n"), whole(settings, &self.folder, self.monitoring))).unwrap();
     }
 
     /// A file in its folder.
@@ -59,26 +42,21 @@ impl Server {
 
     /// `scheme://127.0.0.1:port`.
     pub fn url(&self, scheme: &str) -> String {
-        format!("{scheme}://127.0.0.1:{}", self.port)
+        format!("{scheme}://127.0.0.1:{}", self.nats.port)
     }
 
     /// Its port.
     pub fn port(&self) -> u16 {
-        self.port
+        self.nats.port
     }
 
-    /// Starts it at the same address with what it stored. Returns once it answers.
+    /// Starts it at the same address with what it stored. Returns once it is ready.
     pub async fn start_again(&self) {
-        let child = Command::new(programs().join("keep"))
-            .arg(programs().join("nats-server"))
-            .arg("-c")
-            .arg(self.path("settings"))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::null())
-            .stderr(Stdio::null())
-            .spawn()
-            .expect("keep starts");
-        *self.process.lock() = Some(child);
+        self.nats.start_again();
+        self.is_healthy().await;
+    }
+
+    async fn is_healthy(&self) {
         let health = format!("http://127.0.0.1:{}/healthz", self.monitoring);
         let begun = Instant::now();
         while !reqwest::get(&health).await.is_ok_and(|answer| answer.status().is_success()) {
@@ -90,9 +68,7 @@ impl Server {
 
     /// Kills it, and waits until it is gone.
     pub fn kill(&self) {
-        let Some(mut child) = self.process.lock().take() else { return };
-        self.signal("KILL");
-        child.wait().unwrap();
+        self.nats.stop();
     }
 
     /// Sends the server a signal, such as `STOP` and `CONT`.
@@ -115,12 +91,8 @@ impl Server {
     }
 }
 
-impl Drop for Server {
-    fn drop(&mut self) {
-        // `keep` ends the server when its input closes.
-        if let Some(mut child) = self.process.lock().take() {
-            drop(child.stdin.take());
-            let _ = child.wait();
-        }
-    }
+fn whole(settings: &str, folder: &TempDir, monitoring: u16) -> String {
+    let folder = folder.path().display().to_string();
+    let base = format!("http: \"127.0.0.1:{monitoring}\"\npid_file: \"{folder}/pid\"\nlog_file: \"{folder}/log\"\n");
+    format!("{base}{}\n", settings.replace("{folder}", &folder))
 }

@@ -26,7 +26,8 @@ impl Properties {
     /// From `index.properties`.
     pub fn new(allowed: &[String]) -> Self {
         let (keys, names): (Vec<&String>, Vec<&String>) = allowed.iter().partition(|name| name.starts_with("metadata."));
-        let keys: BTreeSet<String> = keys.into_iter().filter_map(|name| name.strip_prefix("metadata.")).map(str::to_owned).collect();
+        let keys: BTreeSet<String> =
+            keys.into_iter().filter_map(|name| name.strip_prefix("metadata.")).map(str::to_owned).collect();
         let metadata = if keys.contains("*") { Metadata::All } else { Metadata::Keys(keys) };
         Self { names: names.into_iter().cloned().collect(), metadata }
     }
@@ -175,9 +176,8 @@ mod tests {
 
     #[test]
     fn every_property_of_the_schema_is_one_that_a_document_can_have() {
-        let all = [
-            "name", "path", "size", "mimeType", "sha256", "version", "createdAt", "modifiedAt", "createdBy", "workspace",
-        ];
+        let all =
+            ["name", "path", "size", "mimeType", "sha256", "version", "createdAt", "modifiedAt", "createdBy", "workspace"];
         let document = document(&all);
         for name in all {
             assert!(document.get(name).is_some(), "{name}");
