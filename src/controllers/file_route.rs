@@ -118,10 +118,7 @@ impl FileRoutes {
     /// The session, the grants or the ceiling of a Connection changed, or it is gone.
     pub fn connection_changed(&self, connection: &ObjectKey) {
         let routes = self.routes.lock();
-        routes
-            .iter()
-            .filter(|(_, entry)| connection_key(&entry.object) == *connection)
-            .for_each(|(key, _)| self.queue.push(key.clone()));
+        routes.iter().filter(|(_, entry)| connection_key(&entry.object) == *connection).for_each(|(key, _)| self.queue.push(key.clone()));
     }
 
     /// Looks at `keys` soon; other kinds' keys among them are nothing to this controller.
@@ -165,9 +162,7 @@ impl FileRoutes {
     async fn watch_scopes(&self) {
         loop {
             tokio::time::sleep(SCOPE_EVERY).await;
-            let Some(namespaces) = self.workspaces.get().and_then(|workspaces| workspaces.take_relabelled()) else {
-                continue;
-            };
+            let Some(namespaces) = self.workspaces.get().and_then(|workspaces| workspaces.take_relabelled()) else { continue };
             let routes = self.routes.lock();
             routes.keys().filter(|key| namespaces.contains(&key.namespace)).for_each(|key| self.queue.push(key.clone()));
         }
@@ -365,9 +360,7 @@ impl FileRoutes {
             return Ok(());
         }
         let events = status::events(object.status.as_ref(), &next);
-        let Some(mut written) = publish::publish(&self.ctx.client, object, object.status.as_ref(), &next).await? else {
-            return Ok(());
-        };
+        let Some(mut written) = publish::publish(&self.ctx.client, object, object.status.as_ref(), &next).await? else { return Ok(()) };
         self.ctx.metrics.status_written(KIND);
         written.metadata.managed_fields = None;
         if let Some(entry) = self.routes.lock().get_mut(key) {
@@ -400,8 +393,7 @@ fn permitted(ctx: &Context, object: &FileRoute, lookup: &Lookup) -> Result<Grant
     let home = lookup.connection.namespace().unwrap_or_default();
     let namespace = object.namespace().unwrap_or_default();
     let labels = ctx.namespaces.of(&namespace);
-    let asking =
-        grants::Asking { namespace: &namespace, labels: &labels, kind: GrantKind::FileRoute, external_system: None };
+    let asking = grants::Asking { namespace: &namespace, labels: &labels, kind: GrantKind::FileRoute, external_system: None };
     grants::scope(&home, &lookup.connection.spec, &asking)
 }
 

@@ -137,8 +137,7 @@ pub fn events(last: Option<&FileRouteStatus>, next: &FileRouteStatus) -> Vec<(bo
     });
     changed
         .map(|now| {
-            let warning =
-                (now.type_ == "Ready") == (now.status == "False") && now.reason != "Suspended" && now.reason != "Reading";
+            let warning = (now.type_ == "Ready") == (now.status == "False") && now.reason != "Suspended" && now.reason != "Reading";
             (warning, now.reason.clone(), now.message.clone())
         })
         .collect()
