@@ -8,7 +8,7 @@ use std::sync::{Arc, LazyLock};
 
 use jiff::Timestamp;
 use kube_cel::KubeCelExt as _;
-use kube_cel::cel::common::ast::{EntryExpr, Expr, IdedExpr};
+use kube_cel::cel::common::ast::{CallExpr, EntryExpr, Expr, IdedExpr, LiteralValue, operators};
 use kube_cel::cel::objects::{Key, Map};
 use kube_cel::cel::{Context, ExecutionError, Program, Value};
 use serde_json::Value as Json;
@@ -28,6 +28,8 @@ static FUNCTIONS: LazyLock<Context<'static>> = LazyLock::new(|| Context::default
 /// A compiled expression.
 pub struct Expression {
     program: Program,
+    /// What is evaluated: the program with members read as `a["b"]`.
+    evaluated: IdedExpr,
 }
 
 impl std::fmt::Debug for Expression {
@@ -114,14 +116,22 @@ impl Expression {
             let (line, column) = name.map_or((1, 1), |name| position(text, &name));
             Invalid { line, column, message }
         })?;
-        Ok(Self { program })
+        let mut evaluated = program.expression().clone();
+        index_members(&mut evaluated);
+        Ok(Self { program, evaluated })
     }
 
     /// The value for `variables`.
     pub fn evaluate(&self, variables: &Variables) -> Result<Value, Failed> {
-        self.program.execute(&variables.context).map_err(|error| Failed {
-            is_missing_key: matches!(error, ExecutionError::NoSuchKey(_)),
-            message: crate::error::clean(&error.to_string(), 300),
+        Value::resolve(&self.evaluated, &variables.context).map_err(|error| {
+            let memberless = match error {
+                ExecutionError::NoSuchOverload => memberless(self.program.expression(), &variables.context),
+                _ => None,
+            };
+            Failed {
+                is_missing_key: memberless.is_some() || matches!(error, ExecutionError::NoSuchKey(_)),
+                message: crate::error::clean(&memberless.unwrap_or_else(|| error.to_string()), 300),
+            }
         })
     }
 
@@ -169,6 +179,35 @@ fn reads(expr: &IdedExpr, path: &[&str]) -> bool {
         return chain[..common] == path[..common];
     }
     parts(&expr.expr).into_iter().any(|part| reads(part, path))
+}
+
+/// Turns `a.b` into `a["b"]`, but inside `has()`. The interpreter makes `false` of a member of what has no members, such as a text or null;
+/// an index is a failure there, and the same otherwise.
+fn index_members(expr: &mut IdedExpr) {
+    if let Expr::Select(select) = &mut expr.expr {
+        index_members(&mut select.operand);
+        if !select.test {
+            let field =
+                IdedExpr { id: 0, expr: Expr::Literal(LiteralValue::String(std::mem::take(&mut select.field).into())) };
+            let args = vec![std::mem::take(&mut *select.operand), field];
+            expr.expr = Expr::Call(CallExpr { func_name: operators::INDEX.to_owned(), target: None, args });
+        }
+        return;
+    }
+    parts_mut(&mut expr.expr).into_iter().for_each(index_members);
+}
+
+/// What in `expr` is asked for a member and has none, as a sentence.
+fn memberless(expr: &IdedExpr, context: &Context<'_>) -> Option<String> {
+    if let Expr::Select(select) = &expr.expr
+        && let Some(names) = chain(&select.operand)
+        && let Ok(value) = Value::resolve(&select.operand, context)
+        && !matches!(value, Value::Map(_))
+    {
+        let (names, of, field) = (names.join("."), value.type_of(), &select.field);
+        return Some(format!("No such key: {field}, for {names} is of type {of}"));
+    }
+    parts(&expr.expr).into_iter().find_map(|part| memberless(part, context))
 }
 
 /// The names of `a.b.c`.
@@ -365,6 +404,28 @@ fn parts(expr: &Expr) -> Vec<&IdedExpr> {
     }
 }
 
+/// The same, to change them.
+fn parts_mut(expr: &mut Expr) -> Vec<&mut IdedExpr> {
+    match expr {
+        Expr::Call(call) => call.target.as_deref_mut().into_iter().chain(&mut call.args).collect(),
+        Expr::List(list) => list.elements.iter_mut().collect(),
+        Expr::Select(select) => vec![&mut *select.operand],
+        Expr::Map(map) => map.entries.iter_mut().flat_map(|entry| entry_parts_mut(&mut entry.expr)).collect(),
+        Expr::Struct(made) => made.entries.iter_mut().flat_map(|entry| entry_parts_mut(&mut entry.expr)).collect(),
+        Expr::Comprehension(inner) => {
+            vec![&mut inner.iter_range, &mut inner.accu_init, &mut inner.loop_cond, &mut inner.loop_step, &mut inner.result]
+        }
+        Expr::Ident(_) | Expr::Literal(_) | Expr::Unspecified => Vec::new(),
+    }
+}
+
+fn entry_parts_mut(entry: &mut EntryExpr) -> Vec<&mut IdedExpr> {
+    match entry {
+        EntryExpr::StructField(field) => vec![&mut field.value],
+        EntryExpr::MapEntry(entry) => vec![&mut entry.key, &mut entry.value],
+    }
+}
+
 fn entry_parts(entry: &EntryExpr) -> Vec<&IdedExpr> {
     match entry {
         EntryExpr::StructField(field) => vec![&field.value],
@@ -440,6 +501,33 @@ mod tests {
         assert!(compiled("file.tags").text(&file).unwrap_err().message.contains("not string"));
         assert!(compiled("file.metadata.missing == 'x'").holds(&file).unwrap_err().is_missing_key);
         assert!(compiled("uploader.email == 'x'").holds(&file).is_err(), "a variable that is not set");
+    }
+
+    #[test]
+    fn a_member_of_what_has_no_members_is_missing_and_not_false() {
+        let variables = file().with("uploader", Value::Null);
+        for text in
+            ["uploader.name", "file.name.first == 'x'", "[1].map(n, uploader.a)", "{'a': uploader.b}", "file.metadata.n.m"]
+        {
+            let failed = compiled(text).evaluate(&variables).unwrap_err();
+            assert!(failed.is_missing_key, "{text}: {failed}");
+        }
+        assert!(
+            compiled("file.name.first")
+                .text(&variables)
+                .unwrap_err()
+                .message
+                .contains("first, for file.name is of type string")
+        );
+        assert!(!compiled("has(uploader.name)").holds(&variables).unwrap());
+        assert!(!compiled("has(file.metadata.n.m) && file.metadata.n.m == 'x'").holds(&variables).unwrap());
+        assert!(
+            !compiled("file.size + 'x' == 'y'").holds(&variables).unwrap_err().is_missing_key,
+            "another failure is another"
+        );
+        let copy = variables.extended("uploader", from_json(&json!({"name": "a"})));
+        assert_eq!(compiled("uploader.name + file.name").text(&copy).unwrap(), "aa.pdf");
+        assert!(compiled("uploader.name").text(&variables).is_err(), "the copy is one");
     }
 
     #[test]

@@ -49,6 +49,9 @@ pub struct HttpTarget {
     /// How the operator authenticates. Default: not at all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub auth: Option<HttpAuth>,
+    /// Fetches a CSRF token before calls and sends it with them, as SAP's OData services ask for. Default: no token.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub csrf: Option<HttpCsrf>,
     /// Trust. Default: the public authorities and the operator's CA settings.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub tls: Option<HttpTls>,
@@ -92,6 +95,16 @@ pub enum HttpBody {
     CloudEvent,
     /// The result of the template.
     Template,
+}
+
+/// Where a CSRF token comes from: a GET with `X-CSRF-Token: Fetch`, whose answer has the token and the cookies that go with it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct HttpCsrf {
+    /// What is fetched; on the host of `url`. Default: `url`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 8, max = 2048), regex(pattern = r"^https?://[^\s?#@]+$"))]
+    pub url: Option<String>,
 }
 
 /// The parts of a form.

@@ -14,6 +14,9 @@ use tracing::{error, info};
 
 use crate::controllers;
 use crate::controllers::context::{Context, Parts, Tuning};
+use crate::inbound::registry::Map;
+use crate::inbound::transport::CertificateFiles;
+use crate::inbound::{self, PublicUrl};
 use crate::leader::{self, Leader};
 use crate::outbound::guard::Guard;
 use crate::telemetry::http::{self, Readiness};
@@ -40,6 +43,19 @@ pub struct RunArgs {
     /// Address for /livez, /readyz and /metrics.
     #[arg(long, env = "FILE360_METRICS_ADDRESS", default_value = "0.0.0.0:8080")]
     metrics_address: SocketAddr,
+    /// Address for what other systems send: files for FileRoutes with `from.http`. Every replica serves it, leader or not.
+    /// Default: none; then nothing is listened at. The chart uses 0.0.0.0:8443.
+    #[arg(long, env = "FILE360_INBOUND_ADDRESS")]
+    inbound_address: Option<SocketAddr>,
+    /// Certificate chain in PEM for --inbound-address, read again when it changes. Default: plain HTTP, for behind a proxy that ends TLS.
+    #[arg(long, env = "FILE360_INBOUND_TLS_CERT", requires = "inbound_tls_key")]
+    inbound_tls_cert: Option<PathBuf>,
+    /// Key of that certificate in PEM.
+    #[arg(long, env = "FILE360_INBOUND_TLS_KEY", requires = "inbound_tls_cert")]
+    inbound_tls_key: Option<PathBuf>,
+    /// Where other systems reach --inbound-address, such as https://files.example.com.
+    #[arg(long, env = "FILE360_PUBLIC_URL")]
+    public_url: Option<PublicUrl>,
     /// Only one of several replicas works; `false` for a single process.
     #[arg(long, env = "FILE360_LEADER_ELECT", default_value_t = true, action = clap::ArgAction::Set)]
     leader_elect: bool,
@@ -143,7 +159,7 @@ pub async fn run(args: RunArgs) -> Result<(), String> {
         namespace: args.namespace.clone(),
         guard,
         extra_ca,
-        metrics,
+        metrics: metrics.clone(),
         readiness: readiness.clone(),
         stop_writes: stop_writes.clone(),
         shutdown: shutdown.clone(),
@@ -156,10 +172,29 @@ pub async fn run(args: RunArgs) -> Result<(), String> {
         },
     });
     info!(version = env!("CARGO_PKG_VERSION"), cluster_id = %ctx.cluster_id, "Starting");
+    let endpoints = Arc::new(Map::default());
+    let inbound = match inbound_settings(&args) {
+        Some(settings) => Some(inbound::start(settings, endpoints, metrics, shutdown.clone()).await?),
+        None => None,
+    };
     let result = lead(ctx, args.leader_elect.then(|| Leader::new(client, lease)), &readiness, &stop_writes, &shutdown).await;
+    shutdown.cancel();
+    if let Some(inbound) = inbound {
+        inbound.ended().await;
+    }
     stop_http.cancel();
     let _ = health.await;
     result
+}
+
+fn inbound_settings(args: &RunArgs) -> Option<inbound::Settings> {
+    let files = args.inbound_tls_cert.clone().zip(args.inbound_tls_key.clone());
+    args.inbound_address.map(|address| inbound::Settings {
+        address,
+        tls: files.map(|(certificate, key)| CertificateFiles { certificate, key }),
+        public_url: args.public_url.clone(),
+        limits: inbound::body::Limits::default(),
+    })
 }
 
 /// Waits for the leadership, then runs the controllers until the end of either.
@@ -182,6 +217,7 @@ async fn lead(
     ctx.metrics.leader.set(1);
     readiness.waits("connections", "the first listing");
     readiness.waits("workspaces", "the first listing");
+    readiness.waits("routes", "the first listing");
     readiness.is_ready("operator");
     let mut controllers = tokio::spawn(controllers::run(ctx));
     let lost = async {

@@ -18,6 +18,7 @@ use tracing::{info, warn};
 use crate::api::Connection;
 use crate::api::{FINALIZER, REQUESTED_AT};
 use crate::controllers::context::Context;
+use crate::controllers::file_route::FileRoutes;
 use crate::controllers::finalizers;
 use crate::controllers::secure_workspace::SecureWorkspaces;
 use crate::error::{Error, Kind, Result};
@@ -39,6 +40,7 @@ pub struct Connections {
     /// Connections of the first listing whose first pass has not ended.
     unsettled: Mutex<Option<HashSet<ObjectKey>>>,
     workspaces: OnceLock<Arc<SecureWorkspaces>>,
+    routes: OnceLock<Arc<FileRoutes>>,
     me: Weak<Self>,
 }
 
@@ -67,13 +69,21 @@ impl Connections {
             objects: Mutex::default(),
             unsettled: Mutex::new(None),
             workspaces: OnceLock::new(),
+            routes: OnceLock::new(),
             me: me.clone(),
         })
     }
 
     /// Tells who depends on the sessions.
-    pub fn serves(&self, workspaces: Arc<SecureWorkspaces>) {
+    pub fn serves(&self, workspaces: Arc<SecureWorkspaces>, routes: Arc<FileRoutes>) {
         let _ = self.workspaces.set(workspaces);
+        let _ = self.routes.set(routes);
+    }
+
+    fn tell_routes(&self, connection: &ObjectKey) {
+        if let Some(routes) = self.routes.get() {
+            routes.connection_changed(connection);
+        }
     }
 
     /// Watches and works until the task is dropped.
@@ -155,6 +165,9 @@ impl Connections {
         if let Some(workspaces) = self.workspaces.get().filter(|_| shared_rules_changed) {
             workspaces.connection_changed(&key);
         }
+        if shared_rules_changed {
+            self.tell_routes(&key);
+        }
     }
 
     fn gone(&self, key: &ObjectKey) {
@@ -163,6 +176,7 @@ impl Connections {
         if let Some(workspaces) = self.workspaces.get() {
             workspaces.connection_changed(key);
         }
+        self.tell_routes(key);
         self.settle(key);
     }
 
@@ -285,6 +299,7 @@ impl Connections {
             }
             workspaces.wake(waiting);
         }
+        self.tell_routes(key);
         Ok(session)
     }
 
@@ -300,6 +315,7 @@ impl Connections {
         if let Some(workspaces) = self.workspaces.get() {
             workspaces.wake(waiting);
         }
+        self.tell_routes(key);
     }
 
     async fn report(&self, connection: &Connection, outcome: &Outcome) -> Result<()> {

@@ -118,13 +118,10 @@ impl FileRoutes {
     /// The session, the grants or the ceiling of a Connection changed, or it is gone.
     pub fn connection_changed(&self, connection: &ObjectKey) {
         let routes = self.routes.lock();
-        routes.iter().filter(|(_, entry)| connection_key(&entry.object) == *connection).for_each(|(key, _)| self.queue.push(key.clone()));
-    }
-
-    /// Looks at `keys` soon; other kinds' keys among them are nothing to this controller.
-    pub fn wake(&self, keys: impl IntoIterator<Item = ObjectKey>) {
-        let routes = self.routes.lock();
-        keys.into_iter().filter(|key| routes.contains_key(key)).for_each(|key| self.queue.push(key));
+        routes
+            .iter()
+            .filter(|(_, entry)| connection_key(&entry.object) == *connection)
+            .for_each(|(key, _)| self.queue.push(key.clone()));
     }
 
     /// The labels of a namespace changed: grants by selector may end or begin.
@@ -162,7 +159,9 @@ impl FileRoutes {
     async fn watch_scopes(&self) {
         loop {
             tokio::time::sleep(SCOPE_EVERY).await;
-            let Some(namespaces) = self.workspaces.get().and_then(|workspaces| workspaces.take_relabelled()) else { continue };
+            let Some(namespaces) = self.workspaces.get().and_then(|workspaces| workspaces.take_relabelled()) else {
+                continue;
+            };
             let routes = self.routes.lock();
             routes.keys().filter(|key| namespaces.contains(&key.namespace)).for_each(|key| self.queue.push(key.clone()));
         }
@@ -253,10 +252,15 @@ impl FileRoutes {
             return Ok(Some(Outcome::Suspended));
         }
         let connection = connection_key(object);
-        let Some(lookup) = self.ctx.sessions.get(&connection, key) else {
+        let Some(lookup) = self.ctx.sessions.peek(&connection) else {
             return self.without_connection(key, object);
         };
         let scope = permitted(&self.ctx, object, &lookup)?;
+        if !self.workspaces.get().is_some_and(|workspaces| workspaces.is_listed()) {
+            // C5: which workspaces there are is not known yet; that is not the same as none.
+            self.queue.push_after(key.clone(), SOON);
+            return Ok(None);
+        }
         let session = match &lookup.session {
             Ok(session) => session.clone(),
             Err(Unavailable::Pending) => return Ok(None),
@@ -360,7 +364,9 @@ impl FileRoutes {
             return Ok(());
         }
         let events = status::events(object.status.as_ref(), &next);
-        let Some(mut written) = publish::publish(&self.ctx.client, object, object.status.as_ref(), &next).await? else { return Ok(()) };
+        let Some(mut written) = publish::publish(&self.ctx.client, object, object.status.as_ref(), &next).await? else {
+            return Ok(());
+        };
         self.ctx.metrics.status_written(KIND);
         written.metadata.managed_fields = None;
         if let Some(entry) = self.routes.lock().get_mut(key) {
@@ -393,7 +399,8 @@ fn permitted(ctx: &Context, object: &FileRoute, lookup: &Lookup) -> Result<Grant
     let home = lookup.connection.namespace().unwrap_or_default();
     let namespace = object.namespace().unwrap_or_default();
     let labels = ctx.namespaces.of(&namespace);
-    let asking = grants::Asking { namespace: &namespace, labels: &labels, kind: GrantKind::FileRoute, external_system: None };
+    let asking =
+        grants::Asking { namespace: &namespace, labels: &labels, kind: GrantKind::FileRoute, external_system: None };
     grants::scope(&home, &lookup.connection.spec, &asking)
 }
 

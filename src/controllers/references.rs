@@ -250,3 +250,200 @@ fn missing(name: &Name) -> Error {
 fn lacks_key(kind: &str, name: &str, key: &str) -> Error {
     Error::new(Kind::Reference, format!("{kind} {name} has no text under the key {key}; add it"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::extract::{Path, State};
+    use axum::http::{StatusCode, Uri};
+    use axum::{Json, Router, routing};
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
+    use serde_json::{Value, json};
+
+    const HOST: &str = "crm.example.com";
+
+    /// An API server that has Secrets and ConfigMaps, by path, and counts what it is asked.
+    #[derive(Clone, Default)]
+    struct Cluster {
+        objects: Arc<Mutex<HashMap<String, Value>>>,
+        asked: Arc<Mutex<Vec<String>>>,
+    }
+
+    impl Cluster {
+        async fn store(&self, interval: Duration) -> Arc<ReferenceStore> {
+            let _ = rustls::crypto::ring::default_provider().install_default();
+            let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+            let address: Uri = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
+            let route = routing::get(|State(cluster): State<Self>, Path(path): Path<String>| async move {
+                cluster.asked.lock().push(path.clone());
+                match cluster.objects.lock().get(&path) {
+                    Some(object) => (StatusCode::OK, Json(object.clone())),
+                    None => (
+                        StatusCode::NOT_FOUND,
+                        Json(
+                            json!({"kind": "Status", "status": "Failure", "reason": "NotFound", "code": 404, "message": "not found"}),
+                        ),
+                    ),
+                }
+            });
+            let router = Router::new().route("/{*path}", route).with_state(self.clone());
+            tokio::spawn(async move { axum::serve(listener, router).await });
+            let client = Client::try_from(kube::Config::new(address)).unwrap();
+            let guard = Guard::new(&["allowed.example.com".into()], &[]).unwrap();
+            ReferenceStore::new(client, Arc::new(guard), interval)
+        }
+
+        fn put(&self, namespace: &str, name: &str, values: &[(&str, &str)]) {
+            let data: BTreeMap<&str, String> = values.iter().map(|(key, value)| (*key, STANDARD.encode(value))).collect();
+            let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name, "namespace": namespace}, "data": data});
+            self.objects.lock().insert(format!("api/v1/namespaces/{namespace}/secrets/{name}"), secret);
+        }
+
+        fn asked(&self) -> usize {
+            self.asked.lock().len()
+        }
+    }
+
+    fn token() -> SecretKeyRef {
+        SecretKeyRef { name: "crm".into(), key: "token".into() }
+    }
+
+    #[tokio::test]
+    async fn t5_a_credential_goes_only_to_hosts_that_its_secret_names() {
+        let cluster = Cluster::default();
+        cluster.put(
+            "a",
+            "crm",
+            &[("token", "t-1\n"), ("tls.crt", "C"), ("tls.key", "K"), (ALLOWED_HOSTS, "crm.example.com")],
+        );
+        let references = cluster.store(Duration::from_mins(1)).await.of("a");
+        assert_eq!(references.credential(&token(), HOST).await.unwrap().expose(), "t-1", "without the line break");
+        assert_eq!(references.client_certificate("crm", HOST).await.unwrap().expose(), "K\nC\n");
+        for host in ["evil.example.com", "crm.example.com.evil.example", "127.0.0.1"] {
+            let error = references.credential(&token(), host).await.unwrap_err();
+            assert_eq!((error.kind, error.code.as_str()), (Kind::Reference, "credential-not-bound"));
+            assert!(error.to_string().contains("allowedHosts") && error.to_string().contains(host), "{error}");
+            assert!(references.client_certificate("crm", host).await.is_err());
+        }
+        cluster.put("a", "free", &[("token", "t-2")]);
+        let free = SecretKeyRef { name: "free".into(), key: "token".into() };
+        assert!(references.credential(&free, HOST).await.is_err(), "a Secret that names no host goes nowhere");
+        assert!(
+            references.credential(&free, "allowed.example.com").await.is_ok(),
+            "but to what the operator's owner allows"
+        );
+        let keys: Vec<String> = references.keys("crm").await.unwrap().into_iter().map(|(key, _)| key).collect();
+        assert_eq!(keys, ["tls.crt", "tls.key", "token"], "where it may go is no key");
+    }
+
+    #[tokio::test]
+    async fn t1_a_namespace_reads_only_its_own_secrets_and_shares_what_it_read() {
+        let cluster = Cluster::default();
+        cluster.put("a", "crm", &[("token", "of-a"), (ALLOWED_HOSTS, HOST)]);
+        let store = cluster.store(Duration::from_mins(1)).await;
+        let first = store.of("a");
+        for _ in 0..10 {
+            let route = store.of("a");
+            assert_eq!(route.credential(&token(), HOST).await.unwrap().expose(), "of-a");
+        }
+        let reference = token();
+        let all = futures::future::join_all((0..50).map(|_| first.credential(&reference, HOST))).await;
+        assert!(all.iter().all(Result::is_ok));
+        assert_eq!(cluster.asked(), 1, "ten routes read a Secret once");
+        let error = store.of("b").credential(&token(), HOST).await.unwrap_err();
+        assert!(error.kind == Kind::Reference && error.to_string().contains("Secret crm does not exist"), "{error}");
+        assert_eq!(cluster.asked.lock().last().unwrap(), "api/v1/namespaces/b/secrets/crm");
+        drop(first);
+        let again = store.of("a");
+        again.credential(&token(), HOST).await.unwrap();
+        assert_eq!(cluster.asked(), 3, "what nobody holds is forgotten");
+    }
+
+    #[tokio::test]
+    async fn a_refused_credential_is_read_again_at_once_but_not_without_end() {
+        let cluster = Cluster::default();
+        cluster.put("a", "crm", &[("token", "old"), (ALLOWED_HOSTS, HOST)]);
+        let references = cluster.store(Duration::from_mins(1)).await.of("a");
+        assert_eq!(references.credential(&token(), HOST).await.unwrap().expose(), "old");
+        cluster.put("a", "crm", &[("token", "new"), (ALLOWED_HOSTS, HOST)]);
+        assert_eq!(references.credential(&token(), HOST).await.unwrap().expose(), "old", "still within the interval");
+        references.refused();
+        assert_eq!(references.credential(&token(), HOST).await.unwrap().expose(), "new");
+        for _ in 0..1000 {
+            references.refused();
+            references.credential(&token(), HOST).await.unwrap();
+        }
+        assert!(cluster.asked() < 50, "{} requests for a thousand refusals", cluster.asked());
+    }
+
+    #[tokio::test]
+    async fn what_is_used_is_read_again_after_the_interval_and_what_is_missing_is_found_soon() {
+        let cluster = Cluster::default();
+        let references = cluster.store(Duration::from_millis(20)).await.of("a");
+        assert!(references.credential(&token(), HOST).await.is_err());
+        cluster.put("a", "crm", &[("token", "new"), (ALLOWED_HOSTS, HOST)]);
+        for value in ["new", "newer"] {
+            cluster.put("a", "crm", &[("token", value), (ALLOWED_HOSTS, HOST)]);
+            let begun = Instant::now();
+            while references.credential(&token(), HOST).await.ok().is_none_or(|found| found.expose() != value) {
+                assert!(begun.elapsed() < Duration::from_mins(1), "{value} is never seen");
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        }
+        let gone = SecretKeyRef { name: "crm".into(), key: "other".into() };
+        let error = references.credential(&gone, HOST).await.unwrap_err();
+        assert!(error.kind == Kind::Reference && error.to_string().contains("key other"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn bundles_come_from_secrets_and_config_maps() {
+        let cluster = Cluster::default();
+        cluster.put("a", "ca", &[("ca.crt", "PEM-S")]);
+        let map = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "ca"}, "data": {"ca.crt": "PEM-M"},
+            "binaryData": {"ca.der": STANDARD.encode("PEM-B")}});
+        cluster.objects.lock().insert("api/v1/namespaces/a/configmaps/ca".into(), map);
+        let references = cluster.store(Duration::from_mins(1)).await.of("a");
+        for (kind, key, expected) in [
+            (CaKind::Secret, "ca.crt", "PEM-S"),
+            (CaKind::ConfigMap, "ca.crt", "PEM-M"),
+            (CaKind::ConfigMap, "ca.der", "PEM-B"),
+        ] {
+            let reference = CaRef { kind, name: "ca".into(), key: key.into() };
+            assert_eq!(references.authorities(&reference).await.unwrap(), expected.as_bytes());
+        }
+        let missing = CaRef { kind: CaKind::ConfigMap, name: "ca".into(), key: "x".into() };
+        assert_eq!(references.authorities(&missing).await.unwrap_err().kind, Kind::Reference);
+    }
+
+    #[test]
+    fn t5_hosts_are_named_exactly_or_by_a_domain() {
+        let may = |allowed: &str, host: &str| may_go(Some(allowed.as_bytes()), host);
+        for (allowed, host) in [
+            ("crm.example.com", "CRM.example.com"),
+            ("a.example.com, crm.example.com.\n", "crm.example.com"),
+            ("*.example.com", "crm.example.com"),
+            ("*.example.com", "a.b.example.com"),
+            ("[2001:db8::1]", "2001:db8::1"),
+            ("10.1.2.3", "10.1.2.3"),
+        ] {
+            assert!(may(allowed, host), "{allowed} names {host}");
+        }
+        for (allowed, host) in [
+            ("", ""),
+            (",", ""),
+            ("*", "crm.example.com"),
+            ("*.com", "example.com"),
+            ("*.example.com", "example.com"),
+            ("*.example.com", "evilexample.com"),
+            ("*.*.example.com", "a.b.example.com"),
+            ("example.com", "crm.example.com"),
+            ("crm.example.com", "crm.example.com.evil.example"),
+            ("https://crm.example.com", "crm.example.com"),
+        ] {
+            assert!(!may(allowed, host), "{allowed:?} does not name {host:?}");
+        }
+        assert!(!may_go(None, "crm.example.com"));
+        assert!(!may_go(Some(b"\xff"), "crm.example.com"));
+    }
+}

@@ -136,6 +136,11 @@ impl SecureWorkspaces {
             .then(|| self.store.keys_where(|_, entry| entry.has_finalizer && entry.connection == *connection).len())
     }
 
+    /// Whether the first listing is complete.
+    pub fn is_listed(&self) -> bool {
+        self.store.is_listed()
+    }
+
     /// Name, workspace and labels of what a namespace declares over a Connection.
     pub fn declared(&self, namespace: &str, connection: &ObjectKey) -> Vec<(String, String, Arc<Labels>)> {
         self.store.declared(namespace, connection)

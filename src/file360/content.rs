@@ -119,14 +119,14 @@ pub trait Content: Send + Sync {
     /// Renames, moves, labels, locks; unless somebody changed the item since `etag`.
     async fn patch_item(&self, id: &str, etag: &str, patch: &ItemPatch, cause: &Cause) -> Result<Item>;
 
-    /// Merges metadata into up to 1,000 items. Every entry stands for itself; results are in the order of `patches`.
+    /// Merges metadata into up to 1,000 items, together at most 1 MiB of JSON. Every entry stands for itself; results are in the order of `patches`.
     async fn set_metadata(&self, patches: &[MetadataPatch], key: &IdempotencyKey, cause: &Cause) -> Result<BatchResults>;
 
     /// Moves an item to the trash, unless somebody changed it since `etag`; one that is gone is a success. Below an intake policy
     /// for deletes it stays until that is decided.
     async fn delete_item(&self, id: &str, etag: &str, cause: &Cause) -> Result<()>;
 
-    /// Sets or removes up to 1,000 facets: all or nothing. One about a file or version that is gone is
+    /// Sets or removes up to 1,000 facets, together at most 1 MiB of JSON: all or nothing. One about a file or version that is gone is
     /// [`Kind::NotFound`](crate::error::Kind::NotFound) for all.
     async fn put_facets(&self, facets: &[FacetPut], key: &IdempotencyKey) -> Result<()>;
 
@@ -150,7 +150,7 @@ pub trait Content: Send + Sync {
     /// a next one.
     async fn client_states(&self, prefix: &str, cursor: Option<&str>) -> Result<Page<ClientStateRow>>;
 
-    /// Sets or removes up to 1,000 documents, whatever they were: all or nothing.
+    /// Sets or removes up to 1,000 documents, together at most 1 MiB of JSON, whatever they were: all or nothing.
     async fn put_client_states(&self, puts: &[ClientStatePut], key: &IdempotencyKey) -> Result<()>;
 
     /// Makes a share link. One that the sharing rule does not allow is [`Kind::Rejected`](crate::error::Kind::Rejected), code

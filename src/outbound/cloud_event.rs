@@ -41,11 +41,11 @@ impl Event {
             "time": self.time.to_string(),
             "subject": printable(&self.subject),
             "datacontenttype": "application/json",
-            "data": data,
         });
         if let Value::Object(attributes) = attributes {
             event.extend(attributes);
         }
+        event.insert("data".into(), data);
         Value::Object(event)
     }
 

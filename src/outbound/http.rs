@@ -10,6 +10,7 @@ mod answer;
 mod auth;
 mod body;
 mod client;
+mod csrf;
 mod headers;
 mod oauth2;
 mod sign;
@@ -37,6 +38,7 @@ pub use body::{Body, Source, Upload};
 use body::{Prepared, Progress};
 pub use client::Clients;
 use client::{Trust, unreachable};
+use csrf::{Csrf, Session};
 use headers::Headers;
 use sign::{Key, Signed};
 
@@ -44,6 +46,7 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 const LONGEST_TIMEOUT: Duration = Duration::from_mins(10);
 /// A receiver that takes less than this for long is given up, even though it is not silent.
 const SLOWEST_BYTES_PER_SECOND: u64 = 64 * 1024;
+const ACCEPTED: &str = "application/json, */*;q=0.1";
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// What a target needs from around it.
@@ -63,6 +66,7 @@ pub struct Target {
     template: Option<Expression>,
     multipart: Option<HttpMultipart>,
     auth: Auth,
+    csrf: Option<Csrf>,
     tls: Option<HttpTls>,
     timeout: Duration,
     success: Vec<RangeInclusive<u16>>,
@@ -85,15 +89,26 @@ struct Access {
     fingerprint: Fingerprint,
 }
 
-/// Why a call failed, and whether it would go out with another token now.
+/// Why a call failed, and what could help at once.
 struct Failure {
     error: Error,
-    token_dropped: bool,
+    helps: Helps,
+}
+
+/// What makes it worth to send a call again at once.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Helps {
+    Nothing,
+    /// Another credential or bundle.
+    Fresh,
+    /// The next token.
+    Next,
 }
 
 impl From<Error> for Failure {
     fn from(error: Error) -> Self {
-        Self { error, token_dropped: false }
+        let helps = if matches!(error.kind, Kind::Denied | Kind::Tls) { Helps::Fresh } else { Helps::Nothing };
+        Self { error, helps }
     }
 }
 
@@ -107,6 +122,7 @@ impl Target {
         let headers = Headers::new(spec, known, has_body && spec.multipart.is_none())?;
         let auth = Auth::new(spec.auth.as_ref(), &address, &headers, guard)?;
         Ok(Self {
+            csrf: Csrf::new(spec, &address, &headers, guard)?,
             template: template(spec, known, has_body)?,
             multipart: spec.multipart.clone(),
             tls: trust(spec, &address)?,
@@ -159,17 +175,22 @@ impl Target {
             body: self.prepare(variables, body).await?,
             key,
         };
-        let access = self.access().await?;
-        let Failure { error, token_dropped } = match self.attempt(&call, &access).await {
+        let access = self.access().await.inspect_err(|error| {
+            // Who corrects a Secret or bundle that cannot be used is not kept waiting.
+            if error.kind == Kind::Reference {
+                self.surroundings.references.refused();
+            }
+        })?;
+        let Failure { error, helps } = match self.attempt(&call, &access).await {
             Ok(answer) => return Ok(answer),
             Err(failure) => failure,
         };
-        if !matches!(error.kind, Kind::Denied | Kind::Tls) {
+        if helps == Helps::Nothing {
             return Err(error);
         }
         self.surroundings.references.refused();
         match self.access().await {
-            Ok(fresh) if token_dropped || fresh.fingerprint != access.fingerprint => {
+            Ok(fresh) if helps == Helps::Next || fresh.fingerprint != access.fingerprint => {
                 self.attempt(&call, &fresh).await.map_err(|failure| failure.error)
             }
             _ => Err(error),
@@ -213,48 +234,54 @@ impl Target {
 
     async fn attempt(&self, call: &Call<'_>, access: &Access) -> Result<Answer, Failure> {
         let mut secrets = access.held.secrets.clone();
+        if let Some(query) = call.url.query() {
+            secrets.add_name(query);
+        }
         let token = self.token(access).await?;
         if let Some(token) = &token {
             secrets.add(token.expose());
         }
+        let session = match self.session(access, token.as_ref(), &secrets).await {
+            Ok(session) => session,
+            Err(error) => return Err(self.forget(error, token.as_ref(), None).await),
+        };
+        session.iter().flat_map(Session::secrets).for_each(|secret| secrets.add(secret));
         let progress = Progress::new();
         let exchange = async {
-            let response = self.request(call, access, token.as_ref(), &progress).await?;
-            let response = response.send().await.map_err(|error| unreachable(&error, self.host()))?;
-            Ok(response)
+            let request = self.request(call, access, token.as_ref(), session.as_ref(), &progress).await?;
+            request.send().await.map_err(|error| unreachable(&error, self.host()))
         };
         let response = self.watched(&progress, exchange).await;
         // That the connection broke off follows from what the source said.
         if let Some(error) = progress.failure() {
-            return Err(error.into());
+            return Err(Failure { error, helps: Helps::Nothing });
         }
-        self.settle(response?, &secrets, token.as_ref()).await
+        match self.settle(response?, &secrets).await {
+            Ok(answer) => Ok(answer),
+            Err(error) => Err(self.forget(error, token.as_ref(), session.as_ref()).await),
+        }
+    }
+
+    /// Forgets the token or session that the other side does not take any more.
+    async fn forget(&self, error: Error, token: Option<&Redacted>, session: Option<&Session>) -> Failure {
+        match (error.code.as_str(), &self.auth, token, &self.csrf, session) {
+            ("401", Auth::OAuth2(oauth2), Some(token), _, _) => oauth2.reject(token).await,
+            ("403", _, _, Some(csrf), Some(session)) => csrf.reject(session).await,
+            _ => return error.into(),
+        }
+        Failure { error, helps: Helps::Next }
     }
 
     /// Reads the answer and says what it means.
-    async fn settle(
-        &self,
-        response: reqwest::Response,
-        secrets: &Secrets,
-        token: Option<&Redacted>,
-    ) -> Result<Answer, Failure> {
+    async fn settle(&self, response: reqwest::Response, secrets: &Secrets) -> Result<Answer> {
         let status = response.status().as_u16();
         let late = |_| Error::new(Kind::Unavailable, format!("{} did not finish its answer in time", self.host()));
         if self.success.iter().any(|range| range.contains(&status)) {
-            let answer = tokio::time::timeout(self.timeout, answer::read(response, secrets, self.host())).await;
-            return Ok(answer.map_err(late)??);
+            return tokio::time::timeout(self.timeout, answer::read(response, secrets, self.host())).await.map_err(late)?;
         }
         let advice = self.auth.advice();
         let refusal = answer::refusal(response, secrets, self.host(), &advice);
-        let error = tokio::time::timeout(self.timeout, refusal).await.map_err(late)?;
-        let token_dropped = match (&self.auth, token) {
-            (Auth::OAuth2(oauth2), Some(token)) if status == 401 => {
-                oauth2.reject(token).await;
-                true
-            }
-            _ => false,
-        };
-        Err(Failure { error, token_dropped })
+        Err(tokio::time::timeout(self.timeout, refusal).await.unwrap_or_else(late))
     }
 
     async fn request(
@@ -262,10 +289,11 @@ impl Target {
         call: &Call<'_>,
         access: &Access,
         token: Option<&Redacted>,
+        session: Option<&Session>,
         progress: &Arc<Progress>,
     ) -> Result<reqwest::RequestBuilder> {
         let mut headers = HeaderMap::new();
-        headers.insert(header::ACCEPT, HeaderValue::from_static("application/json, */*;q=0.1"));
+        headers.insert(header::ACCEPT, HeaderValue::from_static(ACCEPTED));
         let body = match &call.body {
             Prepared::Empty => None,
             Prepared::Document { bytes, media_type } => {
@@ -284,25 +312,39 @@ impl Target {
         let key =
             HeaderValue::try_from(call.key).map_err(|_| Error::new(Kind::Rejected, "the key cannot stand in a header"))?;
         headers.insert(IDEMPOTENCY_KEY, key);
-        match &access.held.credential {
-            Credential::Header(name, value) => {
-                headers.insert(name, value.clone());
-            }
-            Credential::Key(key) => sign_with(key, call, &mut headers),
-            Credential::Client(..) | Credential::Certificate(_) | Credential::None => {}
+        if let Credential::Key(key) = &access.held.credential {
+            sign_with(key, call, &mut headers);
         }
-        let mut url = call.url.clone();
+        if let Some(session) = session {
+            session.add_to(&mut headers);
+        }
+        let request = self.authorized(self.method.clone(), call.url.clone(), headers, access, token)?;
+        Ok(match body {
+            Some(body) => request.body(body),
+            None => request,
+        })
+    }
+
+    /// A request with what authenticates it.
+    fn authorized(
+        &self,
+        method: Method,
+        mut url: Url,
+        mut headers: HeaderMap,
+        access: &Access,
+        token: Option<&Redacted>,
+    ) -> Result<reqwest::RequestBuilder> {
+        if let Credential::Header(name, value) = &access.held.credential {
+            headers.insert(name, value.clone());
+        }
         if let Some(name) = self.tls.as_ref().and_then(|tls| tls.server_name.as_deref()) {
             let host = authority(&url).map_err(|_| Error::new(Kind::Rejected, "url: the host cannot stand in a header"))?;
             headers.insert(header::HOST, host);
             url.set_host(Some(name)).map_err(|_| Error::new(Kind::Rejected, "tls.serverName is no DNS name"))?;
         }
-        let mut request = access.client.request(self.method.clone(), url).headers(headers);
-        if let Some(token) = token {
-            request = request.bearer_auth(token.expose());
-        }
-        Ok(match body {
-            Some(body) => request.body(body),
+        let request = access.client.request(method, url).headers(headers);
+        Ok(match token {
+            Some(token) => request.bearer_auth(token.expose()),
             None => request,
         })
     }
@@ -318,6 +360,29 @@ impl Target {
         let client = self.surroundings.clients.get(&trust)?;
         let held = &access.held;
         oauth2.token(&client, (id, secret), held.fingerprint, &held.secrets).await.map(Some)
+    }
+
+    /// The CSRF token to send; fetched when there is none. One asks, everybody else waits for it.
+    async fn session(&self, access: &Access, token: Option<&Redacted>, secrets: &Secrets) -> Result<Option<Session>> {
+        let Some(csrf) = &self.csrf else { return Ok(None) };
+        let mut current = csrf.current.lock().await;
+        if let Some((_, session)) = current.as_ref().filter(|(of, _)| *of == access.fingerprint) {
+            return Ok(Some(session.clone()));
+        }
+        let fetch = async {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::ACCEPT, HeaderValue::from_static(ACCEPTED));
+            headers.insert(csrf::TOKEN, HeaderValue::from_static("Fetch"));
+            let request = self.authorized(Method::GET, csrf.url.clone(), headers, access, token)?;
+            let response = request.timeout(self.timeout).send().await.map_err(|error| unreachable(&error, self.host()))?;
+            if !response.status().is_success() {
+                return Err(answer::refusal(response, secrets, self.host(), &self.auth.advice()).await);
+            }
+            Session::of(response.headers())
+        };
+        let session = fetch.await.map_err(|error| error.while_doing(format!("fetch a CSRF token from {}", self.host())))?;
+        *current = Some((access.fingerprint, session.clone()));
+        Ok(Some(session))
     }
 
     /// Gives up on a receiver that is silent, or all too slow.

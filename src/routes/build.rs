@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use super::content::Bandwidth;
 use super::delivery::{Destination, RouteId};
-use super::destinations::http::{Addresses, HttpDestination};
 use super::destinations::file360::{self, Publication};
+use super::destinations::http::{Addresses, HttpDestination};
 use super::environment::NAMES_WITH_RESPONSE;
 use super::paths::PathPattern;
 use super::route::{Breaker, DEFAULT_CONCURRENCY, Retry, Route, Target, Unmatched, bytes};
@@ -113,9 +113,11 @@ fn target(spec: &DestinationSpec, workshop: &dyn Workshop) -> Result<Arc<Target>
 fn misplaced(spec: &DestinationSpec) -> Result<(), InvalidField> {
     let wrong = |field: &str, kind: &str| Err(InvalidField::value(field, format!("goes with {kind} only")));
     if spec.http.is_none() {
-        for (field, is_there) in
-            [("send", spec.send.is_some()), ("referenceFor", spec.reference_for.is_some()), ("writeBack", spec.write_back.is_some())]
-        {
+        for (field, is_there) in [
+            ("send", spec.send.is_some()),
+            ("referenceFor", spec.reference_for.is_some()),
+            ("writeBack", spec.write_back.is_some()),
+        ] {
             if is_there {
                 return wrong(field, "http");
             }

@@ -41,7 +41,9 @@ async fn look_through(
     let root = root.as_str();
     let mut files = Box::pin(pages(|cursor| async move { tenant.files(workspace, root, cursor.as_deref()).await }));
     let mut records =
-        Records::new(Box::pin(pages(|cursor| async move { tenant.facets(facet, Some(workspace), cursor.as_deref()).await })));
+        Records::new(Box::pin(pages(
+            |cursor| async move { tenant.facets(facet, Some(workspace), cursor.as_deref()).await },
+        )));
     loop {
         let page = match files.try_next().await {
             Ok(Some(page)) => page,
@@ -94,7 +96,8 @@ impl Found {
 
 /// `P7D` as `7 days`; anything longer as it is.
 fn spelled(period: &str) -> String {
-    let number = |unit| period.strip_prefix('P').and_then(|rest| rest.strip_suffix(unit)).filter(|text| text.parse::<u32>().is_ok());
+    let number =
+        |unit| period.strip_prefix('P').and_then(|rest| rest.strip_suffix(unit)).filter(|text| text.parse::<u32>().is_ok());
     match (number('D'), number('W')) {
         (Some(days), _) => format!("{days} days"),
         (None, Some(weeks)) => format!("{weeks} weeks"),

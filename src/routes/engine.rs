@@ -302,9 +302,13 @@ impl Engine {
         self.queue.done(file);
     }
 
-    /// Nothing is to be recorded; what waited waits no more.
+    /// Nothing is to be recorded; what waited waits no more. Its record goes, so that the file is taken up when it is the route's again.
     async fn forget(&self, work: &mut Work) -> Result<()> {
         let mut submission = Submission { token: work.token.take(), ..Submission::default() };
+        if let (true, Origin::Item { item, version, .. }) = (work.is_parked, &work.origin) {
+            let name = self.names.facet.clone();
+            submission.facets.push(FacetPut { item_id: item.clone(), version: *version, name, value: None });
+        }
         submission.documents.extend(self.unpark(work));
         self.ledger.submit(submission).await
     }

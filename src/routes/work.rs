@@ -442,7 +442,8 @@ async fn withdraw(route: &Route, work: &mut Work, now: Timestamp) -> Outcome {
 /// other.
 async fn withdraw_elsewhere(route: &Route, work: &mut Work, kept: &[Arc<Target>], now: Timestamp) -> Option<Outcome> {
     let file = work.origin.file();
-    let others: Vec<&Arc<Target>> = route.all_targets()
+    let others: Vec<&Arc<Target>> = route
+        .all_targets()
         .filter(|target| target.destination.mirrors() && !kept.iter().any(|kept| is_same_place(kept, target)))
         .collect();
     for target in others {

@@ -46,6 +46,19 @@ pub struct ByStep {
     step: &'static str,
 }
 
+/// Labels of an inbound request.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct InboundRequest {
+    endpoint: &'static str,
+    outcome: &'static str,
+}
+
+/// Label of an inbound endpoint.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ByEndpoint {
+    endpoint: &'static str,
+}
+
 /// Labels of a retry.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct Retry {
@@ -77,6 +90,9 @@ pub struct Metrics {
     steps: Family<ByStep, Counter>,
     retries: Family<Retry, Counter>,
     status_writes: Family<ByKind, Counter>,
+    inbound_requests: Family<InboundRequest, Counter>,
+    inbound_received: Family<ByEndpoint, Counter>,
+    inbound_seconds: SecondsFamily<ByEndpoint>,
     /// Differences corrected because somebody else changed File 360.
     pub drift_corrected: Counter,
     /// Differences that stand by policy.
@@ -114,6 +130,9 @@ impl Default for Metrics {
             steps: Family::default(),
             retries: Family::default(),
             status_writes: Family::default(),
+            inbound_requests: Family::default(),
+            inbound_received: Family::default(),
+            inbound_seconds: Family::new_with_constructor(seconds),
             drift_corrected: Counter::default(),
             drift_standing: Gauge::default(),
             queue_depth: Family::default(),
@@ -147,6 +166,14 @@ impl Metrics {
         registry.register("steps", "Steps run, by name", self.steps.clone());
         registry.register("retries", "Passes that are tried again, by kind and reason", self.retries.clone());
         registry.register("status_writes", "Status writes to the Kubernetes API by kind", self.status_writes.clone());
+        registry.register("inbound_requests", "Inbound requests by outcome", self.inbound_requests.clone());
+        registry.register_with_unit("inbound_received", "Bodies received", Unit::Bytes, self.inbound_received.clone());
+        registry.register_with_unit(
+            "inbound_request_duration",
+            "Duration of an inbound request, its body included",
+            Unit::Seconds,
+            self.inbound_seconds.clone(),
+        );
         registry.register("drift_corrected", "Changes of others that were put right", self.drift_corrected.clone());
         registry.register("drift_items", "Changes of others that stand by policy", self.drift_standing.clone());
         registry.register("queue_depth", "Objects that wait for a worker, by kind", self.queue_depth.clone());
@@ -211,6 +238,13 @@ impl Metrics {
     /// One status was written.
     pub fn status_written(&self, kind: &'static str) {
         self.status_writes.get_or_create(&ByKind { kind }).inc();
+    }
+
+    /// One inbound request was answered, after so many bytes of its body.
+    pub fn inbound_ended(&self, endpoint: &'static str, outcome: &'static str, bytes: u64, took: Duration) {
+        self.inbound_requests.get_or_create(&InboundRequest { endpoint, outcome }).inc();
+        self.inbound_received.get_or_create(&ByEndpoint { endpoint }).inc_by(bytes);
+        self.inbound_seconds.get_or_create(&ByEndpoint { endpoint }).observe(took.as_secs_f64());
     }
 
     /// How many objects of a kind wait for a worker.

@@ -6,6 +6,7 @@
 #[path = "../support/counterparts.rs"]
 mod counterparts;
 mod fs;
+mod http;
 mod index;
 mod nats;
 mod s3;

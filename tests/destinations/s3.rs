@@ -160,7 +160,8 @@ async fn r3_nothing_of_an_upload_that_was_given_up_stays_behind() {
     let broken = Delivery { content: Arc::new(content), ..delivery("broken.bin", &bytes) };
     bucket.destination.deliver(&broken).await.unwrap_err();
     // Given up by whoever waits, as when the operator stops.
-    let stalls = Delivery { content: Arc::new(suite::Stalling { size: bytes.len() as u64 }), ..delivery("stalls.bin", &bytes) };
+    let stalls =
+        Delivery { content: Arc::new(suite::Stalling { size: bytes.len() as u64 }), ..delivery("stalls.bin", &bytes) };
     let given_up = tokio::time::timeout(std::time::Duration::from_secs(2), bucket.destination.deliver(&stalls)).await;
     assert!(given_up.is_err());
     suite::eventually("the parts go", async || {
@@ -230,12 +231,17 @@ async fn t3_the_guard_and_the_authorities_hold_for_s3() {
     let secrets = secrets();
     let server = S3Server::start_with_tls();
     let made = delivery("x.pdf", b"x");
-    let deliver = async |store: Arc<dyn Store>| ObjectStoreDestination::new(store, "file.name").unwrap().deliver(&made).await;
+    let deliver =
+        async |store: Arc<dyn Store>| ObjectStoreDestination::new(store, "file.name").unwrap().deliver(&made).await;
 
     let error = deliver(open(spec(&server), &secrets)).await.unwrap_err();
     assert_eq!(error.kind, Kind::Tls, "nobody vouches for the server: {error}");
     secrets.put("store", "ca.crt", server.certificate.as_ref().unwrap());
-    let ca = file360_operator::api::connection::CaRef { kind: file360_operator::api::connection::CaKind::Secret, name: "store".into(), key: "ca.crt".into() };
+    let ca = file360_operator::api::connection::CaRef {
+        kind: file360_operator::api::connection::CaKind::Secret,
+        name: "store".into(),
+        key: "ca.crt".into(),
+    };
     let trusting = S3 { ca_ref: Some(ca), ..spec(&server) };
     deliver(open(trusting.clone(), &secrets)).await.unwrap();
 
@@ -245,7 +251,11 @@ async fn t3_the_guard_and_the_authorities_hold_for_s3() {
     let error = deliver(of(trusting.clone()).unwrap()).await.unwrap_err();
     assert!(error.kind == Kind::Rejected && error.to_string().contains("outbound guard"), "{error}");
     for endpoint in ["http://s3.example.com", "https://169.254.169.254", "https://127.0.0.1:1"] {
-        assert_eq!(of(S3 { endpoint: Some(endpoint.into()), ..trusting.clone() }).err().unwrap().kind, Kind::Rejected, "{endpoint}");
+        assert_eq!(
+            of(S3 { endpoint: Some(endpoint.into()), ..trusting.clone() }).err().unwrap().kind,
+            Kind::Rejected,
+            "{endpoint}"
+        );
     }
 }
 
@@ -263,7 +273,8 @@ async fn t5_credentials_go_only_where_their_secret_says() {
 async fn a_missing_bucket_is_named() {
     let (server, secrets) = (S3Server::start(), secrets());
     let store = open(S3 { bucket: "missing".into(), ..spec(&server) }, &secrets);
-    let error = ObjectStoreDestination::new(store, "file.name").unwrap().deliver(&delivery("x.pdf", b"x")).await.unwrap_err();
+    let error =
+        ObjectStoreDestination::new(store, "file.name").unwrap().deliver(&delivery("x.pdf", b"x")).await.unwrap_err();
     assert!(error.kind == Kind::Reference && error.to_string().contains("create bucket missing"), "{error}");
 }
 
@@ -272,7 +283,10 @@ async fn t5_endless_and_malformed_answers_are_bounded() {
     for answer in [
         suite::Answer::Status(200, "<ListBucketResult><Contents>".into()),
         suite::Answer::Status(200, "not xml".into()),
-        suite::Answer::Status(503, format!("<Error><Code>{}</Code><Message>\u{1b}[31m</Message></Error>", "x".repeat(100_000))),
+        suite::Answer::Status(
+            503,
+            format!("<Error><Code>{}</Code><Message>\u{1b}[31m</Message></Error>", "x".repeat(100_000)),
+        ),
         suite::Answer::Endless,
     ] {
         let server = suite::Misbehaving::start(answer).await;

@@ -131,7 +131,20 @@ impl S3Server {
         }
         let program = Program::start(&folder.path().join("log"), |port| {
             let mut command = vec![text(&bin_dir().join("versitygw"))];
-            command.extend(["--access", Self::KEY_ID, "--secret", Self::SECRET, "--region", Self::REGION, "--quiet", "--keep-alive", "--port"].map(str::to_owned));
+            command.extend(
+                [
+                    "--access",
+                    Self::KEY_ID,
+                    "--secret",
+                    Self::SECRET,
+                    "--region",
+                    Self::REGION,
+                    "--quiet",
+                    "--keep-alive",
+                    "--port",
+                ]
+                .map(str::to_owned),
+            );
             command.push(format!("127.0.0.1:{port}"));
             command.extend(flags.clone());
             command.extend(["posix".to_owned(), text(&folder.path().join("data"))]);

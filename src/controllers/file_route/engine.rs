@@ -120,7 +120,8 @@ impl Surroundings<'_> {
         let mut scope = HashMap::new();
         if let Some(http) = &from.http {
             let inbox = declared.iter().find(|(name, ..)| *name == http.inbox.workspace_ref.name);
-            scope.extend(inbox.map(|(name, id, labels)| (id.clone(), Scoped { name: name.clone(), labels: labels.clone() })));
+            scope
+                .extend(inbox.map(|(name, id, labels)| (id.clone(), Scoped { name: name.clone(), labels: labels.clone() })));
         }
         let Some(workspaces) = &from.workspaces else { return Ok(scope) };
         for (name, id, labels) in declared {
@@ -157,7 +158,8 @@ impl Surroundings<'_> {
             return Ok(made);
         }
         let shown = failing.iter().take(5).cloned().collect::<Vec<_>>().join("; ");
-        let mut error = Error::new(Kind::Rejected, format!("{} of {} tests fail: {}", failing.len(), tests.len(), clean(&shown, 800)));
+        let mut error =
+            Error::new(Kind::Rejected, format!("{} of {} tests fail: {}", failing.len(), tests.len(), clean(&shown, 800)));
         error.code = "tests-failed".into();
         Err(error)
     }
@@ -297,7 +299,11 @@ impl Addresses for Links {
         };
         // Each try has an address of its own: an earlier one may have ended.
         let key = IdempotencyKey(format!("{:032x}", rand::random::<u128>()));
-        let link = self.tenant.create_link(item, &new, &key, &self.cause).await.map_err(|error| error.while_doing("make a download address"))?;
+        let link = self
+            .tenant
+            .create_link(item, &new, &key, &self.cause)
+            .await
+            .map_err(|error| error.while_doing("make a download address"))?;
         let url = link.url.ok_or_else(|| Error::new(Kind::Rejected, "File 360 does not tell the link's address"))?;
         Ok(format!("{url}/content"))
     }

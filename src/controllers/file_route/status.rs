@@ -34,6 +34,7 @@ pub fn after(object: &FileRoute, outcome: &Outcome, now: Timestamp) -> FileRoute
             let why = object.spec.suspend_reason.as_deref().map(|why| format!(": {why}")).unwrap_or_default();
             let message = format!("suspended{why}; what arrives meanwhile is taken up afterwards");
             conditions.set("Ready", false, "Suspended", &message);
+            conditions.set("Suspended", true, "Suspended", &message);
         }
         Outcome::Failed(error) => failed(&mut conditions, error),
     }
@@ -137,7 +138,8 @@ pub fn events(last: Option<&FileRouteStatus>, next: &FileRouteStatus) -> Vec<(bo
     });
     changed
         .map(|now| {
-            let warning = (now.type_ == "Ready") == (now.status == "False") && now.reason != "Suspended" && now.reason != "Reading";
+            let warning =
+                (now.type_ == "Ready") == (now.status == "False") && now.reason != "Suspended" && now.reason != "Reading";
             (warning, now.reason.clone(), now.message.clone())
         })
         .collect()

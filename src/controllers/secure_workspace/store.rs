@@ -231,7 +231,8 @@ impl Store {
     /// Name, workspace and labels of the objects in a namespace that use a Connection and have a workspace.
     pub fn declared(&self, namespace: &str, connection: &ObjectKey) -> Vec<(String, String, Arc<Labels>)> {
         let state = self.state.lock();
-        let fitting = state.entries.iter().filter(|(key, entry)| &*key.namespace == namespace && entry.connection == *connection);
+        let fitting =
+            state.entries.iter().filter(|(key, entry)| &*key.namespace == namespace && entry.connection == *connection);
         let row = |(key, entry): (&ObjectKey, &Entry)| {
             Some((key.name.to_string(), entry.workspace.as_deref()?.to_owned(), entry.labels.clone()))
         };

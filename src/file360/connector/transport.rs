@@ -348,10 +348,11 @@ impl Transport {
         if let Some(Cause(cause)) = call.cause {
             request = request.header(headers::CAUSED_BY, cause);
         }
-        if call.mutates {
-            if let Some(fence) = self.fence.read().as_deref() {
-                request = request.header(headers::FENCING_EPOCH, fence);
-            }
+        if !call.mutates {
+            return request;
+        }
+        if let Some(fence) = self.fence.read().as_deref() {
+            request = request.header(headers::FENCING_EPOCH, fence);
         }
         request
     }

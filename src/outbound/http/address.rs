@@ -42,6 +42,11 @@ impl Address {
         self.base.host_str().unwrap_or_default()
     }
 
+    /// The URL of the spec.
+    pub fn base(&self) -> &Url {
+        &self.base
+    }
+
     /// Whether the call goes over TLS.
     pub fn is_https(&self) -> bool {
         self.base.scheme() == "https"

@@ -114,7 +114,7 @@ pub(super) async fn refusal(response: reqwest::Response, secrets: &Secrets, host
     let is_text = is_plain_or_json(response.headers());
     let body = bounded(response, MAX_REFUSAL).await.unwrap_or_default();
     let told = if is_text { said(&body) } else { String::new() };
-    let told = clean(secrets.strike(&told).trim(), MAX_TOLD);
+    let told = clean(secrets.strike(&told).replace(is_misleading, " ").trim(), MAX_TOLD);
     let mut message = format!("{host} answered {}", status.as_u16());
     if !told.is_empty() {
         message = format!("{message}: {told}");
@@ -129,7 +129,7 @@ pub(super) async fn refusal(response: reqwest::Response, secrets: &Secrets, host
         _ => {}
     }
     let mut error = Error::new(kind, message);
-    error.code = status.as_str().to_owned();
+    error.code = status.as_str().into();
     error.retry_after = after;
     error
 }
@@ -196,6 +196,11 @@ fn depth(json: &[u8]) -> usize {
         }
     }
     deepest
+}
+
+/// What turns text around or breaks lines without being a control character.
+fn is_misleading(c: char) -> bool {
+    matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// Pages for browsers say nothing in 200 characters.
@@ -273,7 +278,7 @@ mod tests {
         assert_eq!(after("Sun, 06 Nov 1994 08:49:37 GMT"), Some(Duration::ZERO), "a date in the past");
         let soon = Timestamp::now() + Duration::from_secs(90);
         let soon = jiff::fmt::rfc2822::DateTimePrinter::new().timestamp_to_rfc9110_string(&soon).unwrap();
-        assert!(after(&soon).is_some_and(|wait| wait > Duration::from_secs(60) && wait <= Duration::from_secs(90)));
+        assert!(after(&soon).is_some_and(|wait| wait > Duration::from_mins(1) && wait <= Duration::from_secs(90)));
         assert_eq!(after("soon"), None);
     }
 }

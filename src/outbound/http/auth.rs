@@ -183,7 +183,7 @@ pub(super) fn absorb(hash: &mut Sha256, part: &[u8]) {
 #[derive(Clone, Default)]
 pub(super) struct Secrets {
     secrets: Vec<Redacted>,
-    /// User names and client ids: struck out of errors only, since they can be common words.
+    /// User names, client ids, queries: struck out of errors only, since they can be common words.
     names: Vec<Redacted>,
 }
 
@@ -195,6 +195,11 @@ impl Secrets {
         if encoded != secret {
             self.secrets.push(Redacted::new(encoded));
         }
+    }
+
+    /// Adds what is no secret, but is not for an error's text either.
+    pub fn add_name(&mut self, name: &str) {
+        self.names.push(Redacted::new(name));
     }
 
     async fn read(
@@ -219,7 +224,7 @@ impl Secrets {
     ) -> Result<Redacted> {
         let name = references.credential(reference, host).await?;
         absorb(hash, name.expose().as_bytes());
-        self.names.push(name.clone());
+        self.add_name(name.expose());
         Ok(name)
     }
 

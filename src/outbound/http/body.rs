@@ -173,7 +173,8 @@ impl Leaving {
     /// Opens the content: the headers that describe it, and a body that ends with an error instead of its last bytes when the content is not
     /// what its source said. `progress` follows it.
     pub async fn open(&self, progress: &Arc<Progress>) -> Result<(HeaderMap, reqwest::Body)> {
-        let (size, content) = self.upload.source.open().await?;
+        progress.waits();
+        let (size, content) = self.upload.source.open().await.inspect_err(|error| progress.failed(error.clone()))?;
         let mut content = Checked::new(content, size, self.computed.clone());
         let mut headers = self.headers();
         let (before, after) = self.form.as_ref().map(|form| (form.before.clone(), form.after.clone())).unwrap_or_default();
@@ -183,10 +184,12 @@ impl Leaving {
         if length == 0 {
             // Nobody would look into an empty body: that it is one is found out here.
             while let Some(chunk) = content.next().await {
-                chunk?;
+                chunk.inspect_err(|error| progress.failed(error.clone()))?;
             }
+            progress.moved();
             return Ok((headers, reqwest::Body::from(Bytes::new())));
         }
+        progress.moved();
         let body = Outgoing { before: Some(before), content: Some(content), after: Some(after), progress: progress.clone() };
         Ok((headers, reqwest::Body::wrap_stream(body)))
     }
@@ -245,6 +248,7 @@ impl Progress {
         self.0.lock().waits_for_source = true;
     }
 
+    /// The source failed.
     fn failed(&self, error: Error) {
         self.0.lock().failure = Some(error);
     }

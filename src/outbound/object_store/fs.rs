@@ -37,7 +37,8 @@ pub struct FolderTree {
 pub fn store(spec: &Folder, namespace: &str, settings: &Settings) -> Result<TreeStore<FolderTree>> {
     let Some(root) = settings.folders.get(&spec.folder) else {
         let known: Vec<&str> = settings.folders.keys().map(String::as_str).collect();
-        let known = if known.is_empty() { "it was given none".to_owned() } else { format!("there are: {}", known.join(", ")) };
+        let known =
+            if known.is_empty() { "it was given none".to_owned() } else { format!("there are: {}", known.join(", ")) };
         return Err(Error::new(
             Kind::Reference,
             format!("fs.folder: the operator was given no folder {} with --folder; {known}", clean(&spec.folder, 63)),
@@ -72,9 +73,10 @@ impl FolderTree {
                 error.code = NO_PERMISSION.into();
                 error
             }
-            _ if is(error, Errno::LOOP) || is(error, Errno::NOTDIR) => {
-                Error::new(Kind::Rejected, format!("folder {}: a link or a file is in the way where a folder is needed", self.name))
-            }
+            _ if is(error, Errno::LOOP) || is(error, Errno::NOTDIR) => Error::new(
+                Kind::Rejected,
+                format!("folder {}: a link or a file is in the way where a folder is needed", self.name),
+            ),
             io::ErrorKind::InvalidFilename => Error::new(Kind::Rejected, what),
             _ => Error::new(Kind::Unavailable, what),
         }
@@ -96,7 +98,9 @@ impl Walk {
     fn root(&self, makes: bool) -> io::Result<OwnedFd> {
         // The folder that the operator's owner named may be a link; what is below may not.
         let given = rustix::fs::open(&self.root, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-            .map_err(|error| io::Error::new(io::ErrorKind::NotConnected, format!("it cannot be opened: {}", io::Error::from(error))))?;
+            .map_err(|error| {
+                io::Error::new(io::ErrorKind::NotConnected, format!("it cannot be opened: {}", io::Error::from(error)))
+            })?;
         down(given, &self.namespace, makes)
     }
 

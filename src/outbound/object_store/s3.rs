@@ -133,7 +133,11 @@ impl S3Store {
         if tag(DELIVERY) == Some(upload.delivery) && object.entry.size == upload.size {
             return Ok(Standing::Delivered);
         }
-        if tag(FILE) == Some(upload.file) { Ok(Standing::Earlier(object.entry.etag)) } else { Err(key_taken(upload.key.as_str())) }
+        if tag(FILE) == Some(upload.file) {
+            Ok(Standing::Earlier(object.entry.etag))
+        } else {
+            Err(key_taken(upload.key.as_str()))
+        }
     }
 }
 
@@ -168,7 +172,9 @@ impl Store for S3Store {
         request.headers.push(("if-match", etag));
         let sent = tokio::time::timeout(SILENCE, self.client.send(&request)).await;
         let response = sent.map_err(|_| silent())??;
-        let size = response.content_length().ok_or_else(|| Error::new(Kind::Malformed, "the answer of S3 does not say its length"))?;
+        let size = response
+            .content_length()
+            .ok_or_else(|| Error::new(Kind::Malformed, "the answer of S3 does not say its length"))?;
         let chunks = response.bytes_stream().map(|chunk| chunk.map_err(|error| send_error(&error))).boxed();
         Ok(Opened { size, content: exactly(size, with_patience(chunks)) })
     }
@@ -202,7 +208,8 @@ fn description<'a>(upload: &Upload<'a>, sha256: Option<&'a str>) -> Vec<(&'stati
     let mut headers = vec![(DELIVERY, upload.delivery), (FILE, upload.file)];
     headers.extend(sha256.or(upload.sha256).map(|sha256| (SHA256, sha256)));
     // What is no media type is left out rather than sent as a header.
-    let is_type = |text: &str| text.len() <= 127 && text.contains('/') && text.bytes().all(|b| b.is_ascii_graphic() || b == b' ');
+    let is_type =
+        |text: &str| text.len() <= 127 && text.contains('/') && text.bytes().all(|b| b.is_ascii_graphic() || b == b' ');
     headers.push(("content-type", if is_type(upload.mime_type) { upload.mime_type } else { "application/octet-stream" }));
     headers
 }
@@ -219,7 +226,10 @@ fn addressable(key: &str) -> Result<()> {
     if names::is_addressable(key) {
         return Ok(());
     }
-    Err(Error::new(Kind::Rejected, "an object whose name has a `.` or `..` segment cannot be asked for without reaching another one"))
+    Err(Error::new(
+        Kind::Rejected,
+        "an object whose name has a `.` or `..` segment cannot be asked for without reaching another one",
+    ))
 }
 
 fn object(key: &str, headers: &HeaderMap) -> Result<Object> {
@@ -290,8 +300,10 @@ impl Listing {
             if key.ends_with('/') && listed.size == 0 {
                 continue;
             }
-            let modified_at: Timestamp =
-                listed.last_modified.parse().map_err(|_| Error::new(Kind::Malformed, "a time in the listing of S3 is none"))?;
+            let modified_at: Timestamp = listed
+                .last_modified
+                .parse()
+                .map_err(|_| Error::new(Kind::Malformed, "a time in the listing of S3 is none"))?;
             page.entries.push(Entry { key, size: listed.size, etag: listed.etag, modified_at });
         }
         page.next = last.filter(|_| self.is_truncated);
@@ -306,7 +318,9 @@ impl Listing {
 fn url_decoded(text: &str) -> Result<String> {
     let spaced = text.replace('+', " ");
     let decoded = percent_encoding::percent_decode_str(&spaced).decode_utf8();
-    decoded.map(std::borrow::Cow::into_owned).map_err(|_| Error::new(Kind::Malformed, "a key in the listing of S3 is no text"))
+    decoded
+        .map(std::borrow::Cow::into_owned)
+        .map_err(|_| Error::new(Kind::Malformed, "a key in the listing of S3 is no text"))
 }
 
 #[cfg(test)]
@@ -322,7 +336,10 @@ mod tests {
         let read = || quick_xml::de::from_str::<Listing>(text).unwrap();
         let page = read().page(None).unwrap();
         assert_eq!(page.entries.len(), 1, "markers of folders are no files");
-        assert_eq!((page.entries[0].key.as_str(), page.entries[0].etag.as_str(), page.entries[0].size), ("a b/c\u{1}", "\"1\"", 7));
+        assert_eq!(
+            (page.entries[0].key.as_str(), page.entries[0].etag.as_str(), page.entries[0].size),
+            ("a b/c\u{1}", "\"1\"", 7)
+        );
         assert_eq!(page.next.as_deref(), Some("folder/"));
         assert!(read().page(Some("folder/")).is_err(), "a listing that does not move on is no listing");
         let empty: Listing = quick_xml::de::from_str("<ListBucketResult/>").unwrap();

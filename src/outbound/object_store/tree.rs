@@ -220,7 +220,8 @@ impl<T: Tree> TreeStore<T> {
         let content = opened(upload).await?;
         let folder = key.as_str().rfind('/').map_or("", |at| &key.as_str()[..=at]);
         let unique = rand::random::<u64>();
-        let path = format!("{folder}{}-{}-{unique:016x}.part", names::RESERVED, &upload.delivery[..upload.delivery.len().min(16)]);
+        let path =
+            format!("{folder}{}-{}-{unique:016x}.part", names::RESERVED, &upload.delivery[..upload.delivery.len().min(16)]);
         let temporary = Temporary { tree: self.0.clone(), path: Some(path.clone()) };
         let hash = Arc::new(parking_lot::Mutex::new(Sha256::new()));
         let content = if upload.sha256.is_some() { content } else { hashed(content, hash.clone()) };
@@ -268,7 +269,9 @@ impl<T: Tree> TreeStore<T> {
                     page.next = page.entries.last().map(|entry| entry.key.clone());
                     return Ok(page);
                 }
-                Is::File => page.entries.push(Entry { etag: node.etag(), size: node.size, modified_at: node.modified_at, key: path }),
+                Is::File => {
+                    page.entries.push(Entry { etag: node.etag(), size: node.size, modified_at: node.modified_at, key: path })
+                }
                 Is::Folder | Is::Other => {}
             }
         }
@@ -340,7 +343,8 @@ impl<T: Tree> Store for TreeStore<T> {
     }
 
     async fn list(&self, prefix: &str, cursor: Option<&str>) -> Result<Page> {
-        if prefix.split('/').any(|segment| matches!(segment, "." | "..")) || prefix.starts_with('/') || prefix.contains('\0') {
+        if prefix.split('/').any(|segment| matches!(segment, "." | "..")) || prefix.starts_with('/') || prefix.contains('\0')
+        {
             return Err(Error::new(Kind::Rejected, "the prefix has a part that leaves the root"));
         }
         self.walk(prefix, cursor).await
@@ -348,7 +352,8 @@ impl<T: Tree> Store for TreeStore<T> {
 }
 
 fn addressable(key: &str) -> Result<()> {
-    let is_fine = names::is_addressable(key) && !key.split('/').any(|segment| segment.is_empty() || names::is_reserved(segment));
+    let is_fine =
+        names::is_addressable(key) && !key.split('/').any(|segment| segment.is_empty() || names::is_reserved(segment));
     if is_fine { Ok(()) } else { Err(Error::new(Kind::Rejected, "the name is none that a listing gives")) }
 }
 
@@ -364,7 +369,13 @@ fn unchanged<T: Tree>(tree: Arc<T>, path: String, etag: String, content: Stream)
 }
 
 fn hashed(content: Stream, hash: Arc<parking_lot::Mutex<Sha256>>) -> Stream {
-    content.inspect(move |chunk| if let Ok(chunk) = chunk { hash.lock().update(chunk) }).boxed()
+    content
+        .inspect(move |chunk| {
+            if let Ok(chunk) = chunk {
+                hash.lock().update(chunk)
+            }
+        })
+        .boxed()
 }
 
 /// A file that is removed unless it gets its place, also when the task that writes it is given up.

@@ -161,7 +161,8 @@ impl Client {
     pub fn new(spec: &S3, references: Arc<dyn References>, settings: &Settings) -> Result<Self> {
         let address = spec.endpoint.clone().unwrap_or_else(|| amazon(&spec.region));
         let invalid = |why: String| Error::new(Kind::Rejected, format!("s3.endpoint: {why}"));
-        let endpoint = Url::parse(&address).map_err(|error| invalid(format!("{} is no URL: {error}", clean(&address, 200))))?;
+        let endpoint =
+            Url::parse(&address).map_err(|error| invalid(format!("{} is no URL: {error}", clean(&address, 200))))?;
         let host = endpoint.host_str().unwrap_or_default().to_owned();
         settings.guard.check_host(&host).map_err(invalid)?;
         if endpoint.scheme() != "https" && !settings.guard.is_allowed_host(&host) {
@@ -240,7 +241,8 @@ impl Client {
             return Ok(Ok(response));
         }
         let status = response.status();
-        let retry_after = response.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
+        let retry_after =
+            response.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
         let body = bounded(response, MAX_PROBLEM).await.unwrap_or_default();
         let problem = std::str::from_utf8(&body).ok().and_then(problem).unwrap_or_default();
         Ok(Err(Refusal { status, problem, retry_after: retry_after.map(Duration::from_secs) }))
@@ -267,16 +269,23 @@ impl Client {
         headers.extend(credential.token.as_deref().map(|token| ("x-amz-security-token", token)));
         let mut signed: Vec<(&str, &str)> = headers.iter().copied().filter(|(name, _)| name.starts_with("x-amz-")).collect();
         signed.push(("host", &authority));
-        let signable =
-            Signable { method: request.method.as_str(), path: &path, query: &query, headers: &signed, body: &request.body.sha256 };
+        let signable = Signable {
+            method: request.method.as_str(),
+            path: &path,
+            query: &query,
+            headers: &signed,
+            body: &request.body.sha256,
+        };
         let authorization = sign::authorization(&signable, at, &self.spec.region, &credential.key_id, &credential.secret);
 
-        let mut builder = self.http().await?.request(request.method.clone(), url).header(header::AUTHORIZATION, authorization);
+        let mut builder =
+            self.http().await?.request(request.method.clone(), url).header(header::AUTHORIZATION, authorization);
         for (name, value) in headers {
             builder = builder.header(name, value);
         }
         if request.method == Method::PUT || request.method == Method::POST {
-            builder = builder.header(header::CONTENT_LENGTH, request.body.size).body(body(&request.body.chunks)).timeout(LONG);
+            builder =
+                builder.header(header::CONTENT_LENGTH, request.body.size).body(body(&request.body.chunks)).timeout(LONG);
         } else if request.method != Method::GET || request.key.is_none() {
             builder = builder.timeout(SHORT);
         }
@@ -310,7 +319,8 @@ impl Client {
             }
             builder = builder.tls_certs_only(certificates);
         }
-        let client = builder.build().map_err(|_| Error::new(Kind::Tls, "the TLS settings cannot be used; check s3.caRef"))?;
+        let client =
+            builder.build().map_err(|_| Error::new(Kind::Tls, "the TLS settings cannot be used; check s3.caRef"))?;
         *http = Some((bundle, client.clone()));
         Ok(client)
     }
@@ -364,8 +374,10 @@ impl Refusal {
     fn is_about_credential(&self) -> bool {
         let code = self.problem.code.as_str();
         // Some say these with 400.
-        matches!(code, "ExpiredToken" | "InvalidToken" | "InvalidAccessKeyId" | "SignatureDoesNotMatch" | "TokenRefreshRequired")
-            || (matches!(self.status.as_u16(), 401 | 403) && code != "RequestTimeTooSkewed")
+        matches!(
+            code,
+            "ExpiredToken" | "InvalidToken" | "InvalidAccessKeyId" | "SignatureDoesNotMatch" | "TokenRefreshRequired"
+        ) || (matches!(self.status.as_u16(), 401 | 403) && code != "RequestTimeTooSkewed")
     }
 
     fn said(&self) -> String {
@@ -421,7 +433,10 @@ pub fn send_error(error: &reqwest::Error) -> Error {
     let root = clean(&root.to_string(), 200);
     let text = root.to_lowercase();
     if text.contains("certificate") || text.contains("tls") || text.contains("handshake") {
-        return Error::new(Kind::Tls, format!("TLS failed: {root}; check s3.caRef and that the server's certificate names its host"));
+        return Error::new(
+            Kind::Tls,
+            format!("TLS failed: {root}; check s3.caRef and that the server's certificate names its host"),
+        );
     }
     if text.contains("outbound guard") {
         return Error::new(Kind::Rejected, root);

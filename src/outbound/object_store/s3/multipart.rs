@@ -217,7 +217,8 @@ mod tests {
 
     #[tokio::test]
     async fn parts_are_cut_where_they_should_be() {
-        let chunks: Vec<Result<Bytes>> = ["abc", "defg", "", "hi"].iter().map(|chunk| Ok(Bytes::from_static(chunk.as_bytes()))).collect();
+        let chunks: Vec<Result<Bytes>> =
+            ["abc", "defg", "", "hi"].iter().map(|chunk| Ok(Bytes::from_static(chunk.as_bytes()))).collect();
         let mut content = stream::iter(chunks).boxed();
         let mut rest = Bytes::new();
         let mut parts = Vec::new();

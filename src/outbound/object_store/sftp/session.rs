@@ -150,7 +150,9 @@ impl Pool {
     async fn sign_in(&self, credential: &Redacted) -> Result<Session> {
         let addresses = self.guard.resolve(&self.spec.host, self.port()).await?;
         let connecting = tokio::time::timeout(CONNECT, TcpStream::connect(&*addresses)).await;
-        let stream = connecting.map_err(|_| self.unreachable("no answer in time"))?.map_err(|error| self.unreachable(&error.to_string()))?;
+        let stream = connecting
+            .map_err(|_| self.unreachable("no answer in time"))?
+            .map_err(|error| self.unreachable(&error.to_string()))?;
         stream.set_nodelay(true).map_err(|error| self.unreachable(&error.to_string()))?;
         let config = client::Config {
             keepalive_interval: Some(Duration::from_secs(30)),
@@ -164,7 +166,8 @@ impl Pool {
             self.authenticate(&mut ssh, credential).await?;
             let channel = ssh.channel_open_session().await.map_err(|error| self.unreachable(&error.to_string()))?;
             channel.request_subsystem(true, "sftp").await.map_err(|error| self.unreachable(&error.to_string()))?;
-            let sftp_config = SftpConfig { request_timeout_secs: REQUEST_SECONDS, max_packet_len: 1024 * 1024, ..SftpConfig::default() };
+            let sftp_config =
+                SftpConfig { request_timeout_secs: REQUEST_SECONDS, max_packet_len: 1024 * 1024, ..SftpConfig::default() };
             let raw = RawSftpSession::new_with_config(channel.into_stream(), sftp_config);
             self.greet(ssh, raw).await
         };
@@ -174,10 +177,14 @@ impl Pool {
     async fn authenticate(&self, ssh: &mut client::Handle<Pinned>, credential: &Redacted) -> Result<()> {
         let user = self.spec.username.clone();
         let answer = if self.spec.private_key_ref.is_some() {
-            let key = PrivateKey::from_openssh(credential.expose()).ok().filter(|key| !key.is_encrypted()).ok_or_else(|| {
-                let SecretKeyRef { name, key } = self.reference();
-                Error::new(Kind::Reference, format!("key {key} of Secret {name} is no private key in OpenSSH's format without a passphrase"))
-            })?;
+            let key =
+                PrivateKey::from_openssh(credential.expose()).ok().filter(|key| !key.is_encrypted()).ok_or_else(|| {
+                    let SecretKeyRef { name, key } = self.reference();
+                    Error::new(
+                        Kind::Reference,
+                        format!("key {key} of Secret {name} is no private key in OpenSSH's format without a passphrase"),
+                    )
+                })?;
             let hash = ssh.best_supported_rsa_hash().await.ok().flatten().flatten();
             ssh.authenticate_publickey(user, PrivateKeyWithHashAlg::new(Arc::new(key), hash)).await
         } else {
@@ -223,7 +230,10 @@ impl Pool {
         if matches!(error, russh::Error::UnknownKey) {
             return Error::new(
                 Kind::Tls,
-                format!("{} has a host key that is not in sftp.hostKeys; if it was changed on purpose, add the new one", self.authority()),
+                format!(
+                    "{} has a host key that is not in sftp.hostKeys; if it was changed on purpose, add the new one",
+                    self.authority()
+                ),
             );
         }
         self.unreachable(&error.to_string())
@@ -257,13 +267,17 @@ impl Session {
         };
         let SftpError::Status(status) = &error else {
             self.is_broken.store(true, Ordering::Relaxed);
-            return Err(Error::new(Kind::Unavailable, format!("the SFTP server broke off: {}", clean(&error.to_string(), 200))));
+            return Err(Error::new(
+                Kind::Unavailable,
+                format!("the SFTP server broke off: {}", clean(&error.to_string(), 200)),
+            ));
         };
         let said = clean(&status.error_message, 200);
         Err(match status.status_code {
             StatusCode::NoSuchFile => Error::new(Kind::NotFound, "the file is not there"),
             StatusCode::PermissionDenied => {
-                let mut error = Error::new(Kind::Denied, format!("the SFTP server refused it: {said}; check the user's rights"));
+                let mut error =
+                    Error::new(Kind::Denied, format!("the SFTP server refused it: {said}; check the user's rights"));
                 error.code = NO_PERMISSION.into();
                 error
             }
