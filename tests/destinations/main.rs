@@ -7,6 +7,8 @@
 mod counterparts;
 mod fs;
 mod http;
+mod index;
+mod nats;
 mod s3;
 mod sftp;
 mod suite;
