@@ -1,5 +1,6 @@
 //! A FileRoute without a cluster: everything is compiled and its tests run, and nobody is called.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,17 +13,22 @@ use url::{Host, Url};
 use crate::api::FileRoute;
 use crate::api::common::SecretKeyRef;
 use crate::api::connection::CaRef;
+use crate::api::places::ObjectStore;
 use crate::error::{Error, Kind, Result};
 use crate::file360::connector::{Connector, Credential, Observer, Settings, Transport};
+use crate::file360::model::AccessList;
 use crate::file360::{Cause, File360};
 use crate::outbound::guard::Guard;
 use crate::outbound::http::{self, Clients};
+use crate::outbound::object_store::{self, Store};
 use crate::outbound::secrets::References;
+use crate::outbound::trust::Trust;
 use crate::redacted::Redacted;
-use crate::routes::build::{self, Workshop};
+use crate::routes::build::{self, Network, Workshop};
 use crate::routes::delivery::{Delivery, RouteId};
 use crate::routes::destinations::file360;
 use crate::routes::destinations::http::Addresses;
+use crate::routes::destinations::index::Readers;
 
 /// What the operator would refuse of a FileRoute: the first field that cannot be used, else every test that fails.
 pub fn refused(manifest: &Value) -> Vec<String> {
@@ -46,6 +52,7 @@ pub fn refused(manifest: &Value) -> Vec<String> {
 struct Offline {
     clients: Arc<Clients>,
     tenant: Arc<dyn File360>,
+    guard: Arc<Guard>,
 }
 
 impl Offline {
@@ -68,7 +75,7 @@ impl Offline {
             observer: Arc::new(Nobody),
         };
         let tenant = Arc::new(Connector::new(Arc::new(Transport::new(settings))));
-        Ok(Self { clients: Clients::new(guard, Vec::new()), tenant })
+        Ok(Self { clients: Clients::new(guard.clone(), Vec::new()), tenant, guard })
     }
 }
 
@@ -97,6 +104,21 @@ impl Workshop for Offline {
 
     fn addresses(&self) -> Arc<dyn Addresses> {
         Arc::new(Nobody)
+    }
+
+    fn network(&self) -> Network {
+        Network { references: Arc::new(Nobody), guard: self.guard.clone(), trust: Trust::default() }
+    }
+
+    fn readers(&self) -> Arc<dyn Readers> {
+        Arc::new(Nobody)
+    }
+
+    fn store(&self, spec: &ObjectStore) -> Result<Arc<dyn Store>> {
+        // Which folders the operator has is not known here.
+        let folders = spec.fs.iter().map(|folder| (folder.folder.clone(), PathBuf::from("/"))).collect();
+        let settings = object_store::Settings { guard: self.guard.clone(), extra_ca: Vec::new(), folders };
+        object_store::store(spec, "default", Arc::new(Nobody), &settings)
     }
 
     fn publication(&self) -> file360::Surroundings {
@@ -142,6 +164,13 @@ impl References for Nobody {
 #[async_trait]
 impl Addresses for Nobody {
     async fn address(&self, _: &Delivery, _: Duration) -> Result<String> {
+        refusal()
+    }
+}
+
+#[async_trait]
+impl Readers for Nobody {
+    async fn readers(&self, _: &str) -> Result<AccessList> {
         refusal()
     }
 }

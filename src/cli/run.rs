@@ -19,6 +19,7 @@ use crate::inbound::transport::CertificateFiles;
 use crate::inbound::{self, PublicUrl};
 use crate::leader::{self, Leader};
 use crate::outbound::guard::Guard;
+use crate::outbound::trust::Trust;
 use crate::telemetry::http::{self, Readiness};
 use crate::telemetry::logs::{self, LogFormat};
 use crate::telemetry::metrics::Metrics;
@@ -127,6 +128,8 @@ pub async fn run(args: RunArgs) -> Result<(), String> {
     let guard = Guard::new(&trimmed(&args.outbound_allow), &denied(&args.outbound_deny))
         .map_err(|why| format!("--outbound-allow/--outbound-deny: {why}"))?;
     let extra_ca = args.ca_file.as_deref().map(read_ca).transpose()?.unwrap_or_default();
+    let pem = args.ca_file.as_deref().map(std::fs::read).transpose().map_err(|error| format!("--ca-file: {error}"))?;
+    let trust = Trust::new(&pem.unwrap_or_default()).map_err(|error| format!("--ca-file: {error}"))?;
     let metrics = Arc::new(Metrics::default());
     let readiness = Arc::new(Readiness::default());
     readiness.waits("operator", "the Kubernetes API");
@@ -171,6 +174,7 @@ pub async fn run(args: RunArgs) -> Result<(), String> {
         namespace: args.namespace.clone(),
         guard,
         extra_ca,
+        trust,
         folders: args.folders.iter().cloned().collect(),
         metrics: metrics.clone(),
         readiness: readiness.clone(),

@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use crate::outbound::guard::Guard;
+use crate::outbound::trust::Trust;
 use crate::session::Sessions;
 use crate::telemetry::http::Readiness;
 use crate::telemetry::metrics::Metrics;
@@ -73,6 +74,8 @@ pub struct Context {
     pub guard: Arc<Guard>,
     /// PEM bundle to trust in addition, from the operator's own settings.
     pub extra_ca: Vec<reqwest::Certificate>,
+    /// The same for connections that are not HTTP.
+    pub trust: Trust,
     /// Folders that manifests may name, by name.
     pub folders: BTreeMap<String, PathBuf>,
     /// Cancelled when the leadership is lost.
@@ -102,6 +105,8 @@ pub struct Parts {
     pub guard: Guard,
     /// See [`Context::extra_ca`].
     pub extra_ca: Vec<reqwest::Certificate>,
+    /// See [`Context::trust`].
+    pub trust: Trust,
     /// See [`Context::folders`].
     pub folders: BTreeMap<String, PathBuf>,
     /// See [`Context::metrics`].
@@ -133,6 +138,7 @@ impl Context {
             readiness: parts.readiness,
             guard: Arc::new(parts.guard),
             extra_ca: parts.extra_ca,
+            trust: parts.trust,
             folders: parts.folders,
             stop_writes: parts.stop_writes,
             shutdown: parts.shutdown,
