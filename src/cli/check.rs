@@ -155,6 +155,7 @@ fn dotted(pointer: &str) -> String {
 /// Fields that the API server would drop (or refuse with strict validation).
 fn unknown_fields(schema: &Value, value: &Value, path: &str) -> Vec<String> {
     match value {
+        _ if schema["x-kubernetes-preserve-unknown-fields"] == true => Vec::new(),
         Value::Object(map) => map
             .iter()
             .filter(|(name, _)| !(path.is_empty() && matches!(name.as_str(), "apiVersion" | "kind" | "metadata" | "status")))

@@ -48,6 +48,11 @@ pub async fn run(access: &Access, args: &ReplayArgs, printer: &Printer) -> Outco
     let token = Timestamp::now().to_string();
     cluster.patch(&seen, &json!({"metadata": {"annotations": {REPLAY_AT: token, REQUESTED_AT: token}}})).await?;
     let count = counted(before.len());
+    if let Some(folder) = seen.spec_text("/delivery/deadLetter/moveTo") {
+        printer.note(&format!(
+            "Files in {folder} of their workspace are not the route's any more: those are not delivered before they are moved back."
+        ));
+    }
     if args.waiting.no_wait {
         printer.print(&format!("{}: asked to try {count} again ({token})", seen.title()));
         return Ok(true);
