@@ -176,6 +176,7 @@ pub async fn run(args: RunArgs) -> Result<(), String> {
         extra_ca,
         trust,
         folders: args.folders.iter().cloned().collect(),
+        public_url: args.inbound_address.and(args.public_url.clone()),
         metrics: metrics.clone(),
         readiness: readiness.clone(),
         stop_writes: stop_writes.clone(),
@@ -191,13 +192,17 @@ pub async fn run(args: RunArgs) -> Result<(), String> {
     info!(version = env!("CARGO_PKG_VERSION"), cluster_id = %ctx.cluster_id, "Starting");
     let endpoints = Arc::new(Map::default());
     let inbound = match inbound_settings(&args) {
-        Some(settings) => Some(inbound::start(settings, endpoints, metrics, shutdown.clone()).await?),
+        Some(settings) => Some(inbound::start(settings, endpoints.clone(), metrics, shutdown.clone()).await?),
         None => None,
     };
+    let ingest = inbound.is_some().then(|| tokio::spawn(controllers::ingest::keep(ctx.clone(), endpoints)));
     let result = lead(ctx, args.leader_elect.then(|| Leader::new(client, lease)), &readiness, &stop_writes, &shutdown).await;
     shutdown.cancel();
     if let Some(inbound) = inbound {
         inbound.ended().await;
+    }
+    if let Some(ingest) = ingest {
+        ingest.abort();
     }
     stop_http.cancel();
     let _ = health.await;

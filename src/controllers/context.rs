@@ -14,6 +14,7 @@ use parking_lot::RwLock;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
+use crate::inbound::PublicUrl;
 use crate::outbound::guard::Guard;
 use crate::outbound::trust::Trust;
 use crate::session::Sessions;
@@ -78,6 +79,8 @@ pub struct Context {
     pub trust: Trust,
     /// Folders that manifests may name, by name.
     pub folders: BTreeMap<String, PathBuf>,
+    /// Where senders reach the inbound endpoint, if it is on.
+    pub public_url: Option<PublicUrl>,
     /// Cancelled when the leadership is lost.
     pub stop_writes: CancellationToken,
     /// Cancelled when the process is asked to end: running passes end, no new one starts.
@@ -109,6 +112,8 @@ pub struct Parts {
     pub trust: Trust,
     /// See [`Context::folders`].
     pub folders: BTreeMap<String, PathBuf>,
+    /// See [`Context::public_url`].
+    pub public_url: Option<PublicUrl>,
     /// See [`Context::metrics`].
     pub metrics: Arc<Metrics>,
     /// See [`Context::readiness`].
@@ -140,6 +145,7 @@ impl Context {
             extra_ca: parts.extra_ca,
             trust: parts.trust,
             folders: parts.folders,
+            public_url: parts.public_url,
             stop_writes: parts.stop_writes,
             shutdown: parts.shutdown,
             tuning: parts.tuning,

@@ -146,6 +146,7 @@ fn context(cluster: &Cluster, cluster_id: String, args: &TenantArgs) -> Result<A
         extra_ca: args.ca_file.as_deref().map(read_ca).transpose()?.unwrap_or_default(),
         trust: Trust::new(&[]).map_err(|error| failed(error.to_string()))?,
         folders: std::collections::BTreeMap::new(),
+        public_url: None,
         metrics: Arc::new(Metrics::default()),
         readiness: Arc::new(Readiness::default()),
         stop_writes: CancellationToken::new(),
