@@ -8,5 +8,6 @@ mod counterparts;
 mod fs;
 mod s3;
 mod sftp;
+mod sftp_password;
 mod suite;
 mod trees;
