@@ -11,5 +11,6 @@ mod index;
 mod nats;
 mod s3;
 mod sftp;
+mod sftp_password;
 mod suite;
 mod trees;

@@ -279,7 +279,8 @@ impl Client {
             return Ok(Ok(response));
         }
         let status = response.status();
-        let retry_after = response.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
+        let retry_after =
+            response.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
         let body = bounded(response, MAX_PROBLEM).await.unwrap_or_default();
         let problem = std::str::from_utf8(&body).ok().and_then(problem).unwrap_or_default();
         Ok(Err(Refusal { status, problem, retry_after: retry_after.map(Duration::from_secs) }))

@@ -15,6 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::super::Settings;
 use super::super::tree::NO_PERMISSION;
+use super::lenient::Lenient;
 use crate::api::common::SecretKeyRef;
 use crate::api::places::Sftp;
 use crate::error::{Error, Kind, Result, clean};
@@ -166,7 +167,7 @@ impl Pool {
             channel.request_subsystem(true, "sftp").await.map_err(|error| self.unreachable(&error.to_string()))?;
             let sftp_config =
                 SftpConfig { request_timeout_secs: REQUEST_SECONDS, max_packet_len: 1024 * 1024, ..SftpConfig::default() };
-            let raw = RawSftpSession::new_with_config(channel.into_stream(), sftp_config);
+            let raw = RawSftpSession::new_with_config(Lenient::new(channel.into_stream()), sftp_config);
             self.greet(ssh, raw).await
         };
         tokio::time::timeout(SIGN_IN, signing_in).await.map_err(|_| self.unreachable("no answer in time"))?
