@@ -4,6 +4,7 @@ mod auth;
 mod feed;
 mod folders;
 mod members;
+mod rate_limit;
 mod transport;
 mod uploads;
 mod workspaces;
