@@ -1,6 +1,7 @@
 //! What all controllers share.
 
 use std::collections::{BTreeMap, HashMap};
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -18,8 +19,8 @@ use crate::session::Sessions;
 use crate::telemetry::http::Readiness;
 use crate::telemetry::metrics::Metrics;
 
-/// Status writes a second about an outage, all objects together.
-const OUTAGE_MARKS_PER_SECOND: std::num::NonZeroU32 = std::num::NonZeroU32::new(20).unwrap();
+/// Status writes a second about an outage or its end, all objects together.
+const OUTAGE_MARKS_PER_SECOND: NonZeroU32 = NonZeroU32::new(20).unwrap();
 
 /// How the controllers behave.
 #[derive(Clone, Debug)]
@@ -78,7 +79,7 @@ pub struct Context {
     pub shutdown: CancellationToken,
     /// How the controllers behave.
     pub tuning: Tuning,
-    /// Shared by all status writes about an outage.
+    /// Shared by all status writes about an outage or its end.
     pub outage_marks: DefaultDirectRateLimiter,
     recorder: Recorder,
 }
@@ -131,7 +132,8 @@ impl Context {
             stop_writes: parts.stop_writes,
             shutdown: parts.shutdown,
             tuning: parts.tuning,
-            outage_marks: RateLimiter::direct(Quota::per_second(OUTAGE_MARKS_PER_SECOND)),
+            // No burst: the first second is like the others.
+            outage_marks: RateLimiter::direct(Quota::per_second(OUTAGE_MARKS_PER_SECOND).allow_burst(NonZeroU32::MIN)),
         })
     }
 

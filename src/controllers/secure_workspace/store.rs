@@ -250,6 +250,18 @@ impl Store {
         }
     }
 
+    /// Up to `most` objects of a Connection whose status tells of an outage, and whether there are more. They count as unmarked:
+    /// whoever asks has them looked at.
+    pub fn unmark(&self, connection: &ObjectKey, most: usize) -> (Vec<ObjectKey>, bool) {
+        let mut state = self.state.lock();
+        let mut marked = state.entries.iter_mut().filter(|(_, entry)| entry.marked && entry.connection == *connection);
+        let keys = marked.by_ref().take(most).map(|(key, entry)| {
+            entry.marked = false;
+            key.clone()
+        });
+        (keys.collect(), marked.next().is_some())
+    }
+
     /// Forgets an object.
     pub fn forget(&self, key: &ObjectKey) -> Option<Entry> {
         self.state.lock().entries.remove(key)
