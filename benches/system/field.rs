@@ -29,7 +29,7 @@ pub const MEMBERS: [(&str, &str, &str); 5] = [
     ("User", "user1", "Viewer"),
 ];
 /// Objects that are created or changed at once.
-const CREATORS: usize = 32;
+const AT_ONCE: usize = 32;
 
 /// See the module.
 #[derive(Clone)]
@@ -90,6 +90,11 @@ impl Slim {
         self.metadata.name.as_deref().unwrap_or_default()
     }
 
+    /// Its workspace, as its status says.
+    pub fn workspace_id(&self) -> Option<&str> {
+        self.status.as_ref()?.workspace_id.as_deref()
+    }
+
     /// The generation that it is ready for, if it is.
     pub fn ready_for(&self) -> Option<i64> {
         self.status.as_ref().filter(|_| self.says("Ready", "True"))?.observed_generation
@@ -147,12 +152,12 @@ impl Field {
         (made.await, started.elapsed())
     }
 
-    /// Changes the spec of each of `count` workspaces, 32 at once.
-    pub async fn change_all(&self, count: usize, round: usize) {
+    /// Changes the specs of all `count` workspaces, 32 at once.
+    pub async fn change_all(&self, count: usize) {
         let (admin, namespace) = (self.admin.clone(), self.namespace.clone());
         let changed = in_parallel(count, move |number| {
             let (admin, namespace) = (admin.clone(), namespace.clone());
-            async move { change(&admin, &namespace, number, round).await }
+            async move { change(&admin, &namespace, number, 1).await }
         });
         changed.await;
     }
@@ -231,7 +236,7 @@ where
 {
     let next = Arc::new(AtomicUsize::new(0));
     let mut tasks = tokio::task::JoinSet::new();
-    for _ in 0..CREATORS {
+    for _ in 0..AT_ONCE {
         let (next, work) = (next.clone(), work.clone());
         tasks.spawn(async move {
             let mut done = Vec::new();

@@ -72,6 +72,7 @@ enum Scenario {
 #[tokio::main]
 async fn main() -> ExitCode {
     let args = Args::parse();
+    support::install_crypto();
     let program = args.operator.clone().unwrap_or_else(|| support::OPERATOR.into());
     if args.wants(&[Scenario::Server]) {
         for size in &args.sizes {

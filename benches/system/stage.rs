@@ -179,12 +179,16 @@ impl Operator {
         }
     }
 
+    /// Whether its listings are complete.
+    pub async fn is_ready(&self) -> bool {
+        read(&self.address, "/readyz").await.is_some_and(|(ready, _)| ready)
+    }
+
     /// Waits until its listings are complete and nothing waits for a worker.
     pub async fn caught_up(&self) {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let ready = read(&self.address, "/readyz").await.is_some_and(|(ready, _)| ready);
-            if ready && self.metric("file360_queue_depth").await < 1.0 {
+            if self.is_ready().await && self.metric("file360_queue_depth").await < 1.0 {
                 return;
             }
             assert!(Instant::now() < deadline, "the operator never catches up");

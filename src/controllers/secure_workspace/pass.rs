@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use kube::ResourceExt;
 use kube::api::Api;
 use parking_lot::Mutex;
+use tokio::time::Instant;
 use tracing::{debug, info};
 
 use super::desired::Desired;
@@ -409,10 +410,12 @@ impl<'a> Pass<'a> {
         self.take_up_announcement();
         let next = status::after(&self.object, &self.report, self.now);
         let flipped = status::flipped(self.object.status.as_ref(), &next);
+        let started = Instant::now();
         let written = publish::publish(&self.ctx.client, &*self.object, self.object.status.as_ref(), &next).await;
         match written {
             Ok(None) => {}
             Ok(Some(object)) => {
+                self.ctx.pressure.wrote(started.elapsed());
                 self.ctx.metrics.status_written(KIND);
                 self.store.wrote(&self.key, &object);
                 if let Some((warning, reason, message)) = flipped {

@@ -87,6 +87,8 @@ pub struct Store {
 #[derive(Default)]
 struct State {
     entries: HashMap<ObjectKey, Entry>,
+    /// How many objects each namespace has.
+    namespaces: HashMap<Arc<str>, usize>,
     round: u32,
     listed: bool,
 }
@@ -163,7 +165,9 @@ impl Store {
             round,
             pending: (!up_to_date).then(|| Box::new(object)),
         };
-        state.entries.insert(key.clone(), entry);
+        if state.entries.insert(key.clone(), entry).is_none() {
+            *state.namespaces.entry(key.namespace.clone()).or_default() += 1;
+        }
         if up_to_date { Verdict::UpToDate { again } } else { Verdict::Work }
     }
 
@@ -264,7 +268,20 @@ impl Store {
 
     /// Forgets an object.
     pub fn forget(&self, key: &ObjectKey) -> Option<Entry> {
-        self.state.lock().entries.remove(key)
+        let mut state = self.state.lock();
+        let entry = state.entries.remove(key)?;
+        if let Some(count) = state.namespaces.get_mut(&key.namespace) {
+            *count -= 1;
+            if *count == 0 {
+                state.namespaces.remove(&key.namespace);
+            }
+        }
+        Some(entry)
+    }
+
+    /// How many namespaces have objects.
+    pub fn namespaces(&self) -> usize {
+        self.state.lock().namespaces.len()
     }
 
     /// The objects that `wanted` picks.

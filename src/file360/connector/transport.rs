@@ -27,7 +27,7 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// Failures in a row that open the breaker.
 const BREAKER_FAILURES: u32 = 5;
 const BREAKER_FIRST: Duration = Duration::from_secs(1);
-const BREAKER_LONGEST: Duration = Duration::from_secs(30);
+const BREAKER_LONGEST: Duration = Duration::from_secs(15);
 /// A server cannot make the operator wait longer than this.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_mins(5);
 /// A call waits so long for the end of a pause that the server asked for; a longer one is told to the caller.
