@@ -1,6 +1,7 @@
 //! What all controllers share.
 
 use std::collections::{BTreeMap, HashMap};
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -17,12 +18,13 @@ use tracing::debug;
 use crate::inbound::PublicUrl;
 use crate::outbound::guard::Guard;
 use crate::outbound::trust::Trust;
+use crate::reconcile::pressure::Pressure;
 use crate::session::Sessions;
 use crate::telemetry::http::Readiness;
 use crate::telemetry::metrics::Metrics;
 
-/// Status writes a second about an outage, all objects together.
-const OUTAGE_MARKS_PER_SECOND: std::num::NonZeroU32 = std::num::NonZeroU32::new(20).unwrap();
+/// Status writes a second about an outage or its end, all objects together.
+const OUTAGE_MARKS_PER_SECOND: NonZeroU32 = NonZeroU32::new(20).unwrap();
 
 /// How the controllers behave.
 #[derive(Clone, Debug)]
@@ -87,8 +89,10 @@ pub struct Context {
     pub shutdown: CancellationToken,
     /// How the controllers behave.
     pub tuning: Tuning,
-    /// Shared by all status writes about an outage.
+    /// Shared by all status writes about an outage or its end.
     pub outage_marks: DefaultDirectRateLimiter,
+    /// How the API server takes the status writes.
+    pub pressure: Arc<Pressure>,
     recorder: Recorder,
 }
 
@@ -148,8 +152,10 @@ impl Context {
             public_url: parts.public_url,
             stop_writes: parts.stop_writes,
             shutdown: parts.shutdown,
+            pressure: Arc::new(Pressure::new(parts.tuning.workers)),
             tuning: parts.tuning,
-            outage_marks: RateLimiter::direct(Quota::per_second(OUTAGE_MARKS_PER_SECOND)),
+            // No burst: the first second is like the others.
+            outage_marks: RateLimiter::direct(Quota::per_second(OUTAGE_MARKS_PER_SECOND).allow_burst(NonZeroU32::MIN)),
         })
     }
 

@@ -80,7 +80,7 @@ impl FileRoutes {
     pub fn new(ctx: Arc<Context>, references: Arc<ReferenceStore>, clients: Arc<Clients>) -> Arc<Self> {
         Arc::new_cyclic(|me| Self {
             ctx,
-            queue: Queue::default(),
+            queue: Queue::new(WORKERS),
             routes: Mutex::default(),
             workspaces: OnceLock::new(),
             references,
