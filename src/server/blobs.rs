@@ -1,6 +1,6 @@
 //! Content by its SHA-256. Large content is a file each, `blobs/ab/cdef…`, on disk under its final name before any metadata
-//! refers to it. Small content is a row, written in the transaction that refers to it: thousands of small files a second share
-//! one sync.
+//! refers to it. Small content is a row, written in the transaction that refers to it: thousands of small files a second
+//! share one sync.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
