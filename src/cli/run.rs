@@ -19,6 +19,7 @@ use crate::inbound::transport::CertificateFiles;
 use crate::inbound::{self, PublicUrl};
 use crate::leader::{self, Leader};
 use crate::outbound::guard::Guard;
+use crate::outbound::trust::Trust;
 use crate::telemetry::http::{self, Readiness};
 use crate::telemetry::logs::{self, LogFormat};
 use crate::telemetry::metrics::Metrics;
@@ -127,6 +128,8 @@ pub async fn run(args: RunArgs) -> Result<(), String> {
     let guard = Guard::new(&trimmed(&args.outbound_allow), &denied(&args.outbound_deny))
         .map_err(|why| format!("--outbound-allow/--outbound-deny: {why}"))?;
     let extra_ca = args.ca_file.as_deref().map(read_ca).transpose()?.unwrap_or_default();
+    let pem = args.ca_file.as_deref().map(std::fs::read).transpose().map_err(|error| format!("--ca-file: {error}"))?;
+    let trust = Trust::new(&pem.unwrap_or_default()).map_err(|error| format!("--ca-file: {error}"))?;
     let metrics = Arc::new(Metrics::default());
     let readiness = Arc::new(Readiness::default());
     readiness.waits("operator", "the Kubernetes API");
@@ -171,6 +174,9 @@ pub async fn run(args: RunArgs) -> Result<(), String> {
         namespace: args.namespace.clone(),
         guard,
         extra_ca,
+        trust,
+        folders: args.folders.iter().cloned().collect(),
+        public_url: args.inbound_address.and(args.public_url.clone()),
         metrics: metrics.clone(),
         readiness: readiness.clone(),
         stop_writes: stop_writes.clone(),
@@ -186,13 +192,17 @@ pub async fn run(args: RunArgs) -> Result<(), String> {
     info!(version = env!("CARGO_PKG_VERSION"), cluster_id = %ctx.cluster_id, "Starting");
     let endpoints = Arc::new(Map::default());
     let inbound = match inbound_settings(&args) {
-        Some(settings) => Some(inbound::start(settings, endpoints, metrics, shutdown.clone()).await?),
+        Some(settings) => Some(inbound::start(settings, endpoints.clone(), metrics, shutdown.clone()).await?),
         None => None,
     };
+    let ingest = inbound.is_some().then(|| tokio::spawn(controllers::ingest::keep(ctx.clone(), endpoints)));
     let result = lead(ctx, args.leader_elect.then(|| Leader::new(client, lease)), &readiness, &stop_writes, &shutdown).await;
     shutdown.cancel();
     if let Some(inbound) = inbound {
         inbound.ended().await;
+    }
+    if let Some(ingest) = ingest {
+        ingest.abort();
     }
     stop_http.cancel();
     let _ = health.await;

@@ -14,7 +14,9 @@ use parking_lot::RwLock;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
+use crate::inbound::PublicUrl;
 use crate::outbound::guard::Guard;
+use crate::outbound::trust::Trust;
 use crate::session::Sessions;
 use crate::telemetry::http::Readiness;
 use crate::telemetry::metrics::Metrics;
@@ -73,8 +75,12 @@ pub struct Context {
     pub guard: Arc<Guard>,
     /// PEM bundle to trust in addition, from the operator's own settings.
     pub extra_ca: Vec<reqwest::Certificate>,
+    /// The same for connections that are not HTTP.
+    pub trust: Trust,
     /// Folders that manifests may name, by name.
     pub folders: BTreeMap<String, PathBuf>,
+    /// Where senders reach the inbound endpoint, if it is on.
+    pub public_url: Option<PublicUrl>,
     /// Cancelled when the leadership is lost.
     pub stop_writes: CancellationToken,
     /// Cancelled when the process is asked to end: running passes end, no new one starts.
@@ -102,8 +108,12 @@ pub struct Parts {
     pub guard: Guard,
     /// See [`Context::extra_ca`].
     pub extra_ca: Vec<reqwest::Certificate>,
+    /// See [`Context::trust`].
+    pub trust: Trust,
     /// See [`Context::folders`].
     pub folders: BTreeMap<String, PathBuf>,
+    /// See [`Context::public_url`].
+    pub public_url: Option<PublicUrl>,
     /// See [`Context::metrics`].
     pub metrics: Arc<Metrics>,
     /// See [`Context::readiness`].
@@ -133,7 +143,9 @@ impl Context {
             readiness: parts.readiness,
             guard: Arc::new(parts.guard),
             extra_ca: parts.extra_ca,
+            trust: parts.trust,
             folders: parts.folders,
+            public_url: parts.public_url,
             stop_writes: parts.stop_writes,
             shutdown: parts.shutdown,
             tuning: parts.tuning,

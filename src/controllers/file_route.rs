@@ -355,7 +355,9 @@ impl FileRoutes {
 
     async fn report(&self, key: &ObjectKey, object: &FileRoute, outcome: &Outcome) -> Result<()> {
         let now = self.ctx.now();
-        let next = status::after(object, outcome, now);
+        let http = object.spec.from.http.as_ref();
+        let ingest_url = http.zip(self.ctx.public_url.as_ref()).map(|(http, url)| url.ingest(&key.namespace, &http.path));
+        let next = status::after(object, outcome, ingest_url, now);
         let written_at = self.routes.lock().get(key).and_then(|entry| entry.written_at);
         if status::differ_in_numbers_only(object.status.as_ref(), &next)
             && let Some(at) = written_at.map(|at| at + NUMBERS_EVERY).filter(|at| *at > Instant::now())

@@ -123,15 +123,7 @@ impl Resolve for GuardedResolver {
     fn resolve(&self, name: Name) -> Resolving {
         let guard = self.0.clone();
         Box::pin(async move {
-            let host = name.as_str().to_owned();
-            let found: Vec<SocketAddr> = tokio::net::lookup_host((host.as_str(), 0)).await?.collect();
-            if guard.allows_host(&host) {
-                return Ok(Box::new(found.into_iter()) as Addrs);
-            }
-            let allowed: Vec<SocketAddr> = found.into_iter().filter(|address| guard.allows(address.ip())).collect();
-            if allowed.is_empty() {
-                return Err(refusal(&host).into());
-            }
+            let allowed = guard.resolve(name.as_str(), 0).await?;
             Ok(Box::new(allowed.into_iter()) as Addrs)
         })
     }
@@ -183,5 +175,14 @@ mod tests {
             assert!(!guard.is_allowed_host(host), "{host} is not named");
         }
         assert!(Guard::new(&["10.0.0.0/99".into()], &[]).is_err());
+    }
+
+    #[tokio::test]
+    async fn t3_a_name_or_address_is_resolved_only_to_what_is_fine() {
+        let refused = Guard::default().resolve("localhost", 1).await.unwrap_err();
+        assert!(refused.to_string().contains("outbound guard"), "{refused}");
+        assert!(Guard::default().resolve("[::1]", 1).await.is_err());
+        let allowing = Guard::new(&["localhost".into()], &[]).unwrap();
+        assert!(allowing.resolve("localhost", 1).await.unwrap().iter().all(|address| address.ip().is_loopback()));
     }
 }

@@ -212,7 +212,8 @@ mod tests {
     use super::*;
 
     async fn through(size: u64, chunks: &[&'static str]) -> Result<String> {
-        let content = stream::iter(chunks.iter().map(|chunk| Ok(Bytes::from_static(chunk.as_bytes()))).collect::<Vec<_>>()).boxed();
+        let content =
+            stream::iter(chunks.iter().map(|chunk| Ok(Bytes::from_static(chunk.as_bytes()))).collect::<Vec<_>>()).boxed();
         let mut text = String::new();
         let mut content = exactly(size, content);
         while let Some(chunk) = content.next().await.transpose()? {

@@ -6,6 +6,8 @@ use std::sync::Arc;
 use super::content::Bandwidth;
 use super::delivery::{Destination, RouteId};
 use super::destinations::file360::{self, Publication};
+use super::destinations::broker::BrokerDestination;
+use super::destinations::index::{IndexDestination, Readers};
 use super::destinations::object_store::ObjectStoreDestination;
 use super::objects::ObjectSource;
 use super::destinations::http::{Addresses, HttpDestination};
@@ -18,7 +20,10 @@ use crate::api::places::ObjectStore;
 use crate::error::Result;
 use crate::expression::{Expression, InvalidField};
 use crate::outbound::http;
+use crate::outbound::guard::Guard;
 use crate::outbound::object_store::Store;
+use crate::outbound::secrets::References;
+use crate::outbound::trust::Trust;
 
 /// Files at once for routes that send no content, when the spec does not say.
 const LIGHT_CONCURRENCY: usize = 32;
@@ -31,8 +36,22 @@ pub trait Workshop {
     fn addresses(&self) -> Arc<dyn Addresses>;
     /// For publications.
     fn publication(&self) -> file360::Surroundings;
+    /// For connections that are not HTTP.
+    fn network(&self) -> Network;
+    /// Tells who may read a file.
+    fn readers(&self) -> Arc<dyn Readers>;
     /// Opens an object store; nothing is sent yet.
     fn store(&self, spec: &ObjectStore) -> Result<Arc<dyn Store>>;
+}
+
+/// What connections to brokers and indexes are made with.
+pub struct Network {
+    /// Secrets of the namespace.
+    pub references: Arc<dyn References>,
+    /// Which addresses are fine.
+    pub guard: Arc<Guard>,
+    /// Whom to trust.
+    pub trust: Trust,
 }
 
 /// Compiles everything of `spec`.
@@ -155,6 +174,14 @@ fn destination(spec: &DestinationSpec, workshop: &dyn Workshop) -> Result<Arc<dy
         let store = workshop.store(store).map_err(|error| InvalidField::value("objectStore", error.to_string()))?;
         let made = ObjectStoreDestination::new(store, key);
         return Ok(Arc::new(made.map_err(|(field, invalid)| InvalidField::expression(field, &invalid))?));
+    }
+    if let Some(broker) = &spec.broker {
+        let Network { references, guard, trust } = workshop.network();
+        return Ok(Arc::new(BrokerDestination::new(broker, references, guard, trust)?));
+    }
+    if let Some(index) = &spec.index {
+        let Network { references, guard, trust } = workshop.network();
+        return Ok(Arc::new(IndexDestination::new(index, references, guard, trust, workshop.readers())?));
     }
     Err(InvalidField::value("", "needs exactly one of file360, objectStore, http, broker and index"))
 }

@@ -198,7 +198,7 @@ async fn deliver(route: &Route, source: &dyn Source, work: &mut Work, mut loaded
         return done(work, State::Unmatched, UNMATCHED, Tries::default(), now);
     }
     let variables = Arc::new(loaded.facts.variables(now));
-    let base = Base { route, work, loaded: &loaded, rule: verdict.name.as_str().into(), variables };
+    let base = Base { route, work, loaded: &loaded, rule: verdict.name.as_str().into(), variables, as_of: now };
     let tries = join_all(targets.iter().map(|target| base.try_target(target))).await;
     let tries = Tries::of(tries);
     let tries = write_back(source, &loaded, targets, tries).await;
@@ -224,6 +224,7 @@ struct Base<'a> {
     loaded: &'a Loaded,
     rule: Arc<str>,
     variables: Arc<crate::expression::Variables>,
+    as_of: Timestamp,
 }
 
 /// What a try of one destination gave.
@@ -265,6 +266,7 @@ impl Base<'_> {
             destination: target.name.clone(),
             event: self.work.event,
             event_at: self.work.event_at,
+            as_of: self.as_of,
             file: self.loaded.facts.file.clone(),
             variables: self.variables.clone(),
             untrusted: self.loaded.facts.is_untrusted(),
@@ -436,18 +438,19 @@ async fn withdraw(route: &Route, work: &mut Work, now: Timestamp) -> Outcome {
     }
 }
 
-/// Takes the file out of every destination that mirrors and is not among `kept`. A failure waits like any other.
+/// Takes the file out of every destination that mirrors and is not among `kept`, nor the same place as one of them. A failure waits like any
+/// other.
 async fn withdraw_elsewhere(route: &Route, work: &mut Work, kept: &[Arc<Target>], now: Timestamp) -> Option<Outcome> {
     let file = work.origin.file();
     let others: Vec<&Arc<Target>> = route
         .all_targets()
-        .filter(|target| target.destination.mirrors() && !kept.iter().any(|kept| Arc::ptr_eq(kept, target)))
+        .filter(|target| target.destination.mirrors() && !kept.iter().any(|kept| is_same_place(kept, target)))
         .collect();
     for target in others {
         if let Some((until, why)) = target.breaker.wait(Instant::now(), &route.retry) {
             return Some(waits(work, until, &target.name, &why, now));
         }
-        match target.destination.withdraw(&route.id, &file).await {
+        match target.destination.withdraw(&route.id, &file, now).await {
             Ok(()) => {
                 target.breaker.answered();
             }
@@ -461,6 +464,11 @@ async fn withdraw_elsewhere(route: &Route, work: &mut Work, kept: &[Arc<Target>]
         }
     }
     None
+}
+
+fn is_same_place(one: &Arc<Target>, other: &Arc<Target>) -> bool {
+    let place = one.destination.place();
+    Arc::ptr_eq(one, other) || place.is_some() && place == other.destination.place()
 }
 
 fn waits(work: &mut Work, until: Instant, target: &str, why: &Error, now: Timestamp) -> Outcome {

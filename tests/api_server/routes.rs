@@ -265,3 +265,69 @@ async fn t1_a_route_reaches_only_what_its_namespace_declares_unless_the_grant_sa
     let page = serde_json::to_value(api.get("thief").await.unwrap()).unwrap();
     assert_eq!(page["status"]["counts"]["seen"], 0);
 }
+
+#[tokio::test]
+async fn files_go_to_a_folder_and_objects_come_from_one() {
+    let mut world = World::without_operator(crate::support::kubernetes::shared().await).await;
+    let out = tempfile::tempdir().unwrap();
+    let folder = format!("files={}", out.path().display());
+    world.start_operator(&["--folder", &folder]).await;
+    world.connect().await;
+    let workspace = claims(&world, "claims").await;
+    let mut spec = to_cases(&CaseSystem::start().await, "Content");
+    spec["rules"] = json!([{"name": "all", "to": [
+        {"name": "archive", "objectStore": {"fs": {"folder": "files"}}, "key": "'out/' + file.metadata.claim + '/' + file.name"}]}]);
+    route(&world, "archive", spec).await;
+    upload_with(&world, &workspace, "a.txt", &[("claim", "7")]).await;
+    let own = out.path().join(&world.namespace);
+    eventually("the file", || async {
+        let found = tokio::fs::read(own.join("out/7/a.txt")).await.map_err(|error| error.to_string())?;
+        (found == b"a.txt").then_some(()).ok_or_else(|| format!("{found:?}"))
+    })
+    .await;
+    // R6: what a sender says never leads out of the namespace's folder.
+    upload_with(&world, &workspace, "b.txt", &[("claim", "..%2F..%2Fescaped")]).await;
+    world.until("FileRoute", "archive", "two deliveries or a dead letter", |object| {
+        let counts = &object["status"]["counts"];
+        counts["delivered"] == 2 || counts["failed"] == 1
+    })
+    .await;
+    assert!(!out.path().join("escaped").exists() && !out.path().parent().unwrap().join("escaped").exists());
+
+    std::fs::create_dir_all(own.join("in/invoices")).unwrap();
+    std::fs::write(own.join("in/invoices/42-march.pdf"), b"an invoice").unwrap();
+    std::fs::write(own.join("in/invoices/42-march.pdf.json"), br#"{"year": 2026}"#).unwrap();
+    route(&world, "publish", json!({
+        "from": {"objectStore": {"fs": {"folder": "files"}, "prefix": "in/", "settle": "0s", "every": "200ms",
+            "metadata": {"sidecar": "{key}.json", "fromKey": "in/invoices/(?P<customer>[0-9]+)-.*"}}},
+        "rules": [{"name": "invoice", "when": "file.metadata.customer == '42'", "to": [{"name": "publish", "file360": {
+            "workspaceRef": {"name": "claims"}, "path": "'/Invoices/' + file.metadata.year", "metadata": {"customer": "file.metadata.customer"}}}]}],
+        "unmatched": {"ignore": {}},
+    })).await;
+    let published = format!("/v1/workspaces/{workspace}/resolve?path=/Invoices/2026/42-march.pdf");
+    let item = eventually("the publication", || async {
+        let (status, item) = world.remote.call("GET", &published, &[], None).await;
+        (status == 200).then_some(item).ok_or_else(|| format!("{status}"))
+    })
+    .await;
+    assert_eq!((&item["metadata"], &item["version"]), (&json!({"customer": "42"}), &json!(1)));
+    // The same content again is no new version; other content is.
+    std::fs::write(own.join("in/invoices/42-march.pdf"), b"an invoice, corrected").unwrap();
+    eventually("the second version", || async {
+        let item = world.remote.get(&published).await;
+        (item["version"] == 2).then_some(()).ok_or_else(|| item.to_string())
+    })
+    .await;
+    // A restart takes nothing up again.
+    world.kill_operator();
+    world.start_operator(&["--folder", &folder]).await;
+    std::fs::write(own.join("in/invoices/42-april.pdf"), b"the next").unwrap();
+    std::fs::write(own.join("in/invoices/42-april.pdf.json"), br#"{"year": 2026}"#).unwrap();
+    eventually("the next invoice", || async {
+        let path = format!("/v1/workspaces/{workspace}/resolve?path=/Invoices/2026/42-april.pdf");
+        let (status, _) = world.remote.call("GET", &path, &[], None).await;
+        (status == 200).then_some(()).ok_or_else(|| format!("{status}"))
+    })
+    .await;
+    assert_eq!(world.remote.get(&published).await["version"], 2);
+}

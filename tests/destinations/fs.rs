@@ -149,12 +149,15 @@ async fn t1_namespaces_do_not_see_each_other() {
 async fn what_was_given_up_is_removed() {
     let mounted = start().await;
     let bytes = pattern(1 << 20, 3);
-    let stalls = Delivery { content: Arc::new(suite::Stalling { size: bytes.len() as u64 }), ..delivery("stalls.bin", &bytes) };
+    let stalls =
+        Delivery { content: Arc::new(suite::Stalling { size: bytes.len() as u64 }), ..delivery("stalls.bin", &bytes) };
     let given_up = tokio::time::timeout(std::time::Duration::from_secs(1), mounted.destination.deliver(&stalls)).await;
     assert!(given_up.is_err());
-    suite::eventually("the part goes", async || match files_below(&mounted.root()).iter().find(|(name, _)| name.ends_with(".part")) {
-        None => Ok(()),
-        Some((name, _)) => Err(name.clone()),
+    suite::eventually("the part goes", async || {
+        match files_below(&mounted.root()).iter().find(|(name, _)| name.ends_with(".part")) {
+            None => Ok(()),
+            Some((name, _)) => Err(name.clone()),
+        }
     })
     .await;
 }

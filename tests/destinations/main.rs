@@ -7,7 +7,10 @@
 mod counterparts;
 mod fs;
 mod http;
+mod index;
+mod nats;
 mod s3;
 mod sftp;
+mod sftp_password;
 mod suite;
 mod trees;

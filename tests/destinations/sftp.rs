@@ -205,12 +205,15 @@ async fn many_open_files_do_not_confuse_the_server() {
 async fn what_was_given_up_is_removed() {
     let account = start().await;
     let bytes = pattern(1 << 20, 3);
-    let stalls = Delivery { content: Arc::new(suite::Stalling { size: bytes.len() as u64 }), ..delivery("stalls.bin", &bytes) };
+    let stalls =
+        Delivery { content: Arc::new(suite::Stalling { size: bytes.len() as u64 }), ..delivery("stalls.bin", &bytes) };
     let given_up = tokio::time::timeout(std::time::Duration::from_secs(2), account.destination.deliver(&stalls)).await;
     assert!(given_up.is_err());
-    suite::eventually("the part goes", async || match files_below(&account.server.root()).iter().find(|(name, _)| name.ends_with(".part")) {
-        None => Ok(()),
-        Some((name, _)) => Err(name.clone()),
+    suite::eventually("the part goes", async || {
+        match files_below(&account.server.root()).iter().find(|(name, _)| name.ends_with(".part")) {
+            None => Ok(()),
+            Some((name, _)) => Err(name.clone()),
+        }
     })
     .await;
     let whole = version_of("item", 1, "whole.bin", 7, None);

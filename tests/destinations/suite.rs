@@ -103,7 +103,10 @@ pub async fn delivers_whole(place: &impl Place) {
         assert!(!receipt.duplicate, "{name}");
         assert!(!receipt.reference.is_empty(), "{name}: the ledger needs a reference");
         let arrived = place.arrived().await;
-        let found = arrived.iter().find(|one| place.decode(&one.name) == name).unwrap_or_else(|| panic!("{name}: {}", names(&arrived)));
+        let found = arrived
+            .iter()
+            .find(|one| place.decode(&one.name) == name)
+            .unwrap_or_else(|| panic!("{name}: {}", names(&arrived)));
         assert!(found.bytes == bytes, "{name}: {} bytes arrived, of {size}", found.bytes.len());
     }
 }
@@ -178,7 +181,8 @@ pub async fn r6_hostile_names_stay_apart_below_the_root(place: &impl Place) {
     }
     let shown: BTreeSet<&str> = arrived.iter().map(|one| one.name.as_str()).collect();
     assert_eq!(shown.len(), arrived.len());
-    let read_back: BTreeMap<String, Vec<u8>> = arrived.iter().map(|one| (place.decode(&one.name), one.bytes.clone())).collect();
+    let read_back: BTreeMap<String, Vec<u8>> =
+        arrived.iter().map(|one| (place.decode(&one.name), one.bytes.clone())).collect();
     for (name, bytes) in &taken {
         assert!(read_back.get(name) == Some(bytes), "{name:?} is not at the other end with its bytes: {}", names(&arrived));
     }
@@ -215,7 +219,10 @@ pub async fn down_is_unavailable_and_back_is_back(place: &impl Place) {
     let error = place.destination().deliver(&during).await.expect_err("nobody is there");
     assert_eq!(error.kind, Kind::Unavailable, "{error}");
     place.start_again().await;
-    eventually("the delivery after the outage", async || place.destination().deliver(&during).await.map_err(|e| e.to_string())).await;
+    eventually("the delivery after the outage", async || {
+        place.destination().deliver(&during).await.map_err(|e| e.to_string())
+    })
+    .await;
     let arrived: BTreeSet<String> = place.arrived().await.iter().map(|one| place.decode(&one.name)).collect();
     assert!(arrived.contains("before.pdf") && arrived.contains("during.pdf"), "{arrived:?}");
 }
@@ -374,6 +381,7 @@ pub fn version_of(item: &str, version: u64, name: &str, size: u64, sha256: Optio
         destination: "to-1".into(),
         event: FileEvent::Uploaded,
         event_at: at,
+        as_of: at,
         file,
         variables: Arc::new(facts.variables(at)),
         untrusted: false,
@@ -434,7 +442,8 @@ impl Content for Endless {
             let now = left.load(Ordering::Relaxed);
             let length = now.min(256 * 1024);
             left.store(now - length, Ordering::Relaxed);
-            (length > 0).then(|| (Ok(Bytes::from(vec![u8::try_from(now % 251).unwrap(); usize::try_from(length).unwrap()])), left))
+            (length > 0)
+                .then(|| (Ok(Bytes::from(vec![u8::try_from(now % 251).unwrap(); usize::try_from(length).unwrap()])), left))
         });
         Ok(Opened { size: self.size, content: content.boxed() })
     }
@@ -550,14 +559,21 @@ impl Secrets {
 impl References for Secrets {
     async fn credential(&self, reference: &SecretKeyRef, host: &str) -> Result<Redacted> {
         if self.hosts.lock().as_ref().is_some_and(|hosts| !hosts.contains(host)) {
-            return Err(Error::new(Kind::Reference, format!("Secret {} does not name {host} under allowedHosts", reference.name)));
+            return Err(Error::new(
+                Kind::Reference,
+                format!("Secret {} does not name {host} under allowedHosts", reference.name),
+            ));
         }
         self.get(&reference.name, &reference.key).map(Redacted::new)
     }
 
     async fn keys(&self, secret: &str) -> Result<Vec<(String, Redacted)>> {
         let live = self.live.lock();
-        Ok(live.iter().filter(|((name, _), _)| name == secret).map(|((_, key), value)| (key.clone(), Redacted::new(value.as_str()))).collect())
+        Ok(live
+            .iter()
+            .filter(|((name, _), _)| name == secret)
+            .map(|((_, key), value)| (key.clone(), Redacted::new(value.as_str())))
+            .collect())
     }
 
     async fn authorities(&self, reference: &CaRef) -> Result<Vec<u8>> {
@@ -608,7 +624,9 @@ fn segment_decoded(segment: &str) -> String {
     let mut result = Vec::new();
     let mut at = 0;
     while at < bytes.len() {
-        let digits = bytes.get(at + 1..at + 3).filter(|digits| digits.iter().all(|d| d.is_ascii_digit() || (b'A'..=b'F').contains(d)));
+        let digits = bytes
+            .get(at + 1..at + 3)
+            .filter(|digits| digits.iter().all(|d| d.is_ascii_digit() || (b'A'..=b'F').contains(d)));
         match digits.filter(|_| bytes[at] == b'%') {
             Some(digits) => {
                 result.push(u8::from_str_radix(std::str::from_utf8(digits).unwrap(), 16).unwrap());
@@ -630,7 +648,8 @@ fn names(arrived: &[Arrived]) -> String {
 
 /// Text that is safe to show: no controls, nothing that changes the direction of text.
 pub fn assert_printable(text: &str) {
-    let bad = |c: char| c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{2028}' | '\u{2029}');
+    let bad =
+        |c: char| c.is_control() || matches!(c, '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{2028}' | '\u{2029}');
     assert!(!text.chars().any(bad), "has what a terminal or log would act on: {text:?}");
 }
 

@@ -21,7 +21,10 @@ pub fn without_notes(files: Vec<(String, Vec<u8>)>) -> Vec<Arrived> {
 
 fn version(item: &str, version: u64, name: &str, bytes: &[u8]) -> Delivery {
     let whole = delivery(name, bytes);
-    Delivery { content: whole.content.clone(), ..version_of(item, version, name, whole.file.size, whole.file.sha256.clone()) }
+    Delivery {
+        content: whole.content.clone(),
+        ..version_of(item, version, name, whole.file.size, whole.file.sha256.clone())
+    }
 }
 
 /// A place belongs to one file: its versions follow each other there, and no other file gets it.

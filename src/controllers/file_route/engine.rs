@@ -20,17 +20,18 @@ use crate::controllers::secure_workspace::SecureWorkspaces;
 use crate::error::{Error, Kind, Result, clean};
 use crate::expression::InvalidField;
 use crate::file360::content::IdempotencyKey;
-use crate::file360::model::{Audience, NewLink};
+use crate::file360::model::{AccessList, Audience, NewLink};
 use crate::file360::{Cause, File360};
 use crate::outbound::http::{self, Clients};
 use crate::outbound::object_store::{self, Settings, Store};
 use crate::outbound::secrets::References;
 use crate::reconcile::ObjectKey;
-use crate::routes::build::{Workshop, route};
+use crate::routes::build::{Network, Workshop, route};
 use crate::routes::content::hex;
 use crate::routes::delivery::{Delivery, Origin, RouteId};
 use crate::routes::destinations::file360;
 use crate::routes::destinations::http::Addresses;
+use crate::routes::destinations::index::Readers;
 use crate::routes::engine::{Engine, Observer, Parts};
 use crate::routes::items::{ItemSource, Scope, Scoped};
 use crate::routes::ledger::Names;
@@ -255,6 +256,15 @@ impl Workshop for Bench<'_, '_> {
         Arc::new(Links { tenant: self.around.session.driver.clone(), cause: self.around.cause() })
     }
 
+    fn network(&self) -> Network {
+        let ctx = self.around.ctx;
+        Network { references: self.around.references.clone(), guard: ctx.guard.clone(), trust: ctx.trust.clone() }
+    }
+
+    fn readers(&self) -> Arc<dyn Readers> {
+        Arc::new(Access(self.around.session.driver.clone()))
+    }
+
     fn store(&self, spec: &ObjectStore) -> Result<Arc<dyn Store>> {
         let ctx = self.around.ctx;
         let settings = Settings { guard: ctx.guard.clone(), extra_ca: ctx.extra_ca.clone(), folders: ctx.folders.clone() };
@@ -297,6 +307,16 @@ impl file360::Workspaces for Declared {
 
     fn is_read(&self, workspace: &str, path: &str) -> bool {
         self.pattern.as_ref().is_some_and(|pattern| self.scope.contains(workspace) && pattern.matches(path))
+    }
+}
+
+/// Who reads a file is what File 360 says.
+struct Access(Arc<dyn File360>);
+
+#[async_trait]
+impl Readers for Access {
+    async fn readers(&self, item: &str) -> Result<AccessList> {
+        self.0.access(item).await
     }
 }
 

@@ -13,7 +13,7 @@ use crate::reconcile::conditions::Conditions;
 use crate::routes::engine::Snapshot;
 
 /// The status after a pass.
-pub fn after(object: &FileRoute, outcome: &Outcome, now: Timestamp) -> FileRouteStatus {
+pub fn after(object: &FileRoute, outcome: &Outcome, ingest_url: Option<String>, now: Timestamp) -> FileRouteStatus {
     let last = object.status.clone().unwrap_or_default();
     let generation = object.metadata.generation.unwrap_or_default();
     let mut conditions = Conditions::after(&last.conditions, generation, now);
@@ -22,6 +22,7 @@ pub fn after(object: &FileRoute, outcome: &Outcome, now: Timestamp) -> FileRoute
         last_handled_reconcile_at: object.annotations().get(REQUESTED_AT).cloned(),
         conditions: Vec::new(),
         dry_run: None,
+        ingest_url,
         ..last.clone()
     };
     match outcome {

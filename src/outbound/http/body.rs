@@ -16,9 +16,9 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::event::{Event, MEDIA_TYPE};
 use crate::error::{Error, Kind, Result};
 use crate::file360::content::ByteStream;
+use crate::outbound::cloud_event::{Event, MEDIA_TYPE};
 
 /// Largest document that is sent, in bytes.
 const MAX_DOCUMENT: usize = 1024 * 1024;

@@ -37,7 +37,8 @@ pub struct FolderTree {
 pub fn store(spec: &Folder, namespace: &str, settings: &Settings) -> Result<TreeStore<FolderTree>> {
     let Some(root) = settings.folders.get(&spec.folder) else {
         let known: Vec<&str> = settings.folders.keys().map(String::as_str).collect();
-        let known = if known.is_empty() { "it was given none".to_owned() } else { format!("there are: {}", known.join(", ")) };
+        let known =
+            if known.is_empty() { "it was given none".to_owned() } else { format!("there are: {}", known.join(", ")) };
         return Err(Error::new(
             Kind::Reference,
             format!("fs.folder: the operator was given no folder {} with --folder; {known}", clean(&spec.folder, 63)),
@@ -72,9 +73,10 @@ impl FolderTree {
                 error.code = NO_PERMISSION.into();
                 error
             }
-            _ if is(error, Errno::LOOP) || is(error, Errno::NOTDIR) => {
-                Error::new(Kind::Rejected, format!("folder {}: a link or a file is in the way where a folder is needed", self.name))
-            }
+            _ if is(error, Errno::LOOP) || is(error, Errno::NOTDIR) => Error::new(
+                Kind::Rejected,
+                format!("folder {}: a link or a file is in the way where a folder is needed", self.name),
+            ),
             io::ErrorKind::InvalidFilename => Error::new(Kind::Rejected, what),
             _ => Error::new(Kind::Unavailable, what),
         }
@@ -96,13 +98,15 @@ impl Walk {
     fn root(&self, makes: bool) -> io::Result<OwnedFd> {
         // The folder that the operator's owner named may be a link; what is below may not.
         let given = rustix::fs::open(&self.root, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-            .map_err(|error| io::Error::new(io::ErrorKind::NotConnected, format!("it cannot be opened: {}", io::Error::from(error))))?;
-        down(given, &self.namespace, makes)
+            .map_err(|error| {
+                io::Error::new(io::ErrorKind::NotConnected, format!("it cannot be opened: {}", io::Error::from(error)))
+            })?;
+        down(&given, &self.namespace, makes)
     }
 
     fn folder(&self, path: &str, makes: bool) -> io::Result<OwnedFd> {
         let root = self.root(makes)?;
-        path.split('/').filter(|segment| !segment.is_empty()).try_fold(root, |folder, segment| down(folder, segment, makes))
+        path.split('/').filter(|segment| !segment.is_empty()).try_fold(root, |folder, segment| down(&folder, segment, makes))
     }
 
     /// The folder of a file, and its name there.
@@ -119,16 +123,16 @@ impl Walk {
     }
 }
 
-fn down(folder: OwnedFd, segment: &str, makes: bool) -> io::Result<OwnedFd> {
+fn down(folder: &OwnedFd, segment: &str, makes: bool) -> io::Result<OwnedFd> {
     debug_assert!(!matches!(segment, "." | "..") && !segment.contains('/'), "names are made safe before they come here");
-    match rustix::fs::openat(&folder, segment, FOLDER, Mode::empty()) {
+    match rustix::fs::openat(folder, segment, FOLDER, Mode::empty()) {
         Err(Errno::NOENT) if makes => {
-            match rustix::fs::mkdirat(&folder, segment, Mode::from_raw_mode(0o755)) {
-                Ok(()) => rustix::fs::fsync(&folder)?,
+            match rustix::fs::mkdirat(folder, segment, Mode::from_raw_mode(0o755)) {
+                Ok(()) => rustix::fs::fsync(folder)?,
                 Err(Errno::EXIST) => {}
                 Err(error) => return Err(error.into()),
             }
-            Ok(rustix::fs::openat(&folder, segment, FOLDER, Mode::empty())?)
+            Ok(rustix::fs::openat(folder, segment, FOLDER, Mode::empty())?)
         }
         other => Ok(other?),
     }

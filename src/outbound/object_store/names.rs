@@ -245,7 +245,16 @@ mod tests {
 
     #[test]
     fn ordinary_names_stay_as_they_are() {
-        for name in ["claims/4711/Foto 1.jpg", "100% done.pdf", "Straße/日本語.txt", ".hidden", "a.b.c", "-rf", "%.txt", "console.log"] {
+        for name in [
+            "claims/4711/Foto 1.jpg",
+            "100% done.pdf",
+            "Straße/日本語.txt",
+            ".hidden",
+            "a.b.c",
+            "-rf",
+            "%.txt",
+            "console.log",
+        ] {
             assert_eq!(portable(name), name);
             assert_eq!(object(name), name);
         }
@@ -292,10 +301,14 @@ mod tests {
 
     #[test]
     fn r6_names_that_differ_in_case_get_names_that_do_not() {
-        let keys: Vec<Key> = ["d/Case.txt", "d/case.txt", "d/CASE.txt"].map(|text| Key::new(text, Rules::Portable).unwrap()).into();
+        let keys: Vec<Key> =
+            ["d/Case.txt", "d/case.txt", "d/CASE.txt"].map(|text| Key::new(text, Rules::Portable).unwrap()).into();
         assert!(keys.iter().all(|key| key.folded() == keys[0].folded()));
         let apart: Vec<Key> = keys.iter().map(|key| key.apart().unwrap()).collect();
-        assert_eq!(apart.iter().map(Key::as_str).collect::<Vec<_>>(), ["d/%43ase.txt", "d/%63ase.txt", "d/%43%41%53%45.txt"]);
+        assert_eq!(
+            apart.iter().map(Key::as_str).collect::<Vec<_>>(),
+            ["d/%43ase.txt", "d/%63ase.txt", "d/%43%41%53%45.txt"]
+        );
         assert!(Key::new("1234", Rules::Portable).unwrap().apart().is_none(), "nothing has case");
     }
 

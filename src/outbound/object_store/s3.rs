@@ -1,7 +1,8 @@
 //! Amazon S3 and what speaks its API.
 //!
 //! A small object is one request: a `PUT` that succeeds only where nothing lies, with the content's SHA-256 in its signature, which the
-//! server checks. Larger ones go in parts and appear when all are there. The requests are made here and not by a general storage library:
+//! server checks. A larger one whose SHA-256 is known goes in one request as well, after a look at what lies there, and nothing of it is held.
+//! The rest goes in parts and appears when all are there. The requests are made here and not by a general storage library:
 //! those put keys into a form of their own (`a//b` becomes `a/b`, a space at the end goes), and then read or overwrite another object.
 
 mod client;
@@ -27,8 +28,10 @@ use crate::api::places::S3;
 use crate::error::{Error, Kind, Result};
 use crate::outbound::secrets::References;
 
-/// Largest object that goes in one request, and usual size of a part, in bytes.
+/// Largest object that is held in memory while it goes, and usual size of a part, in bytes.
 const PART: u64 = 8 * 1024 * 1024;
+/// Largest object that S3 takes in one request, in bytes.
+const LARGEST_PUT: u64 = 5 * 1024 * 1024 * 1024;
 /// Content of all uploads to S3 that the process holds at a time, in KiB. An upload waits for its share.
 const BUDGET_KIB: usize = 128 * 1024;
 /// Largest page of a listing that is read, in bytes: 1,000 keys of 1,024 bytes, each byte encoded.
@@ -106,6 +109,25 @@ impl S3Store {
         }
     }
 
+    /// A large object whose SHA-256 is known: one request, too, but nothing of it is held.
+    async fn put_streamed(&self, upload: &Upload<'_>, sha256: &str) -> Result<Stored> {
+        let Some(condition) = self.condition(upload).await? else { return Ok(duplicate(upload)) };
+        let mut request = Request::new(Method::PUT, Some(upload.key.as_str()));
+        request.headers = description(upload, Some(sha256));
+        request.headers.extend(condition.header());
+        request.body = Body { chunks: Vec::new(), size: upload.size, sha256: sha256.to_owned() };
+        match self.client.send_stream(&request, opened(upload).await?).await {
+            Ok(_) => Ok(stored(upload)),
+            // Another try was faster: what lies there now says whether it was this delivery.
+            Err(error) if error.kind == Kind::Stale && self.condition(upload).await?.is_none() => Ok(duplicate(upload)),
+            Err(error) if error.kind == Kind::Unsupported && condition != Condition::None => {
+                self.lacks_conditions.store(true, Ordering::Relaxed);
+                Err(Error::new(Kind::Unavailable, "the server knows no conditions on writing; the next try goes without"))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     async fn put_once(&self, upload: &Upload<'_>, body: &Body, condition: &Condition) -> Result<()> {
         let mut request = Request::new(Method::PUT, Some(upload.key.as_str()));
         request.headers = description(upload, Some(&body.sha256));
@@ -133,7 +155,11 @@ impl S3Store {
         if tag(DELIVERY) == Some(upload.delivery) && object.entry.size == upload.size {
             return Ok(Standing::Delivered);
         }
-        if tag(FILE) == Some(upload.file) { Ok(Standing::Earlier(object.entry.etag)) } else { Err(key_taken(upload.key.as_str())) }
+        if tag(FILE) == Some(upload.file) {
+            Ok(Standing::Earlier(object.entry.etag))
+        } else {
+            Err(key_taken(upload.key.as_str()))
+        }
     }
 }
 
@@ -152,7 +178,11 @@ impl Store for S3Store {
     }
 
     async fn put(&self, upload: Upload<'_>) -> Result<Stored> {
-        let result = if upload.size <= PART { self.put_whole(&upload).await } else { self.put_in_parts(&upload).await };
+        let result = match upload.sha256 {
+            _ if upload.size <= PART => self.put_whole(&upload).await,
+            Some(sha256) if upload.size <= LARGEST_PUT => self.put_streamed(&upload, sha256).await,
+            _ => self.put_in_parts(&upload).await,
+        };
         result.map_err(|error| error.while_doing(format!("put {} bytes to {}", upload.size, self.describe())))
     }
 
@@ -168,7 +198,9 @@ impl Store for S3Store {
         request.headers.push(("if-match", etag));
         let sent = tokio::time::timeout(SILENCE, self.client.send(&request)).await;
         let response = sent.map_err(|_| silent())??;
-        let size = response.content_length().ok_or_else(|| Error::new(Kind::Malformed, "the answer of S3 does not say its length"))?;
+        let size = response
+            .content_length()
+            .ok_or_else(|| Error::new(Kind::Malformed, "the answer of S3 does not say its length"))?;
         let chunks = response.bytes_stream().map(|chunk| chunk.map_err(|error| send_error(&error))).boxed();
         Ok(Opened { size, content: exactly(size, with_patience(chunks)) })
     }
@@ -202,7 +234,8 @@ fn description<'a>(upload: &Upload<'a>, sha256: Option<&'a str>) -> Vec<(&'stati
     let mut headers = vec![(DELIVERY, upload.delivery), (FILE, upload.file)];
     headers.extend(sha256.or(upload.sha256).map(|sha256| (SHA256, sha256)));
     // What is no media type is left out rather than sent as a header.
-    let is_type = |text: &str| text.len() <= 127 && text.contains('/') && text.bytes().all(|b| b.is_ascii_graphic() || b == b' ');
+    let is_type =
+        |text: &str| text.len() <= 127 && text.contains('/') && text.bytes().all(|b| b.is_ascii_graphic() || b == b' ');
     headers.push(("content-type", if is_type(upload.mime_type) { upload.mime_type } else { "application/octet-stream" }));
     headers
 }
@@ -219,7 +252,10 @@ fn addressable(key: &str) -> Result<()> {
     if names::is_addressable(key) {
         return Ok(());
     }
-    Err(Error::new(Kind::Rejected, "an object whose name has a `.` or `..` segment cannot be asked for without reaching another one"))
+    Err(Error::new(
+        Kind::Rejected,
+        "an object whose name has a `.` or `..` segment cannot be asked for without reaching another one",
+    ))
 }
 
 fn object(key: &str, headers: &HeaderMap) -> Result<Object> {
@@ -290,8 +326,10 @@ impl Listing {
             if key.ends_with('/') && listed.size == 0 {
                 continue;
             }
-            let modified_at: Timestamp =
-                listed.last_modified.parse().map_err(|_| Error::new(Kind::Malformed, "a time in the listing of S3 is none"))?;
+            let modified_at: Timestamp = listed
+                .last_modified
+                .parse()
+                .map_err(|_| Error::new(Kind::Malformed, "a time in the listing of S3 is none"))?;
             page.entries.push(Entry { key, size: listed.size, etag: listed.etag, modified_at });
         }
         page.next = last.filter(|_| self.is_truncated);
@@ -306,7 +344,9 @@ impl Listing {
 fn url_decoded(text: &str) -> Result<String> {
     let spaced = text.replace('+', " ");
     let decoded = percent_encoding::percent_decode_str(&spaced).decode_utf8();
-    decoded.map(std::borrow::Cow::into_owned).map_err(|_| Error::new(Kind::Malformed, "a key in the listing of S3 is no text"))
+    decoded
+        .map(std::borrow::Cow::into_owned)
+        .map_err(|_| Error::new(Kind::Malformed, "a key in the listing of S3 is no text"))
 }
 
 #[cfg(test)]
@@ -322,7 +362,10 @@ mod tests {
         let read = || quick_xml::de::from_str::<Listing>(text).unwrap();
         let page = read().page(None).unwrap();
         assert_eq!(page.entries.len(), 1, "markers of folders are no files");
-        assert_eq!((page.entries[0].key.as_str(), page.entries[0].etag.as_str(), page.entries[0].size), ("a b/c\u{1}", "\"1\"", 7));
+        assert_eq!(
+            (page.entries[0].key.as_str(), page.entries[0].etag.as_str(), page.entries[0].size),
+            ("a b/c\u{1}", "\"1\"", 7)
+        );
         assert_eq!(page.next.as_deref(), Some("folder/"));
         assert!(read().page(Some("folder/")).is_err(), "a listing that does not move on is no listing");
         let empty: Listing = quick_xml::de::from_str("<ListBucketResult/>").unwrap();

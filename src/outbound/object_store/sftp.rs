@@ -1,13 +1,14 @@
 //! Servers that speak SFTP (version 3, as OpenSSH does), without an `ssh` program.
 
+mod lenient;
 mod session;
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use futures::stream::{self, FuturesUnordered};
 use futures::StreamExt as _;
+use futures::stream::{self, FuturesUnordered};
 use jiff::Timestamp;
 use russh_sftp::client::error::Error as SftpError;
 use russh_sftp::protocol::{FileAttributes, FileType, OpenFlags, Packet, StatusCode};
@@ -108,7 +109,8 @@ impl SftpTree {
 /// Sends all of `content`, several requests at a time.
 async fn send(handle: &Handle, mut content: Stream) -> Result<()> {
     let session = handle.session();
-    let write = |offset: u64, data: Vec<u8>| async move { session.heard(session.raw.write(handle.id(), offset, data).await) };
+    let write =
+        |offset: u64, data: Vec<u8>| async move { session.heard(session.raw.write(handle.id(), offset, data).await) };
     let in_flight = (WINDOW / session.request_size).max(1);
     let mut writes = FuturesUnordered::new();
     let mut offset = 0;
@@ -156,7 +158,10 @@ async fn receive(handle: Arc<Handle>, offset: u64, length: usize) -> Result<Byte
             answer => {
                 let data = session.heard(answer)?.data;
                 if data.is_empty() || data.len() > length - bytes.len() {
-                    return Err(Error::new(Kind::Malformed, "the SFTP server answered with another length than was asked for"));
+                    return Err(Error::new(
+                        Kind::Malformed,
+                        "the SFTP server answered with another length than was asked for",
+                    ));
                 }
                 if bytes.is_empty() { bytes = data } else { bytes.extend_from_slice(&data) }
             }
@@ -230,7 +235,13 @@ impl Tree for SftpTree {
         match session.heard(session.raw.rename(from, full).await) {
             Ok(_) => Ok(true),
             // Version 3 of the protocol has no code of its own for this.
-            Err(error) => if self.look_at(&session, to).await?.is_some() { Ok(false) } else { Err(error) },
+            Err(error) => {
+                if self.look_at(&session, to).await?.is_some() {
+                    Ok(false)
+                } else {
+                    Err(error)
+                }
+            }
         }
     }
 
@@ -280,7 +291,9 @@ impl Tree for SftpTree {
             };
             // A name that is no text has U+FFFD here and cannot be asked for; one with `/` is an attack.
             let usable = |name: &str| !matches!(name, "" | "." | "..") && !name.contains(['/', '\0', '\u{fffd}']);
-            names.extend(part.into_iter().filter(|file| usable(&file.filename)).map(|file| (file.filename, node(&file.attrs))));
+            names.extend(
+                part.into_iter().filter(|file| usable(&file.filename)).map(|file| (file.filename, node(&file.attrs))),
+            );
             if names.len() > MAX_NAMES {
                 return Err(Error::new(Kind::Malformed, format!("a folder has more than {MAX_NAMES} names")));
             }

@@ -56,7 +56,8 @@ impl Node {
     }
 }
 
-/// A tree of files. Paths are relative to its root, cut at `/`, without `.` and `..`. No operation follows a link inside the root.
+/// A tree of files. Paths are relative to its root, cut at `/`, without `.` and `..`. Nothing is written through a link, and what is read is
+/// no link itself. A folder on the way may be one on SFTP servers, where the account's rights are the bound; in mounted folders none may.
 #[async_trait]
 pub trait Tree: Send + Sync + 'static {
     /// `sftp` or `fs`.
@@ -132,7 +133,7 @@ impl<T: Tree> TreeStore<T> {
 
         let (temporary, sha256) = self.write_beside(&key, upload).await?;
         if self.0.rename(temporary.path(), key.as_str(), replaces).await? {
-            temporary.is_placed();
+            temporary.keep();
         } else {
             temporary.remove().await;
             // A try that was cut off after its last step, or somebody else's file.
@@ -209,7 +210,7 @@ impl<T: Tree> TreeStore<T> {
             Err(error) => Err(error),
         };
         match made {
-            Ok(true) => temporary.is_placed(),
+            Ok(true) => temporary.keep(),
             _ => temporary.remove().await,
         }
         made
@@ -220,7 +221,8 @@ impl<T: Tree> TreeStore<T> {
         let content = opened(upload).await?;
         let folder = key.as_str().rfind('/').map_or("", |at| &key.as_str()[..=at]);
         let unique = rand::random::<u64>();
-        let path = format!("{folder}{}-{}-{unique:016x}.part", names::RESERVED, &upload.delivery[..upload.delivery.len().min(16)]);
+        let path =
+            format!("{folder}{}-{}-{unique:016x}.part", names::RESERVED, &upload.delivery[..upload.delivery.len().min(16)]);
         let temporary = Temporary { tree: self.0.clone(), path: Some(path.clone()) };
         let hash = Arc::new(parking_lot::Mutex::new(Sha256::new()));
         let content = if upload.sha256.is_some() { content } else { hashed(content, hash.clone()) };
@@ -268,7 +270,14 @@ impl<T: Tree> TreeStore<T> {
                     page.next = page.entries.last().map(|entry| entry.key.clone());
                     return Ok(page);
                 }
-                Is::File => page.entries.push(Entry { etag: node.etag(), size: node.size, modified_at: node.modified_at, key: path }),
+                Is::File => {
+                    page.entries.push(Entry {
+                        etag: node.etag(),
+                        size: node.size,
+                        modified_at: node.modified_at,
+                        key: path,
+                    });
+                }
                 Is::Folder | Is::Other => {}
             }
         }
@@ -340,7 +349,8 @@ impl<T: Tree> Store for TreeStore<T> {
     }
 
     async fn list(&self, prefix: &str, cursor: Option<&str>) -> Result<Page> {
-        if prefix.split('/').any(|segment| matches!(segment, "." | "..")) || prefix.starts_with('/') || prefix.contains('\0') {
+        if prefix.split('/').any(|segment| matches!(segment, "." | "..")) || prefix.starts_with('/') || prefix.contains('\0')
+        {
             return Err(Error::new(Kind::Rejected, "the prefix has a part that leaves the root"));
         }
         self.walk(prefix, cursor).await
@@ -348,7 +358,8 @@ impl<T: Tree> Store for TreeStore<T> {
 }
 
 fn addressable(key: &str) -> Result<()> {
-    let is_fine = names::is_addressable(key) && !key.split('/').any(|segment| segment.is_empty() || names::is_reserved(segment));
+    let is_fine =
+        names::is_addressable(key) && !key.split('/').any(|segment| segment.is_empty() || names::is_reserved(segment));
     if is_fine { Ok(()) } else { Err(Error::new(Kind::Rejected, "the name is none that a listing gives")) }
 }
 
@@ -364,7 +375,13 @@ fn unchanged<T: Tree>(tree: Arc<T>, path: String, etag: String, content: Stream)
 }
 
 fn hashed(content: Stream, hash: Arc<parking_lot::Mutex<Sha256>>) -> Stream {
-    content.inspect(move |chunk| if let Ok(chunk) = chunk { hash.lock().update(chunk) }).boxed()
+    content
+        .inspect(move |chunk| {
+            if let Ok(chunk) = chunk {
+                hash.lock().update(chunk);
+            }
+        })
+        .boxed()
 }
 
 /// A file that is removed unless it gets its place, also when the task that writes it is given up.
@@ -379,7 +396,7 @@ impl<T: Tree> Temporary<T> {
     }
 
     /// It has its place.
-    fn is_placed(mut self) {
+    fn keep(mut self) {
         self.path = None;
     }
 

@@ -6,24 +6,21 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use jiff::{SignedDuration, Timestamp};
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Map, Value, json};
 
-use crate::api::file_route::{DestinationSpec, FileEvent, Send};
+use super::event::Events;
+use crate::api::file_route::{DestinationSpec, Send};
 use crate::error::Result;
 use crate::expression::{Expression, InvalidField, Variables, from_json};
 use crate::file360::content::ByteStream;
-use crate::outbound::http::{Answer, Body, Event, Source, Surroundings, Target, Upload};
-use crate::routes::delivery::{Content, Delivery, Destination, Origin, Receipt};
+use crate::outbound::http::{Answer, Body, Source, Surroundings, Target, Upload};
+use crate::routes::delivery::{Content, Delivery, Destination, Receipt};
 use crate::routes::environment::{NAMES, NAMES_WITH_RESPONSE};
 
 /// The variable with the address of the content, for `send: Reference`.
 const REFERENCE: &str = "reference";
 const DEFAULT_REFERENCE_FOR: Duration = Duration::from_mins(15);
 const LONGEST_REFERENCE_FOR: Duration = Duration::from_hours(24);
-
-/// What RFC 3986 calls unreserved stays as it is in an event's source.
-const IN_SOURCE: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// Makes addresses under which anybody who has them can fetch a file's content for a while.
 #[async_trait]
@@ -36,8 +33,7 @@ pub trait Addresses: std::marker::Send + Sync {
 pub struct HttpDestination {
     target: Target,
     sends: Sends,
-    /// Facts that only the expressions' variables have.
-    context: Expression,
+    events: Events,
 }
 
 enum Sends {
@@ -82,10 +78,7 @@ impl HttpDestination {
         if send != Send::Reference && spec.reference_for.is_some() {
             return wrong("referenceFor", "goes with send: Reference");
         }
-        let context = "{'uploader': {'kind': uploader.kind, 'emailVerified': uploader.emailVerified}, 'actor': event.actor, \
-                       'externalRef': has(workspace.externalRef) ? workspace.externalRef : {}}";
-        let context = Expression::compile(context, NAMES).map_err(|invalid| InvalidField::expression("http", &invalid))?;
-        Ok(Self { target, sends, context })
+        Ok(Self { target, sends, events: Events::new()? })
     }
 
     async fn reference(&self, delivery: &Delivery, addresses: &dyn Addresses, works_for: Duration) -> Result<Answer> {
@@ -94,17 +87,18 @@ impl HttpDestination {
         let reference = json!({"url": address, "expiresAt": until.to_string()});
         let variables = delivery.variables.extended(REFERENCE, from_json(&reference));
         let body = self.target.document(&variables, || {
-            let mut data = self.data(delivery);
+            let mut data = self.events.data(delivery);
             data["reference"] = reference.clone();
             // The extension that CloudEvents has for data that lies elsewhere.
-            event(delivery).structured(Map::from_iter([("dataref".to_owned(), address.into())]), data)
+            self.events.event(delivery).structured(Map::from_iter([("dataref".to_owned(), address.into())]), data)
         })?;
         self.target.send(&variables, body, &delivery.key).await
     }
 
     async fn metadata(&self, delivery: &Delivery) -> Result<Answer> {
-        let body =
-            self.target.document(&delivery.variables, || event(delivery).structured(Map::new(), self.data(delivery)))?;
+        let body = self.target.document(&delivery.variables, || {
+            self.events.event(delivery).structured(Map::new(), self.events.data(delivery))
+        })?;
         self.target.send(&delivery.variables, body, &delivery.key).await
     }
 
@@ -115,49 +109,9 @@ impl HttpDestination {
             mime_type: file.mime_type.clone(),
             file_name: file.name.clone(),
             sha256: file.sha256.clone(),
-            event: event(delivery),
+            event: self.events.event(delivery),
         };
         self.target.send(&delivery.variables, Body::Stream(upload), &delivery.key).await
-    }
-
-    /// What an event says about a file, where no template says something else.
-    fn data(&self, delivery: &Delivery) -> Value {
-        let file = &delivery.file;
-        let (id, version) = match &file.origin {
-            Origin::Item { item, version, .. } => (item.clone(), json!(version)),
-            Origin::Object { key, etag, .. } => (key.clone(), json!(etag)),
-        };
-        let mut data = json!({
-            "file": {
-                "id": id,
-                "name": file.name,
-                "path": file.path,
-                "size": file.size,
-                "mimeType": file.mime_type,
-                "sha256": file.sha256,
-                "version": version,
-                "createdAt": file.created_at.to_string(),
-                "modifiedAt": file.modified_at.to_string(),
-                "classification": file.classification,
-                "metadata": file.metadata,
-            },
-            "workspace": {"name": file.workspace_name},
-            "event": {"type": format!("{:?}", delivery.event)},
-            "route": {"namespace": delivery.route.namespace, "name": delivery.route.name},
-            "rule": &*delivery.rule,
-            "destination": &*delivery.destination,
-        });
-        if let Origin::Item { workspace, .. } = &file.origin {
-            data["workspace"]["id"] = json!(workspace);
-        }
-        if let Ok(context) = self.context.json(&delivery.variables) {
-            data["uploader"] = context["uploader"].clone();
-            data["event"]["actor"] = context["actor"].clone();
-            if context["externalRef"].as_object().is_some_and(|reference| !reference.is_empty()) {
-                data["workspace"]["externalRef"] = context["externalRef"].clone();
-            }
-        }
-        data
     }
 }
 
@@ -218,25 +172,6 @@ fn works_for(spec: &DestinationSpec) -> Result<Duration, InvalidField> {
     works_for
         .filter(|works_for| !works_for.is_zero() && *works_for <= LONGEST_REFERENCE_FOR)
         .ok_or_else(|| InvalidField::value("referenceFor", "needs a duration of up to 24h, such as 15m"))
-}
-
-fn event(delivery: &Delivery) -> Event {
-    let kind = match delivery.event {
-        FileEvent::Uploaded => "uploaded",
-        FileEvent::VersionAdded => "versionadded",
-        FileEvent::MetadataChanged => "metadatachanged",
-        FileEvent::Shared => "shared",
-    };
-    let route = &delivery.route;
-    let source =
-        [&route.cluster, &route.namespace, &route.name].map(|part| utf8_percent_encode(part, IN_SOURCE).to_string());
-    Event {
-        kind: format!("io.file360.file.{kind}"),
-        source: format!("/file360/{}", source.join("/")),
-        id: delivery.key.clone(),
-        time: delivery.event_at,
-        subject: delivery.file.path.clone(),
-    }
 }
 
 /// Where the other side says that it has the file; without a query, which could let people in.

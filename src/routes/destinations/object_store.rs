@@ -106,7 +106,8 @@ mod tests {
 
     #[test]
     fn a_file_is_the_same_in_every_version_and_no_other() {
-        let item = |workspace: &str, item: &str, version| Origin::Item { workspace: workspace.into(), item: item.into(), version };
+        let item =
+            |workspace: &str, item: &str, version| Origin::Item { workspace: workspace.into(), item: item.into(), version };
         assert_eq!(identity(&item("w", "i", 1)), identity(&item("w", "i", 2)));
         assert_ne!(identity(&item("w", "i", 1)), identity(&item("v", "i", 1)));
         let object = Origin::Object { store: "w".into(), key: "i".into(), etag: "e".into() };

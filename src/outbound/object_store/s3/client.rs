@@ -2,9 +2,11 @@
 
 use std::error::Error as _;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use futures::StreamExt as _;
 use http::{Method, StatusCode, header};
 use jiff::Timestamp;
 use parking_lot::Mutex;
@@ -13,7 +15,7 @@ use serde::de::DeserializeOwned;
 use sha2::{Digest as _, Sha256};
 use url::Url;
 
-use super::super::{Settings, hex};
+use super::super::{Settings, Stream, hex};
 use super::sign::{self, Signable};
 use crate::api::places::S3;
 use crate::error::{Error, Kind, Result, clean};
@@ -161,7 +163,8 @@ impl Client {
     pub fn new(spec: &S3, references: Arc<dyn References>, settings: &Settings) -> Result<Self> {
         let address = spec.endpoint.clone().unwrap_or_else(|| amazon(&spec.region));
         let invalid = |why: String| Error::new(Kind::Rejected, format!("s3.endpoint: {why}"));
-        let endpoint = Url::parse(&address).map_err(|error| invalid(format!("{} is no URL: {error}", clean(&address, 200))))?;
+        let endpoint =
+            Url::parse(&address).map_err(|error| invalid(format!("{} is no URL: {error}", clean(&address, 200))))?;
         let host = endpoint.host_str().unwrap_or_default().to_owned();
         settings.guard.check_host(&host).map_err(invalid)?;
         if endpoint.scheme() != "https" && !settings.guard.is_allowed_host(&host) {
@@ -228,8 +231,44 @@ impl Client {
         })
     }
 
+    /// One exchange whose body is read while it is sent, and therefore cannot be sent again; `request.body` says how much it is and what
+    /// its SHA-256 is. It may take as long as bytes move. When `content` fails, so does this, and the server keeps nothing.
+    pub async fn send_stream(&self, request: &Request<'_>, content: Stream) -> Result<reqwest::Response> {
+        let credential = self.credential().await?;
+        let progress = Arc::new(Progress::default());
+        let noted = progress.clone();
+        let body = content.map(move |chunk| noted.note(chunk));
+        let sending = self.signed(request, &credential).await?.body(reqwest::Body::wrap_stream(body)).send();
+        let sent = tokio::select! {
+            sent = sending => sent,
+            () = progress.stalls() => return Err(Error::new(Kind::Unavailable, "S3 takes no more of the content")),
+        };
+        if let Some(error) = progress.failure() {
+            return Err(error);
+        }
+        match self.answered(sent).await? {
+            Ok(response) => Ok(response),
+            Err(refused) => {
+                if refused.is_about_credential() {
+                    self.references.refused();
+                }
+                Err(self.error(&refused))
+            }
+        }
+    }
+
     async fn once(&self, request: &Request<'_>, credential: &Credential) -> Result<Result<reqwest::Response, Refusal>> {
-        let response = self.signed(request, credential).await?.send().await.map_err(|error| {
+        let mut builder = self.signed(request, credential).await?;
+        if request.method == Method::PUT || request.method == Method::POST {
+            builder = builder.body(body(&request.body.chunks)).timeout(LONG);
+        } else if request.method != Method::GET || request.key.is_none() {
+            builder = builder.timeout(SHORT);
+        }
+        self.answered(builder.send().await).await
+    }
+
+    async fn answered(&self, sent: reqwest::Result<reqwest::Response>) -> Result<Result<reqwest::Response, Refusal>> {
+        let response = sent.map_err(|error| {
             let error = send_error(&error);
             if error.kind == Kind::Tls {
                 self.references.refused();
@@ -240,7 +279,8 @@ impl Client {
             return Ok(Ok(response));
         }
         let status = response.status();
-        let retry_after = response.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
+        let retry_after =
+            response.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok()?.trim().parse().ok());
         let body = bounded(response, MAX_PROBLEM).await.unwrap_or_default();
         let problem = std::str::from_utf8(&body).ok().and_then(problem).unwrap_or_default();
         Ok(Err(Refusal { status, problem, retry_after: retry_after.map(Duration::from_secs) }))
@@ -267,18 +307,22 @@ impl Client {
         headers.extend(credential.token.as_deref().map(|token| ("x-amz-security-token", token)));
         let mut signed: Vec<(&str, &str)> = headers.iter().copied().filter(|(name, _)| name.starts_with("x-amz-")).collect();
         signed.push(("host", &authority));
-        let signable =
-            Signable { method: request.method.as_str(), path: &path, query: &query, headers: &signed, body: &request.body.sha256 };
+        let signable = Signable {
+            method: request.method.as_str(),
+            path: &path,
+            query: &query,
+            headers: &signed,
+            body: &request.body.sha256,
+        };
         let authorization = sign::authorization(&signable, at, &self.spec.region, &credential.key_id, &credential.secret);
 
-        let mut builder = self.http().await?.request(request.method.clone(), url).header(header::AUTHORIZATION, authorization);
+        let mut builder =
+            self.http().await?.request(request.method.clone(), url).header(header::AUTHORIZATION, authorization);
         for (name, value) in headers {
             builder = builder.header(name, value);
         }
         if request.method == Method::PUT || request.method == Method::POST {
-            builder = builder.header(header::CONTENT_LENGTH, request.body.size).body(body(&request.body.chunks)).timeout(LONG);
-        } else if request.method != Method::GET || request.key.is_none() {
-            builder = builder.timeout(SHORT);
+            builder = builder.header(header::CONTENT_LENGTH, request.body.size);
         }
         Ok(builder)
     }
@@ -310,7 +354,8 @@ impl Client {
             }
             builder = builder.tls_certs_only(certificates);
         }
-        let client = builder.build().map_err(|_| Error::new(Kind::Tls, "the TLS settings cannot be used; check s3.caRef"))?;
+        let client =
+            builder.build().map_err(|_| Error::new(Kind::Tls, "the TLS settings cannot be used; check s3.caRef"))?;
         *http = Some((bundle, client.clone()));
         Ok(client)
     }
@@ -347,6 +392,37 @@ impl Client {
     }
 }
 
+/// How a body that is read while it is sent gets on.
+#[derive(Default)]
+struct Progress {
+    moved: AtomicU64,
+    failure: Mutex<Option<Error>>,
+}
+
+impl Progress {
+    fn note(&self, chunk: Result<Bytes>) -> Result<Bytes> {
+        self.moved.fetch_add(1, Ordering::Relaxed);
+        chunk.inspect_err(|error| *self.failure.lock() = Some(error.clone()))
+    }
+
+    /// Why the content ended before its end, if it did.
+    fn failure(&self) -> Option<Error> {
+        self.failure.lock().take()
+    }
+
+    /// Ends when nothing has moved for as long as a request may take.
+    async fn stalls(&self) {
+        let mut before = None;
+        loop {
+            let now = self.moved.load(Ordering::Relaxed);
+            if before.replace(now) == Some(now) {
+                return;
+            }
+            tokio::time::sleep(LONG).await;
+        }
+    }
+}
+
 /// The servers' own address for a region.
 fn amazon(region: &str) -> String {
     let domain = if region.starts_with("cn-") { "amazonaws.com.cn" } else { "amazonaws.com" };
@@ -364,8 +440,10 @@ impl Refusal {
     fn is_about_credential(&self) -> bool {
         let code = self.problem.code.as_str();
         // Some say these with 400.
-        matches!(code, "ExpiredToken" | "InvalidToken" | "InvalidAccessKeyId" | "SignatureDoesNotMatch" | "TokenRefreshRequired")
-            || (matches!(self.status.as_u16(), 401 | 403) && code != "RequestTimeTooSkewed")
+        matches!(
+            code,
+            "ExpiredToken" | "InvalidToken" | "InvalidAccessKeyId" | "SignatureDoesNotMatch" | "TokenRefreshRequired"
+        ) || (matches!(self.status.as_u16(), 401 | 403) && code != "RequestTimeTooSkewed")
     }
 
     fn said(&self) -> String {
@@ -388,7 +466,10 @@ fn body(chunks: &[Bytes]) -> reqwest::Body {
     match chunks {
         [] => reqwest::Body::from(Bytes::new()),
         [whole] => reqwest::Body::from(whole.clone()),
-        parts => reqwest::Body::wrap_stream(futures::stream::iter(parts.to_vec().into_iter().map(Ok::<_, std::io::Error>))),
+        parts => {
+            let parts: Vec<_> = parts.iter().cloned().map(Ok::<_, std::io::Error>).collect();
+            reqwest::Body::wrap_stream(futures::stream::iter(parts))
+        }
     }
 }
 
@@ -421,7 +502,10 @@ pub fn send_error(error: &reqwest::Error) -> Error {
     let root = clean(&root.to_string(), 200);
     let text = root.to_lowercase();
     if text.contains("certificate") || text.contains("tls") || text.contains("handshake") {
-        return Error::new(Kind::Tls, format!("TLS failed: {root}; check s3.caRef and that the server's certificate names its host"));
+        return Error::new(
+            Kind::Tls,
+            format!("TLS failed: {root}; check s3.caRef and that the server's certificate names its host"),
+        );
     }
     if text.contains("outbound guard") {
         return Error::new(Kind::Rejected, root);

@@ -59,7 +59,8 @@ pub fn path(text: &str) -> String {
 /// A query, encoded and in the order in which it is signed.
 pub fn query(pairs: &[(&str, &str)]) -> String {
     let encoded = |text| utf8_percent_encode(text, VALUE);
-    let mut pairs: Vec<String> = pairs.iter().map(|(name, value)| format!("{}={}", encoded(*name), encoded(*value))).collect();
+    let mut pairs: Vec<String> =
+        pairs.iter().map(|(name, value)| format!("{}={}", encoded(*name), encoded(*value))).collect();
     pairs.sort_unstable();
     pairs.join("&")
 }
@@ -68,6 +69,7 @@ fn squeezed(value: &str) -> String {
     value.split(' ').filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ")
 }
 
+#[expect(clippy::expect_used, reason = "the text says why it cannot fail")]
 fn mac(key: &[u8], text: &str) -> [u8; 32] {
     let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("a key of any length is fine for HMAC");
     mac.update(text.as_bytes());
@@ -94,7 +96,13 @@ mod tests {
         ];
         let cases = [
             (
-                Signable { method: "GET", path: "/test.txt", query: "", headers: &[host, ("range", "bytes=0-9"), empty, date], body: EMPTY },
+                Signable {
+                    method: "GET",
+                    path: "/test.txt",
+                    query: "",
+                    headers: &[host, ("range", "bytes=0-9"), empty, date],
+                    body: EMPTY,
+                },
                 "f0e8bdb87c964420e857bd35b5d6ed310bd44f0170aba48dd91039c6036bdb41",
             ),
             (
@@ -102,17 +110,30 @@ mod tests {
                 "98ad721746da40c64f1a55b78f14c238d841ea1380cd77a1b5971af0ece108bd",
             ),
             (
-                Signable { method: "GET", path: "/", query: &query(&[("lifecycle", "")]), headers: &[host, empty, date], body: EMPTY },
+                Signable {
+                    method: "GET",
+                    path: "/",
+                    query: &query(&[("lifecycle", "")]),
+                    headers: &[host, empty, date],
+                    body: EMPTY,
+                },
                 "fea454ca298b7da1c68078a5d1bdbfbbe0d65c699e0f91ac7a200a0136783543",
             ),
             (
-                Signable { method: "GET", path: "/", query: &query(&[("prefix", "J"), ("max-keys", "2")]), headers: &[host, empty, date], body: EMPTY },
+                Signable {
+                    method: "GET",
+                    path: "/",
+                    query: &query(&[("prefix", "J"), ("max-keys", "2")]),
+                    headers: &[host, empty, date],
+                    body: EMPTY,
+                },
                 "34b48302e7b5fa45bde8084f4b7868a86f0a534bc59db6670ed5711ef69dc6f7",
             ),
         ];
         for (request, signature) in cases {
             let at: Timestamp = "2013-05-24T00:00:00Z".parse().unwrap();
-            let value = authorization(&request, at, "us-east-1", "AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY");
+            let value =
+                authorization(&request, at, "us-east-1", "AKIAIOSFODNN7EXAMPLE", "wJalrXUtnFEMI/K7MDENG/bPxRfiCYEXAMPLEKEY");
             assert!(value.ends_with(signature), "{} {}?{}: {value}", request.method, request.path, request.query);
             assert!(value.contains("Credential=AKIAIOSFODNN7EXAMPLE/20130524/us-east-1/s3/aws4_request"));
         }

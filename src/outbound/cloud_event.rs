@@ -2,7 +2,7 @@
 
 use http::{HeaderName, HeaderValue};
 use jiff::Timestamp;
-use percent_encoding::{AsciiSet, CONTROLS, utf8_percent_encode};
+use percent_encoding::{AsciiSet, CONTROLS, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Map, Value, json};
 
 /// Media type of an event in structured mode.
@@ -10,6 +10,9 @@ pub const MEDIA_TYPE: &str = "application/cloudevents+json";
 
 /// What the HTTP binding (section 3.1.3.2) encodes in a header: all but printable ASCII, and space, double quote and percent.
 const IN_HEADER: &AsciiSet = &CONTROLS.add(b' ').add(b'"').add(b'%');
+
+/// What RFC 3986 calls unreserved stays as it is.
+const IN_SOURCE: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 /// The attributes of an event. Texts may come from outside.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -71,15 +74,21 @@ pub fn cloud_event(kind: &str, source: &str, id: &str, time: Timestamp, subject:
     event.structured(Map::new(), data)
 }
 
-/// Attributes have no control characters. The data has the text as it is.
+/// A source of these parts: `/file360/` and each part, percent-encoded.
+pub fn source(parts: &[&str]) -> String {
+    let parts = parts.iter().map(|part| utf8_percent_encode(part, IN_SOURCE).to_string());
+    format!("/file360/{}", parts.collect::<Vec<_>>().join("/"))
+}
+
+/// Attributes have no control characters and no noncharacters (section 3.2). The data has the text as it is.
 fn printable(text: &str) -> String {
-    text.chars()
-        .map(
-            |c| {
-                if c.is_control() { utf8_percent_encode(c.encode_utf8(&mut [0; 4]), CONTROLS).to_string() } else { c.into() }
-            },
-        )
-        .collect()
+    let encoded = |c: char| utf8_percent_encode(c.encode_utf8(&mut [0; 4]), NON_ALPHANUMERIC).to_string();
+    text.chars().map(|c| if is_disallowed(c) { encoded(c) } else { c.into() }).collect()
+}
+
+fn is_disallowed(c: char) -> bool {
+    let code = u32::from(c);
+    c.is_control() || (0xfdd0..=0xfdef).contains(&code) || code & 0xfffe == 0xfffe
 }
 
 #[cfg(test)]
@@ -107,6 +116,13 @@ mod tests {
                 "datacontenttype": "application/json", "data": {"a": 1},
             })
         );
+    }
+
+    #[test]
+    fn r6_attributes_have_no_character_that_they_may_not_have() {
+        let event = Event { subject: "/a\u{85}\u{fffe}\u{1ffff}\u{fdd0}ü".into(), ..event() };
+        assert_eq!(event.structured(Map::new(), Value::Null)["subject"], "/a%C2%85%EF%BF%BE%F0%9F%BF%BF%EF%B7%90ü");
+        assert_eq!(source(&["c1", "claims", "in/box ü"]), "/file360/c1/claims/in%2Fbox%20%C3%BC");
     }
 
     #[test]
