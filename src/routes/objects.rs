@@ -59,9 +59,14 @@ pub struct ObjectSource {
 
 impl ObjectSource {
     /// Compiles `from.objectStore`.
-    pub fn new(spec: &ObjectStoreSource, store: Arc<dyn Store>, bandwidth: Vec<Arc<Bandwidth>>) -> Result<Self, InvalidField> {
+    pub fn new(
+        spec: &ObjectStoreSource,
+        store: Arc<dyn Store>,
+        bandwidth: Vec<Arc<Bandwidth>>,
+    ) -> Result<Self, InvalidField> {
         let metadata = spec.metadata.clone().unwrap_or_default();
-        let from_key = metadata.from_key.as_deref().map(|text| regex::RegexBuilder::new(text).size_limit(MAX_PATTERN).build());
+        let from_key =
+            metadata.from_key.as_deref().map(|text| regex::RegexBuilder::new(text).size_limit(MAX_PATTERN).build());
         let from_key = from_key.transpose().map_err(|error| {
             InvalidField::value("from.objectStore.metadata.fromKey", crate::error::clean(&error.to_string(), 300))
         })?;
@@ -166,7 +171,10 @@ impl Content for ObjectContent {
         if opened.size != self.size {
             return Err(Error::new(Kind::Stale, "the object is another by now"));
         }
-        Ok(Opened { size: opened.size, content: verified(throttled(opened.content, self.bandwidth.clone()), self.size, None) })
+        Ok(Opened {
+            size: opened.size,
+            content: verified(throttled(opened.content, self.bandwidth.clone()), self.size, None),
+        })
     }
 }
 

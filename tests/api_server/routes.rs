@@ -287,11 +287,12 @@ async fn files_go_to_a_folder_and_objects_come_from_one() {
     .await;
     // R6: what a sender says never leads out of the namespace's folder.
     upload_with(&world, &workspace, "b.txt", &[("claim", "..%2F..%2Fescaped")]).await;
-    world.until("FileRoute", "archive", "two deliveries or a dead letter", |object| {
-        let counts = &object["status"]["counts"];
-        counts["delivered"] == 2 || counts["failed"] == 1
-    })
-    .await;
+    world
+        .until("FileRoute", "archive", "two deliveries or a dead letter", |object| {
+            let counts = &object["status"]["counts"];
+            counts["delivered"] == 2 || counts["failed"] == 1
+        })
+        .await;
     assert!(!out.path().join("escaped").exists() && !out.path().parent().unwrap().join("escaped").exists());
 
     std::fs::create_dir_all(own.join("in/invoices")).unwrap();

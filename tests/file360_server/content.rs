@@ -577,7 +577,8 @@ async fn a_link_gives_programs_nothing_that_its_page_would_not_give() {
     let (driver, ws) = (&tenant.driver, tenant.workspace("one").await);
     open(&tenant, &ws.id).await;
     let folder = tenant.folder(&ws, "/Out").await;
-    let (inside, outside) = (tenant.file(&folder.id, "inside", "in").await, tenant.file(&ws.root_id, "outside", "out").await);
+    let (inside, outside) =
+        (tenant.file(&folder.id, "inside", "in").await, tenant.file(&ws.root_id, "outside", "out").await);
     let made = |audience, download, item: &str| {
         let new = NewLink {
             recipients: Vec::new(),

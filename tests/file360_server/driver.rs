@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use file360_operator::error::{Error, Kind, Result};
-use file360_operator::file360::connector::{Connector, Credential, Observer, Redacted, Settings, Transport};
+use file360_operator::file360::connector::{Connector, Credential, Observer, Settings, Transport};
+use file360_operator::redacted::Redacted;
 use file360_operator::file360::model::{
     BusinessKey, Capability, Folder, Item, NewFolder, NewWorkspace, OnConflict, Page, Workspace,
 };

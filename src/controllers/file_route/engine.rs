@@ -181,7 +181,8 @@ impl Surroundings<'_> {
         scope.set(workspaces);
         let route = self.compile(&scope)?;
         let workshop = Bench { around: self, scope: scope.clone() };
-        let objects = build::objects(&self.object.spec, &route, &workshop).map_err(|invalid| refused(&invalid))?.map(Arc::new);
+        let objects =
+            build::objects(&self.object.spec, &route, &workshop).map_err(|invalid| refused(&invalid))?.map(Arc::new);
         let items = self.source(&route, &scope);
         let mirrors = route.mirrors();
         let source: Arc<dyn Source> = match &objects {
@@ -222,7 +223,10 @@ impl Surroundings<'_> {
     /// Looks at what the rules would do, and touches nothing.
     pub async fn dry_run(&self) -> Result<DryRunStatus> {
         if self.object.spec.from.object_store.is_some() {
-            return Err(refused(&InvalidField::value("mode", "DryRun looks at files in workspaces; it does not go with from.objectStore")));
+            return Err(refused(&InvalidField::value(
+                "mode",
+                "DryRun looks at files in workspaces; it does not go with from.objectStore",
+            )));
         }
         let scope = Arc::new(Scope::default());
         scope.set(self.scope()?);
