@@ -21,6 +21,8 @@ pub const VERSION: &str = "v1alpha1";
 pub const FINALIZER: &str = "file360.io/finalizer";
 /// A new value runs the resource now; it returns in `status.lastHandledReconcileAt`.
 pub const REQUESTED_AT: &str = "reconcile.file360.io/requestedAt";
+/// A new value tries the dead letters of a FileRoute again.
+pub const REPLAY_AT: &str = "replay.file360.io/requestedAt";
 /// Gives the workspace up: its mark is released, and the same namespace and name on another cluster may take it up.
 pub const HANDOVER: &str = "file360.io/handover";
 /// Confirms `deletionPolicy: Delete`; its value is the workspace id.

@@ -2,8 +2,11 @@
 
 pub mod connection;
 pub mod context;
+pub mod file_route;
 pub mod finalizers;
 pub mod grants;
+pub mod ingest;
+pub mod references;
 pub mod secure_workspace;
 
 use std::fmt::Debug;
@@ -21,8 +24,11 @@ use kube::{Resource, ResourceExt};
 use serde::de::DeserializeOwned;
 use tracing::warn;
 
+use crate::outbound::http::Clients;
 use connection::Connections;
 use context::Context;
+use file_route::FileRoutes;
+use references::ReferenceStore;
 use secure_workspace::SecureWorkspaces;
 
 /// How long the first listing of workspaces waits for the Connections' sessions.
@@ -35,22 +41,25 @@ const PAGE: u32 = 200;
 pub async fn run(ctx: Arc<Context>) {
     let connections = Connections::new(ctx.clone());
     let workspaces = SecureWorkspaces::new(ctx.clone());
-    connections.serves(workspaces.clone());
+    let references = ReferenceStore::new(ctx.client.clone(), ctx.guard.clone(), ctx.tuning.secret_interval);
+    let routes = FileRoutes::new(ctx.clone(), references, Clients::new(ctx.guard.clone(), ctx.extra_ca.clone()));
+    connections.serves(workspaces.clone(), routes.clone());
+    routes.reads(workspaces.clone());
     ctx.readiness.waits("workspaces", "the first listing");
     let after_connections = {
-        let (ctx, connections, workspaces) = (ctx.clone(), connections.clone(), workspaces.clone());
+        let (ctx, connections, workspaces, routes) = (ctx.clone(), connections.clone(), workspaces.clone(), routes.clone());
         async move {
             connections.settled(PATIENCE).await;
             while !ctx.namespaces.is_listed() {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
-            workspaces.run().await;
+            tokio::join!(workspaces.run(), routes.run());
         }
     };
     // At shutdown the workspaces' running passes end first; they need the Connections until then.
     tokio::select! {
         () = after_connections => {}
-        _ = async { tokio::join!(connections.run(), watch_namespaces(ctx, workspaces)) } => {}
+        _ = async { tokio::join!(connections.run(), watch_namespaces(ctx, workspaces, routes)) } => {}
     }
 }
 
@@ -79,7 +88,7 @@ fn until(at: Timestamp, now: Timestamp) -> Duration {
 }
 
 /// Grants name namespaces by label, so their labels are watched; nothing else of them is read.
-async fn watch_namespaces(ctx: Arc<Context>, workspaces: Arc<SecureWorkspaces>) {
+async fn watch_namespaces(ctx: Arc<Context>, workspaces: Arc<SecureWorkspaces>, routes: Arc<FileRoutes>) {
     if ctx.namespace.is_some() {
         ctx.namespaces.listed();
         return;
@@ -89,6 +98,7 @@ async fn watch_namespaces(ctx: Arc<Context>, workspaces: Arc<SecureWorkspaces>) 
     let changed = |namespace: PartialObjectMeta<Namespace>| {
         if ctx.namespaces.set(&namespace.name_any(), namespace.labels().clone()) {
             workspaces.namespace_changed(&namespace.name_any());
+            routes.namespace_changed(&namespace.name_any());
         }
     };
     while let Some(event) = events.next().await {

@@ -8,7 +8,7 @@ use std::sync::{Arc, LazyLock};
 
 use jiff::Timestamp;
 use kube_cel::KubeCelExt as _;
-use kube_cel::cel::common::ast::{EntryExpr, Expr, IdedExpr};
+use kube_cel::cel::common::ast::{CallExpr, EntryExpr, Expr, IdedExpr, LiteralValue, operators};
 use kube_cel::cel::objects::{Key, Map};
 use kube_cel::cel::{Context, ExecutionError, Program, Value};
 use serde_json::Value as Json;
@@ -28,6 +28,8 @@ static FUNCTIONS: LazyLock<Context<'static>> = LazyLock::new(|| Context::default
 /// A compiled expression.
 pub struct Expression {
     program: Program,
+    /// What is evaluated: the program with members read as `a["b"]`.
+    evaluated: IdedExpr,
 }
 
 impl std::fmt::Debug for Expression {
@@ -46,6 +48,35 @@ pub struct Invalid {
     pub column: usize,
     /// A sentence for people.
     pub message: String,
+}
+
+/// A field that cannot be used, with the reason.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{field}: {why}")]
+pub struct InvalidField {
+    /// Path of the field, below what was looked at.
+    pub field: String,
+    /// Why.
+    pub why: String,
+}
+
+impl InvalidField {
+    /// A value that cannot be used.
+    pub fn value(field: impl Into<String>, why: impl Into<String>) -> Self {
+        Self { field: field.into(), why: why.into() }
+    }
+
+    /// An expression that does not compile.
+    pub fn expression(field: impl Into<String>, invalid: &Invalid) -> Self {
+        Self { field: field.into(), why: invalid.to_string() }
+    }
+
+    /// The same below `parent`.
+    #[must_use]
+    pub fn below(mut self, parent: &str) -> Self {
+        self.field = format!("{parent}.{}", self.field);
+        self
+    }
 }
 
 /// Why an expression gave no usable value for one set of variables.
@@ -85,14 +116,22 @@ impl Expression {
             let (line, column) = name.map_or((1, 1), |name| position(text, &name));
             Invalid { line, column, message }
         })?;
-        Ok(Self { program })
+        let mut evaluated = program.expression().clone();
+        index_members(&mut evaluated);
+        Ok(Self { program, evaluated })
     }
 
     /// The value for `variables`.
     pub fn evaluate(&self, variables: &Variables) -> Result<Value, Failed> {
-        self.program.execute(&variables.context).map_err(|error| Failed {
-            is_missing_key: matches!(error, ExecutionError::NoSuchKey(_)),
-            message: crate::error::clean(&error.to_string(), 300),
+        Value::resolve(&self.evaluated, &variables.context).map_err(|error| {
+            let memberless = match error {
+                ExecutionError::NoSuchOverload => memberless(self.program.expression(), &variables.context),
+                _ => None,
+            };
+            Failed {
+                is_missing_key: memberless.is_some() || matches!(error, ExecutionError::NoSuchKey(_)),
+                message: crate::error::clean(&memberless.unwrap_or_else(|| error.to_string()), 300),
+            }
         })
     }
 
@@ -140,6 +179,35 @@ fn reads(expr: &IdedExpr, path: &[&str]) -> bool {
         return chain[..common] == path[..common];
     }
     parts(&expr.expr).into_iter().any(|part| reads(part, path))
+}
+
+/// Turns `a.b` into `a["b"]`, but inside `has()`. The interpreter makes `false` of a member of what has no members, such as a text or null;
+/// an index is a failure there, and the same otherwise.
+fn index_members(expr: &mut IdedExpr) {
+    if let Expr::Select(select) = &mut expr.expr {
+        index_members(&mut select.operand);
+        if !select.test {
+            let field =
+                IdedExpr { id: 0, expr: Expr::Literal(LiteralValue::String(std::mem::take(&mut select.field).into())) };
+            let args = vec![std::mem::take(&mut *select.operand), field];
+            expr.expr = Expr::Call(CallExpr { func_name: operators::INDEX.to_owned(), target: None, args });
+        }
+        return;
+    }
+    parts_mut(&mut expr.expr).into_iter().for_each(index_members);
+}
+
+/// What in `expr` is asked for a member and has none, as a sentence.
+fn memberless(expr: &IdedExpr, context: &Context<'_>) -> Option<String> {
+    if let Expr::Select(select) = &expr.expr
+        && let Some(names) = chain(&select.operand)
+        && let Ok(value) = Value::resolve(&select.operand, context)
+        && !matches!(value, Value::Map(_))
+    {
+        let (names, of, field) = (names.join("."), value.type_of(), &select.field);
+        return Some(format!("No such key: {field}, for {names} is of type {of}"));
+    }
+    parts(&expr.expr).into_iter().find_map(|part| memberless(part, context))
 }
 
 /// The names of `a.b.c`.
@@ -213,6 +281,17 @@ impl Variables {
         self.context.add_variable_from_value(name, value);
     }
 
+    /// A copy that has this variable, too.
+    #[must_use]
+    pub fn extended(&self, name: &str, value: impl Into<Value>) -> Self {
+        let (Context::Root { variables, .. } | Context::Child { variables, .. }) = &self.context;
+        let mut copy = Self::default();
+        if let Context::Child { variables: copied, .. } = &mut copy.context {
+            copied.extend(variables.iter().map(|(name, value)| (name.clone(), value.clone_as_boxed())));
+        }
+        copy.with(name, value)
+    }
+
     /// The same with this variable.
     #[must_use]
     pub fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
@@ -226,7 +305,9 @@ pub fn from_json(json: &Json) -> Value {
     match json {
         Json::Null => Value::Null,
         Json::Bool(value) => Value::Bool(*value),
-        Json::Number(number) => number.as_i64().map_or_else(|| Value::Float(number.as_f64().unwrap_or(f64::NAN)), Value::Int),
+        Json::Number(number) => {
+            number.as_i64().map_or_else(|| Value::Float(number.as_f64().unwrap_or(f64::NAN)), Value::Int)
+        }
         Json::String(text) => string(text),
         Json::Array(items) => Value::List(Arc::new(items.iter().map(from_json).collect())),
         Json::Object(members) => map(members.iter().map(|(key, value)| (key.as_str(), from_json(value)))),
@@ -252,7 +333,8 @@ pub fn text_map(entries: &BTreeMap<String, String>) -> Value {
 
 /// A time as a value.
 pub fn timestamp(time: Timestamp) -> Value {
-    let time = chrono::DateTime::from_timestamp(time.as_second(), time.subsec_nanosecond().unsigned_abs()).unwrap_or_default();
+    let time =
+        chrono::DateTime::from_timestamp(time.as_second(), time.subsec_nanosecond().unsigned_abs()).unwrap_or_default();
     Value::Timestamp(time.fixed_offset())
 }
 
@@ -322,6 +404,28 @@ fn parts(expr: &Expr) -> Vec<&IdedExpr> {
     }
 }
 
+/// The same, to change them.
+fn parts_mut(expr: &mut Expr) -> Vec<&mut IdedExpr> {
+    match expr {
+        Expr::Call(call) => call.target.as_deref_mut().into_iter().chain(&mut call.args).collect(),
+        Expr::List(list) => list.elements.iter_mut().collect(),
+        Expr::Select(select) => vec![&mut *select.operand],
+        Expr::Map(map) => map.entries.iter_mut().flat_map(|entry| entry_parts_mut(&mut entry.expr)).collect(),
+        Expr::Struct(made) => made.entries.iter_mut().flat_map(|entry| entry_parts_mut(&mut entry.expr)).collect(),
+        Expr::Comprehension(inner) => {
+            vec![&mut inner.iter_range, &mut inner.accu_init, &mut inner.loop_cond, &mut inner.loop_step, &mut inner.result]
+        }
+        Expr::Ident(_) | Expr::Literal(_) | Expr::Unspecified => Vec::new(),
+    }
+}
+
+fn entry_parts_mut(entry: &mut EntryExpr) -> Vec<&mut IdedExpr> {
+    match entry {
+        EntryExpr::StructField(field) => vec![&mut field.value],
+        EntryExpr::MapEntry(entry) => vec![&mut entry.key, &mut entry.value],
+    }
+}
+
 fn entry_parts(entry: &EntryExpr) -> Vec<&IdedExpr> {
     match entry {
         EntryExpr::StructField(field) => vec![&field.value],
@@ -362,13 +466,18 @@ mod tests {
     #[test]
     fn conditions_texts_lists_and_json() {
         let file = file();
-        assert!(compiled("file.metadata.region == 'EU' && has(file.metadata.n) && file.size < 50000000").holds(&file).unwrap());
+        assert!(
+            compiled("file.metadata.region == 'EU' && has(file.metadata.n) && file.size < 50000000").holds(&file).unwrap()
+        );
         assert!(!compiled("has(file.metadata.claimId)").holds(&file).unwrap());
         assert_eq!(compiled("'claims/' + file.metadata.n + '/' + file.name").text(&file).unwrap(), "claims/3/a.pdf");
         assert_eq!(compiled("file.size + 1").text(&file).unwrap(), "8");
         assert_eq!(compiled("file.tags.map(t, t + '!')").texts(&file).unwrap(), ["x!", "y!"]);
         assert_eq!(compiled("{'a': [1, file.name], 'b': null}").json(&file).unwrap(), json!({"a": [1, "a.pdf"], "b": null}));
-        assert!(compiled("file.name.lowerAscii().endsWith('.pdf')").holds(&file).unwrap(), "Kubernetes' functions are there");
+        assert!(
+            compiled("file.name.lowerAscii().endsWith('.pdf')").holds(&file).unwrap(),
+            "Kubernetes' functions are there"
+        );
     }
 
     #[test]
@@ -392,6 +501,33 @@ mod tests {
         assert!(compiled("file.tags").text(&file).unwrap_err().message.contains("not string"));
         assert!(compiled("file.metadata.missing == 'x'").holds(&file).unwrap_err().is_missing_key);
         assert!(compiled("uploader.email == 'x'").holds(&file).is_err(), "a variable that is not set");
+    }
+
+    #[test]
+    fn a_member_of_what_has_no_members_is_missing_and_not_false() {
+        let variables = file().with("uploader", Value::Null);
+        for text in
+            ["uploader.name", "file.name.first == 'x'", "[1].map(n, uploader.a)", "{'a': uploader.b}", "file.metadata.n.m"]
+        {
+            let failed = compiled(text).evaluate(&variables).unwrap_err();
+            assert!(failed.is_missing_key, "{text}: {failed}");
+        }
+        assert!(
+            compiled("file.name.first")
+                .text(&variables)
+                .unwrap_err()
+                .message
+                .contains("first, for file.name is of type string")
+        );
+        assert!(!compiled("has(uploader.name)").holds(&variables).unwrap());
+        assert!(!compiled("has(file.metadata.n.m) && file.metadata.n.m == 'x'").holds(&variables).unwrap());
+        assert!(
+            !compiled("file.size + 'x' == 'y'").holds(&variables).unwrap_err().is_missing_key,
+            "another failure is another"
+        );
+        let copy = variables.extended("uploader", from_json(&json!({"name": "a"})));
+        assert_eq!(compiled("uploader.name + file.name").text(&copy).unwrap(), "aa.pdf");
+        assert!(compiled("uploader.name").text(&variables).is_err(), "the copy is one");
     }
 
     #[test]

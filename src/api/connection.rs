@@ -231,6 +231,8 @@ pub enum NamespacesFrom {
 pub enum GrantKind {
     /// SecureWorkspace.
     SecureWorkspace,
+    /// FileRoute.
+    FileRoute,
 }
 
 /// How far a grant reaches.

@@ -8,13 +8,17 @@ use schemars::generate::SchemaSettings;
 use schemars::{JsonSchema, Schema};
 use serde_json::{Value, json};
 
-use super::{Connection, ConnectionSpec, ConnectionStatus, SecureWorkspace, SecureWorkspaceSpec, SecureWorkspaceStatus};
+use super::{
+    Connection, ConnectionSpec, ConnectionStatus, FileRoute, FileRouteSpec, FileRouteStatus, SecureWorkspace,
+    SecureWorkspaceSpec, SecureWorkspaceStatus,
+};
 
 /// All CRDs, in the order in which they are listed in the docs.
 pub fn all() -> Vec<CustomResourceDefinition> {
     vec![
         finished::<ConnectionSpec, ConnectionStatus>(Connection::crd()),
         finished::<SecureWorkspaceSpec, SecureWorkspaceStatus>(SecureWorkspace::crd()),
+        finished::<FileRouteSpec, FileRouteStatus>(FileRoute::crd()),
     ]
 }
 

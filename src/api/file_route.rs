@@ -561,7 +561,7 @@ pub struct FileRouteStatus {
 
 /// Totals of a route.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase", default)]
+#[serde(rename_all = "camelCase")]
 pub struct RouteCounts {
     /// Files and versions that were looked at.
     pub seen: u64,

@@ -103,7 +103,8 @@ pub struct Nats {
     /// Address, such as `tls://nats.example.com:4222`. `nats://` only where the host is in the operator's `--outbound-allow`.
     #[schemars(length(min = 8, max = 2048), regex(pattern = r"^(nats|tls)://[^\s?#@]+$"))]
     pub url: String,
-    /// Subject: a CEL expression that gives a string. Characters that mean something in subjects become `_`.
+    /// Subject: a CEL expression that gives a string. Dots separate its parts; an empty part, more than 255 bytes and a leading `$` are refused.
+    /// `*`, `>`, blanks, control and invisible characters become `_`.
     #[schemars(length(min = 1, max = 1024))]
     pub subject: String,
     /// How the operator authenticates. Default: not at all.
@@ -150,10 +151,12 @@ pub struct SearchIndex {
         extend("x-kubernetes-list-type" = "set")
     )]
     pub properties: Vec<String>,
-    /// `Mirror` writes who may read the file (`acl.allow`, `acl.deny`) and keeps it up to date. `Omit` writes none. Default: Mirror.
+    /// `Mirror` writes who may read the file (`acl.allow`, `acl.deny`: `user:alice`, `group:sales`, `guest:bob@acme.com`, `link:anyone`) and keeps
+    /// it up to date. `Omit` writes none; objects of a store need it. Default: Mirror.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub acl: Option<IndexAcl>,
-    /// `Propagate` removes what is deleted, moved out of scope or no longer matched. `Keep` leaves it, marked `deleted: true`. Default: Propagate.
+    /// `Propagate` removes what is deleted, moved out of scope or no longer matched. `Keep` leaves it, marked `deleted: true` and readable by
+    /// nobody. Default: Propagate.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub deletes: Option<IndexDeletes>,
 }
@@ -165,10 +168,10 @@ pub struct OpenSearch {
     /// Base URL of the cluster. Must be https unless the host is in the operator's `--outbound-allow`.
     #[schemars(length(min = 8, max = 2048), regex(pattern = r"^https?://[^\s?#@]+$"))]
     pub url: String,
-    /// Name of the index or of an alias for writing.
+    /// Name of one index, or of an alias of one index. An index that does not exist is made.
     #[schemars(length(min = 1, max = 255), regex(pattern = r"^[a-z0-9][a-z0-9._-]*$"))]
     pub index: String,
-    /// How the operator authenticates. Default: not at all.
+    /// How the operator authenticates: `bearer`, `basic`, `apiKey` or `mtls`. Default: not at all.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub auth: Option<HttpAuth>,
     /// Trust. Default: the public authorities and the operator's CA settings.

@@ -9,7 +9,8 @@ use super::GROUP;
 pub fn manager() -> Vec<PolicyRule> {
     vec![
         rule(GROUP, &["connections", "secureworkspaces"], &["get", "list", "watch", "patch"]),
-        rule(GROUP, &["connections/status", "secureworkspaces/status"], &["patch"]),
+        rule(GROUP, &["fileroutes"], &["get", "list", "watch"]),
+        rule(GROUP, &["connections/status", "secureworkspaces/status", "fileroutes/status"], &["patch"]),
         // Lets the operator name a resource as the owner of the Secret it writes.
         rule(GROUP, &["secureworkspaces/finalizers"], &["update"]),
         rule("", &["secrets"], &["get", "create", "patch", "delete"]),

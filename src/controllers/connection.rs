@@ -18,6 +18,7 @@ use tracing::{info, warn};
 use crate::api::Connection;
 use crate::api::{FINALIZER, REQUESTED_AT};
 use crate::controllers::context::Context;
+use crate::controllers::file_route::FileRoutes;
 use crate::controllers::finalizers;
 use crate::controllers::secure_workspace::SecureWorkspaces;
 use crate::error::{Error, Kind, Result};
@@ -29,6 +30,8 @@ use crate::session::{Foreign, Session, Unavailable, Wake};
 use credentials::Credentials;
 
 const KIND: &str = "Connection";
+/// Connections that are worked on at once.
+const WORKERS: usize = 4;
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
 /// The controller of Connections.
@@ -39,6 +42,7 @@ pub struct Connections {
     /// Connections of the first listing whose first pass has not ended.
     unsettled: Mutex<Option<HashSet<ObjectKey>>>,
     workspaces: OnceLock<Arc<SecureWorkspaces>>,
+    routes: OnceLock<Arc<FileRoutes>>,
     me: Weak<Self>,
 }
 
@@ -63,22 +67,30 @@ impl Connections {
     pub fn new(ctx: Arc<Context>) -> Arc<Self> {
         Arc::new_cyclic(|me| Self {
             ctx,
-            queue: Queue::default(),
+            queue: Queue::new(WORKERS),
             objects: Mutex::default(),
             unsettled: Mutex::new(None),
             workspaces: OnceLock::new(),
+            routes: OnceLock::new(),
             me: me.clone(),
         })
     }
 
     /// Tells who depends on the sessions.
-    pub fn serves(&self, workspaces: Arc<SecureWorkspaces>) {
+    pub fn serves(&self, workspaces: Arc<SecureWorkspaces>, routes: Arc<FileRoutes>) {
         let _ = self.workspaces.set(workspaces);
+        let _ = self.routes.set(routes);
+    }
+
+    fn tell_routes(&self, connection: &ObjectKey) {
+        if let Some(routes) = self.routes.get() {
+            routes.connection_changed(connection);
+        }
     }
 
     /// Watches and works until the task is dropped.
     pub async fn run(self: Arc<Self>) {
-        let workers = (0..4).map(|_| {
+        let workers = (0..WORKERS).map(|_| {
             let this = self.clone();
             async move {
                 while let Some(key) = this.queue.next().await {
@@ -155,6 +167,9 @@ impl Connections {
         if let Some(workspaces) = self.workspaces.get().filter(|_| shared_rules_changed) {
             workspaces.connection_changed(&key);
         }
+        if shared_rules_changed {
+            self.tell_routes(&key);
+        }
     }
 
     fn gone(&self, key: &ObjectKey) {
@@ -163,6 +178,7 @@ impl Connections {
         if let Some(workspaces) = self.workspaces.get() {
             workspaces.connection_changed(key);
         }
+        self.tell_routes(key);
         self.settle(key);
     }
 
@@ -285,6 +301,7 @@ impl Connections {
             }
             workspaces.wake(waiting);
         }
+        self.tell_routes(key);
         Ok(session)
     }
 
@@ -300,6 +317,7 @@ impl Connections {
         if let Some(workspaces) = self.workspaces.get() {
             workspaces.wake(waiting);
         }
+        self.tell_routes(key);
     }
 
     async fn report(&self, connection: &Connection, outcome: &Outcome) -> Result<()> {

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use crate::api::connection::{ConnectionSpec, Grant, GrantKind, GrantScope, MaxSharing, NamespacesFrom};
-use crate::controllers::secure_workspace::desired::domain_matches;
 use crate::error::{Error, Kind, Result};
 use crate::file360::model::{Audience, ExternalSharing, SharingRules};
+use crate::file360::sharing::domain_matches;
 
 /// Who asks to use a Connection.
 pub struct Asking<'a> {

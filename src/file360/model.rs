@@ -598,12 +598,12 @@ pub struct Item {
     /// Media type of the visible version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mime_type: Option<String>,
-    /// Who uploaded the visible version; of a folder, who made it. Kind `Guest` without an `id` is an outsider, whose address
-    /// is proven only with `emailVerified`.
+    /// Who uploaded the visible version; of a folder, who made it. Kind `Guest` without an `id` is an outsider, whose
+    /// address is proven only with `emailVerified`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub created_by: Option<Actor>,
-    /// Name of the upload request through which the file arrived. It stays whatever versions follow, because the metadata that
-    /// the outsider entered stays too.
+    /// Name of the upload request through which the file arrived. It stays whatever versions follow, because the metadata
+    /// that the outsider entered stays too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upload_request: Option<String>,
     /// When it was made.
@@ -725,6 +725,9 @@ pub struct NewLink {
     /// Download, not only preview. Default true.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub download: Option<bool>,
+    /// For audience `Guests`: the addresses of the guests who may open it, up to 50. Empty: every guest whom the sharing rule lets in.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub recipients: Vec<String>,
     /// Made by the workspace's owner.
     #[serde(default)]
     pub managed: bool,
@@ -752,6 +755,9 @@ pub struct Link {
     pub downloads: u32,
     /// Download, not only preview.
     pub download: bool,
+    /// The guests who may open it, in lower case and sorted. Empty: every guest whom the sharing rule lets in.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub recipients: Vec<String>,
     /// Made by the workspace's owner.
     #[serde(default)]
     pub managed: bool,

@@ -47,11 +47,14 @@ impl Guard {
         }
     }
 
-    /// Whether the operator's owner allowed `host` by name or address.
-    pub fn is_allowed(&self, host: &str) -> bool {
+    /// Whether `host` itself, a name or an address, is in `--outbound-allow`. Such a host may be called without TLS and with credentials
+    /// whose Secrets do not name it. A name that merely resolves into an allowed range is not meant.
+    pub fn is_allowed_host(&self, host: &str) -> bool {
         let bare = host.trim_start_matches('[').trim_end_matches(']');
-        let in_range = |address: IpAddr| self.allowed_ranges.iter().any(|net| net.contains(&address.to_canonical()));
-        self.allows_host(bare) || bare.parse().is_ok_and(in_range)
+        match bare.parse::<IpAddr>() {
+            Ok(address) => self.allowed_ranges.iter().any(|net| net.contains(&address.to_canonical())),
+            Err(_) => self.allows_host(bare),
+        }
     }
 
     /// The addresses of `host` that are fine, with the system's resolver: for connections that are not HTTP.
@@ -120,15 +123,7 @@ impl Resolve for GuardedResolver {
     fn resolve(&self, name: Name) -> Resolving {
         let guard = self.0.clone();
         Box::pin(async move {
-            let host = name.as_str().to_owned();
-            let found: Vec<SocketAddr> = tokio::net::lookup_host((host.as_str(), 0)).await?.collect();
-            if guard.allows_host(&host) {
-                return Ok(Box::new(found.into_iter()) as Addrs);
-            }
-            let allowed: Vec<SocketAddr> = found.into_iter().filter(|address| guard.allows(address.ip())).collect();
-            if allowed.is_empty() {
-                return Err(refusal(&host).into());
-            }
+            let allowed = guard.resolve(name.as_str(), 0).await?;
             Ok(Box::new(allowed.into_iter()) as Addrs)
         })
     }
@@ -173,8 +168,21 @@ mod tests {
         assert!(guard.check_host("127.0.0.2").is_err());
         assert!(guard.check_host("fd00::1").is_ok());
         assert!(guard.allows_host("file360.LOCAL"));
-        assert!(guard.is_allowed("127.0.0.1") && guard.is_allowed("[fd00::1]") && guard.is_allowed("file360.local"));
-        assert!(!guard.is_allowed("10.1.2.3") && !guard.is_allowed("example.com"), "fine is not the same as allowed");
+        for host in ["127.0.0.1", "::ffff:127.0.0.1", "[fd00::1]", "FILE360.local"] {
+            assert!(guard.is_allowed_host(host), "{host} is named");
+        }
+        for host in ["127.0.0.2", "localhost", "203.0.113.7", "x.file360.local", ""] {
+            assert!(!guard.is_allowed_host(host), "{host} is not named");
+        }
         assert!(Guard::new(&["10.0.0.0/99".into()], &[]).is_err());
+    }
+
+    #[tokio::test]
+    async fn t3_a_name_or_address_is_resolved_only_to_what_is_fine() {
+        let refused = Guard::default().resolve("localhost", 1).await.unwrap_err();
+        assert!(refused.to_string().contains("outbound guard"), "{refused}");
+        assert!(Guard::default().resolve("[::1]", 1).await.is_err());
+        let allowing = Guard::new(&["localhost".into()], &[]).unwrap();
+        assert!(allowing.resolve("localhost", 1).await.unwrap().iter().all(|address| address.ip().is_loopback()));
     }
 }

@@ -160,7 +160,8 @@ mod tests {
     use super::*;
 
     async fn read(chunks: &[&'static str], size: u64, sha256: Option<&str>) -> (String, bool) {
-        let source = futures::stream::iter(chunks.iter().map(|chunk| Ok(Bytes::from_static(chunk.as_bytes()))).collect::<Vec<_>>());
+        let source =
+            futures::stream::iter(chunks.iter().map(|chunk| Ok(Bytes::from_static(chunk.as_bytes()))).collect::<Vec<_>>());
         let mut stream = verified(source.boxed(), size, sha256.map(str::to_owned));
         let (mut text, mut whole) = (String::new(), true);
         while let Some(chunk) = stream.next().await {

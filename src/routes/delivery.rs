@@ -126,6 +126,9 @@ pub struct Delivery {
     pub event: FileEvent,
     /// When that happened.
     pub event_at: Timestamp,
+    /// When the source was looked at: the delivery tells what it said then. Places that keep one entry for each file compare it, so that a late
+    /// write, such as that of an operator that lost its leadership, never takes the place of one that looked later.
+    pub as_of: Timestamp,
     /// What is known about it.
     pub file: Arc<File>,
     /// What expressions see.
@@ -163,9 +166,16 @@ pub trait Destination: Send + Sync {
         false
     }
 
-    /// The file (see [`Origin::file`]) is gone at the source, or not the route's any more. Only called where [`Destination::mirrors`].
-    async fn withdraw(&self, route: &RouteId, file: &str) -> Result<()> {
-        let _ = (route, file);
+    /// What tells the place from every other, where it mirrors: two destinations with the same one show the same entries, and what is withdrawn
+    /// from one is gone from the other.
+    fn place(&self) -> Option<&str> {
+        None
+    }
+
+    /// The file (see [`Origin::file`]) is gone at the source, or not the route's any more, as the source said `as_of` then: what a
+    /// delivery wrote that looked later stays. Only called where [`Destination::mirrors`].
+    async fn withdraw(&self, route: &RouteId, file: &str, as_of: Timestamp) -> Result<()> {
+        let _ = (route, file, as_of);
         Ok(())
     }
 
@@ -180,7 +190,9 @@ pub trait Destination: Send + Sync {
 /// changes of metadata; empty for the delivery of the version itself.
 pub fn key(route: &RouteId, origin: &Origin, rule: &str, destination: &str, occasion: &str) -> String {
     let mut hash = Sha256::new();
-    for part in [&route.cluster, &route.namespace, &route.name, &origin.file(), &origin.version(), rule, destination, occasion] {
+    for part in
+        [&route.cluster, &route.namespace, &route.name, &origin.file(), &origin.version(), rule, destination, occasion]
+    {
         hash.update((part.len() as u64).to_be_bytes());
         hash.update(part);
     }
@@ -197,7 +209,11 @@ mod tests {
         let item = |item: &str, version| Origin::Item { workspace: "w".into(), item: item.into(), version };
         let first = key(&route, &item("i", 1), "rule", "to", "");
         assert_eq!(first.len(), 64);
-        assert_eq!(first, key(&RouteId { uid: "other".into(), ..route.clone() }, &item("i", 1), "rule", "to", ""), "a re-created route");
+        assert_eq!(
+            first,
+            key(&RouteId { uid: "other".into(), ..route.clone() }, &item("i", 1), "rule", "to", ""),
+            "a re-created route"
+        );
         for other in [
             key(&route, &item("i", 2), "rule", "to", ""),
             key(&route, &item("j", 1), "rule", "to", ""),

@@ -14,7 +14,8 @@ use crate::expression::{Variables, from_json, map, string, text_map, timestamp};
 /// The variables that a route's expressions may use.
 pub const NAMES: &[&str] = &["file", "uploader", "uploadRequest", "folder", "workspace", "event", "now"];
 /// The same with the answer of a destination, for `writeBack`.
-pub const NAMES_WITH_RESPONSE: &[&str] = &["file", "uploader", "uploadRequest", "folder", "workspace", "event", "now", "response"];
+pub const NAMES_WITH_RESPONSE: &[&str] =
+    &["file", "uploader", "uploadRequest", "folder", "workspace", "event", "now", "response"];
 
 /// Who brought a file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

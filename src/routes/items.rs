@@ -195,10 +195,18 @@ impl ItemSource {
         let facet = self.tenant.facet(item, version, &self.facet).await?;
         let record: Option<Record> = facet.and_then(|facet| serde_json::from_value(facet.value).ok());
         // What waits is in the queue already.
-        Ok(record.is_some_and(|record| matches!(record.state, State::Delivered | State::Unmatched | State::Dead | State::Waiting)))
+        Ok(record.is_some_and(|record| {
+            matches!(record.state, State::Delivered | State::Unmatched | State::Dead | State::Waiting)
+        }))
     }
 
-    fn loaded(&self, item: Item, work: &Work, folder: Arc<BTreeMap<String, String>>, workspace: Arc<Surroundings>) -> Loaded {
+    fn loaded(
+        &self,
+        item: Item,
+        work: &Work,
+        folder: Arc<BTreeMap<String, String>>,
+        workspace: Arc<Surroundings>,
+    ) -> Loaded {
         let version = item.version.unwrap_or_default();
         let content = ItemContent {
             files: self.tenant.clone(),
@@ -306,7 +314,9 @@ pub async fn ensure_folder(tenant: &dyn File360, workspace: &str, path: &str, ca
     if let Some(found) = tenant.item_at(workspace, path).await? {
         return match found.kind {
             ItemKind::Folder => Ok(found.id),
-            ItemKind::File => Err(Error::new(Kind::Rejected, format!("{} is a file, not a folder", crate::error::clean(path, 200)))),
+            ItemKind::File => {
+                Err(Error::new(Kind::Rejected, format!("{} is a file, not a folder", crate::error::clean(path, 200))))
+            }
         };
     }
     let mut made = String::new();

@@ -15,8 +15,8 @@ use serde_json::Value;
 use tokio::sync::mpsc;
 use tracing::warn;
 
-use super::delivery::{Origin, RouteId};
 use super::content::hex;
+use super::delivery::{Origin, RouteId};
 use super::window::Token;
 use crate::error::{Error, Kind, Result};
 use crate::file360::content::{Content, IdempotencyKey};
@@ -109,6 +109,9 @@ pub struct Parked {
     /// See [`super::delivery::key`].
     #[serde(default)]
     pub occasion: String,
+    /// It is gone at the source; destinations that mirror are to forget it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_gone: bool,
     /// The record so far.
     pub record: Record,
 }
@@ -271,8 +274,7 @@ async fn write_until_durable(files: &dyn Content, batch: &[Submission]) {
     for put in batch.iter().flat_map(|submission| &submission.documents) {
         documents.insert(put.key.clone(), put.value.clone());
     }
-    let documents: Vec<ClientStatePut> =
-        documents.into_iter().map(|(key, value)| ClientStatePut { key, value }).collect();
+    let documents: Vec<ClientStatePut> = documents.into_iter().map(|(key, value)| ClientStatePut { key, value }).collect();
     for part in documents.chunks(MOST) {
         repeat("client state", |key| async move { files.put_client_states(part, &key).await }).await;
     }

@@ -24,7 +24,8 @@ impl PathPattern {
 
     /// The folder that holds everything that can fit: what stands before the first wildcard.
     pub fn root(&self) -> String {
-        let fixed: Vec<&str> = self.segments.iter().map(String::as_str).take_while(|segment| !segment.contains('*')).collect();
+        let fixed: Vec<&str> =
+            self.segments.iter().map(String::as_str).take_while(|segment| !segment.contains('*')).collect();
         // The last fixed segment is a file's name unless a wildcard follows.
         let folders = if fixed.len() == self.segments.len() { &fixed[..fixed.len().saturating_sub(1)] } else { &fixed[..] };
         format!("/{}", folders.join("/"))
@@ -108,7 +109,9 @@ mod tests {
 
     #[test]
     fn the_root_holds_everything_that_can_fit() {
-        for (pattern, root) in [("/Inbox/**", "/Inbox"), ("/**", "/"), ("/A/B/*.pdf", "/A/B"), ("/A/b.pdf", "/A"), ("/A/x*/y", "/A")] {
+        for (pattern, root) in
+            [("/Inbox/**", "/Inbox"), ("/**", "/"), ("/A/B/*.pdf", "/A/B"), ("/A/b.pdf", "/A"), ("/A/x*/y", "/A")]
+        {
             assert_eq!(PathPattern::new(pattern).root(), root, "{pattern}");
         }
     }

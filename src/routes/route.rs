@@ -46,6 +46,22 @@ pub struct Route {
     pub dead_letter_folder: Option<String>,
 }
 
+impl Route {
+    /// Every destination.
+    pub fn all_targets(&self) -> impl Iterator<Item = &Arc<Target>> {
+        let unmatched = match &self.unmatched {
+            Unmatched::To(targets) => targets.as_slice(),
+            _ => &[],
+        };
+        self.targets.iter().flatten().chain(unmatched)
+    }
+
+    /// Whether some destination mirrors access and deletions.
+    pub fn mirrors(&self) -> bool {
+        self.all_targets().any(|target| target.destination.mirrors())
+    }
+}
+
 /// What becomes of files that no rule takes.
 pub enum Unmatched {
     /// They stay.
@@ -221,7 +237,10 @@ mod tests {
     #[test]
     fn sizes_and_durations_as_people_write_them() {
         assert_eq!((bytes("20Mi"), bytes("7"), bytes("1Gi"), bytes("x")), (Some(20 << 20), Some(7), Some(1 << 30), None));
-        assert_eq!((duration("1m30s"), duration("250ms")), (Some(Duration::from_secs(90)), Some(Duration::from_millis(250))));
+        assert_eq!(
+            (duration("1m30s"), duration("250ms")),
+            (Some(Duration::from_secs(90)), Some(Duration::from_millis(250)))
+        );
         assert_eq!(bytes("999999999999Gi"), None.or(999_999_999_999u64.checked_mul(1 << 30)));
     }
 }

@@ -6,7 +6,8 @@ use jiff::Timestamp;
 
 use super::environment::{NAMES, example};
 use crate::api::file_route::{FileRouteSpec, RouteTest};
-use crate::expression::{Expression, Failed, Invalid, Variables};
+pub use crate::expression::InvalidField;
+use crate::expression::{Expression, Failed, Variables};
 
 /// The name under which files go that no rule takes.
 pub const UNMATCHED: &str = "unmatched";
@@ -33,30 +34,6 @@ pub struct Verdict {
     pub name: String,
     /// Metadata to set on the file.
     pub set: BTreeMap<String, String>,
-}
-
-/// A field that cannot be used, with the reason.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{field}: {why}")]
-pub struct InvalidField {
-    /// Path of the field below `spec`.
-    pub field: String,
-    /// Why.
-    pub why: String,
-}
-
-impl InvalidField {
-    /// An expression that does not compile.
-    pub fn expression(field: impl Into<String>, invalid: &Invalid) -> Self {
-        Self { field: field.into(), why: invalid.to_string() }
-    }
-
-    /// The same below `parent`.
-    #[must_use]
-    pub fn below(mut self, parent: &str) -> Self {
-        self.field = format!("{parent}.{}", self.field);
-        self
-    }
 }
 
 impl Rules {
@@ -90,7 +67,9 @@ impl Rules {
             };
             if takes {
                 let set = rule.set.iter().map(|(name, expression)| {
-                    let value = expression.text(variables).map_err(|failed| named(failed, &format!("rule {}: set.{name}", rule.name)))?;
+                    let value = expression
+                        .text(variables)
+                        .map_err(|failed| named(failed, &format!("rule {}: set.{name}", rule.name)))?;
                     Ok((name.clone(), value))
                 });
                 return Ok(Verdict { rule: Some(at), name: rule.name.clone(), set: set.collect::<Result<_, Failed>>()? });

@@ -144,7 +144,7 @@ pub async fn attempt(route: &Route, source: &dyn Source, work: &mut Work, now: T
     }
     let loaded = match source.look(work).await {
         Ok(Look::Here(loaded)) => *loaded,
-        Ok(Look::NotOurs) => return if mirrors(route) { withdraw(route, work, now).await } else { Outcome::Nothing },
+        Ok(Look::NotOurs) => return if route.mirrors() { withdraw(route, work, now).await } else { Outcome::Nothing },
         Ok(Look::Superseded) => return Outcome::Nothing,
         Ok(Look::Later(at)) => return Outcome::Hold(at, Error::new(Kind::Conflict, "the file is not complete yet")),
         Err(error) => return hold(route, work, error),
@@ -179,14 +179,16 @@ async fn deliver(route: &Route, source: &dyn Source, work: &mut Work, mut loaded
         (None, Unmatched::MoveTo(folder)) => {
             if let Err(error) = source.move_to(&work.origin, folder).await {
                 return match error.disposition() {
-                    Disposition::Terminal => dead_at_once(work, UNMATCHED, error.while_doing("move to unmatched.moveTo"), now),
+                    Disposition::Terminal => {
+                        dead_at_once(work, UNMATCHED, error.while_doing("move to unmatched.moveTo"), now)
+                    }
                     _ => hold(route, work, error),
                 };
             }
             &[]
         }
     };
-    if mirrors(route) {
+    if route.mirrors() {
         // A destination of another rule may still show the file as that rule had it.
         if let Some(outcome) = withdraw_elsewhere(route, work, targets, now).await {
             return outcome;
@@ -196,7 +198,7 @@ async fn deliver(route: &Route, source: &dyn Source, work: &mut Work, mut loaded
         return done(work, State::Unmatched, UNMATCHED, Tries::default(), now);
     }
     let variables = Arc::new(loaded.facts.variables(now));
-    let base = Base { route, work, loaded: &loaded, rule: verdict.name.as_str().into(), variables };
+    let base = Base { route, work, loaded: &loaded, rule: verdict.name.as_str().into(), variables, as_of: now };
     let tries = join_all(targets.iter().map(|target| base.try_target(target))).await;
     let tries = Tries::of(tries);
     let tries = write_back(source, &loaded, targets, tries).await;
@@ -222,6 +224,7 @@ struct Base<'a> {
     loaded: &'a Loaded,
     rule: Arc<str>,
     variables: Arc<crate::expression::Variables>,
+    as_of: Timestamp,
 }
 
 /// What a try of one destination gave.
@@ -263,6 +266,7 @@ impl Base<'_> {
             destination: target.name.clone(),
             event: self.work.event,
             event_at: self.work.event_at,
+            as_of: self.as_of,
             file: self.loaded.facts.file.clone(),
             variables: self.variables.clone(),
             untrusted: self.loaded.facts.is_untrusted(),
@@ -316,9 +320,9 @@ async fn write_back(source: &dyn Source, loaded: &Loaded, targets: &[Arc<Target>
         let response = receipt.response.clone().unwrap_or_else(|| json!({}));
         let variables = loaded.facts.variables(Timestamp::now()).with("response", from_json(&response));
         let values = target.write_back.iter().map(|(name, expression)| {
-            let value = expression.text(&variables).map_err(|failed| {
-                Error::new(Kind::Rejected, format!("writeBack.{name}: {}", failed.message))
-            })?;
+            let value = expression
+                .text(&variables)
+                .map_err(|failed| Error::new(Kind::Rejected, format!("writeBack.{name}: {}", failed.message)))?;
             Ok((name.clone(), value))
         });
         let written = match values.collect::<Result<BTreeMap<_, _>>>() {
@@ -426,18 +430,6 @@ fn dead_at_once(work: &mut Work, rule: &str, error: Error, now: Timestamp) -> Ou
     Outcome::Dead(Box::new(tally.into_finished(work, State::Dead, rule, now)))
 }
 
-fn mirrors(route: &Route) -> bool {
-    all_targets(route).any(|target| target.destination.mirrors())
-}
-
-fn all_targets(route: &Route) -> impl Iterator<Item = &Arc<Target>> {
-    let unmatched = match &route.unmatched {
-        Unmatched::To(targets) => targets.as_slice(),
-        _ => &[],
-    };
-    route.targets.iter().flatten().chain(unmatched)
-}
-
 /// Takes the file out of every destination that mirrors.
 async fn withdraw(route: &Route, work: &mut Work, now: Timestamp) -> Outcome {
     match withdraw_elsewhere(route, work, &[], now).await {
@@ -446,17 +438,19 @@ async fn withdraw(route: &Route, work: &mut Work, now: Timestamp) -> Outcome {
     }
 }
 
-/// Takes the file out of every destination that mirrors and is not among `kept`. A failure waits like any other.
+/// Takes the file out of every destination that mirrors and is not among `kept`, nor the same place as one of them. A failure waits like any
+/// other.
 async fn withdraw_elsewhere(route: &Route, work: &mut Work, kept: &[Arc<Target>], now: Timestamp) -> Option<Outcome> {
     let file = work.origin.file();
-    let others: Vec<&Arc<Target>> = all_targets(route)
-        .filter(|target| target.destination.mirrors() && !kept.iter().any(|kept| Arc::ptr_eq(kept, target)))
+    let others: Vec<&Arc<Target>> = route
+        .all_targets()
+        .filter(|target| target.destination.mirrors() && !kept.iter().any(|kept| is_same_place(kept, target)))
         .collect();
     for target in others {
         if let Some((until, why)) = target.breaker.wait(Instant::now(), &route.retry) {
             return Some(waits(work, until, &target.name, &why, now));
         }
-        match target.destination.withdraw(&route.id, &file).await {
+        match target.destination.withdraw(&route.id, &file, now).await {
             Ok(()) => {
                 target.breaker.answered();
             }
@@ -472,10 +466,14 @@ async fn withdraw_elsewhere(route: &Route, work: &mut Work, kept: &[Arc<Target>]
     None
 }
 
+fn is_same_place(one: &Arc<Target>, other: &Arc<Target>) -> bool {
+    let place = one.destination.place();
+    Arc::ptr_eq(one, other) || place.is_some() && place == other.destination.place()
+}
+
 fn waits(work: &mut Work, until: Instant, target: &str, why: &Error, now: Timestamp) -> Outcome {
     let slot = format!("withdraw/{target}");
     work.to.entry(slot.clone()).or_default().error = Some(clean(&why.to_string(), MAX_ERROR));
     let tally = Tally { errors: vec![(slot, why.clone())], ..Tally::default() };
     Outcome::Wait(until, Box::new(tally.into_finished(work, State::Waiting, "", now)))
 }
-

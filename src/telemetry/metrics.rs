@@ -46,10 +46,35 @@ pub struct ByStep {
     step: &'static str,
 }
 
+/// Labels of an inbound request.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct InboundRequest {
+    endpoint: &'static str,
+    outcome: &'static str,
+}
+
+/// Label of an inbound endpoint.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ByEndpoint {
+    endpoint: &'static str,
+}
+
 /// Labels of a retry.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct Retry {
     kind: &'static str,
+    reason: &'static str,
+}
+
+/// Label of an outcome.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ByOutcome {
+    outcome: &'static str,
+}
+
+/// Label of a reason.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ByReason {
     reason: &'static str,
 }
 
@@ -65,6 +90,9 @@ pub struct Metrics {
     steps: Family<ByStep, Counter>,
     retries: Family<Retry, Counter>,
     status_writes: Family<ByKind, Counter>,
+    inbound_requests: Family<InboundRequest, Counter>,
+    inbound_received: Family<ByEndpoint, Counter>,
+    inbound_seconds: SecondsFamily<ByEndpoint>,
     /// Differences corrected because somebody else changed File 360.
     pub drift_corrected: Counter,
     /// Differences that stand by policy.
@@ -77,6 +105,14 @@ pub struct Metrics {
     pub feeds_connected: Gauge<i64, AtomicI64>,
     /// 1 on the leader.
     pub leader: Gauge<i64, AtomicI64>,
+    route_file_seconds: SecondsFamily<ByOutcome>,
+    route_deliveries: Counter,
+    route_bytes: Counter,
+    route_failures: Family<ByReason, Counter>,
+    /// Files that wait for another try, all routes together.
+    pub route_waiting: Gauge<i64, AtomicI64>,
+    /// Dead letters, all routes together.
+    pub route_dead_letters: Gauge<i64, AtomicI64>,
 }
 
 fn seconds() -> Histogram {
@@ -94,12 +130,21 @@ impl Default for Metrics {
             steps: Family::default(),
             retries: Family::default(),
             status_writes: Family::default(),
+            inbound_requests: Family::default(),
+            inbound_received: Family::default(),
+            inbound_seconds: Family::new_with_constructor(seconds),
             drift_corrected: Counter::default(),
             drift_standing: Gauge::default(),
             queue_depth: Family::default(),
             feed_lag_seconds: Gauge::default(),
             feeds_connected: Gauge::default(),
             leader: Gauge::default(),
+            route_file_seconds: Family::new_with_constructor(seconds),
+            route_deliveries: Counter::default(),
+            route_bytes: Counter::default(),
+            route_failures: Family::default(),
+            route_waiting: Gauge::default(),
+            route_dead_letters: Gauge::default(),
         };
         metrics.register();
         metrics
@@ -121,6 +166,14 @@ impl Metrics {
         registry.register("steps", "Steps run, by name", self.steps.clone());
         registry.register("retries", "Passes that are tried again, by kind and reason", self.retries.clone());
         registry.register("status_writes", "Status writes to the Kubernetes API by kind", self.status_writes.clone());
+        registry.register("inbound_requests", "Inbound requests by outcome", self.inbound_requests.clone());
+        registry.register_with_unit("inbound_received", "Bodies received", Unit::Bytes, self.inbound_received.clone());
+        registry.register_with_unit(
+            "inbound_request_duration",
+            "Duration of an inbound request, its body included",
+            Unit::Seconds,
+            self.inbound_seconds.clone(),
+        );
         registry.register("drift_corrected", "Changes of others that were put right", self.drift_corrected.clone());
         registry.register("drift_items", "Changes of others that stand by policy", self.drift_standing.clone());
         registry.register("queue_depth", "Objects that wait for a worker, by kind", self.queue_depth.clone());
@@ -132,6 +185,38 @@ impl Metrics {
         );
         registry.register("feeds_connected", "Connections whose change feed is being read", self.feeds_connected.clone());
         registry.register("leader", "1 on the leader, else 0", self.leader.clone());
+        self.register_routes();
+    }
+
+    fn register_routes(&mut self) {
+        let registry = self.registry.sub_registry_with_prefix("route");
+        registry.register_with_unit(
+            "file_duration",
+            "Time that the last try of a file took, by how the file ended",
+            Unit::Seconds,
+            self.route_file_seconds.clone(),
+        );
+        registry.register("deliveries", "Deliveries that a destination acknowledged", self.route_deliveries.clone());
+        registry.register_with_unit("delivered", "Content that was delivered", Unit::Bytes, self.route_bytes.clone());
+        registry.register("delivery_failures", "Tries of a delivery that failed, by reason", self.route_failures.clone());
+        registry.register("waiting", "Files that wait for another try", self.route_waiting.clone());
+        registry.register("dead_letters", "Files whose delivery was given up", self.route_dead_letters.clone());
+    }
+
+    /// A file's way through a route ended.
+    pub fn route_file_ended(&self, outcome: &'static str, took: Duration) {
+        self.route_file_seconds.get_or_create(&ByOutcome { outcome }).observe(took.as_secs_f64());
+    }
+
+    /// Destinations acknowledged so many deliveries of so many bytes.
+    pub fn route_delivered(&self, deliveries: u64, bytes: u64) {
+        self.route_deliveries.inc_by(deliveries);
+        self.route_bytes.inc_by(bytes);
+    }
+
+    /// A try of a delivery failed.
+    pub fn route_delivery_failed(&self, reason: &'static str) {
+        self.route_failures.get_or_create(&ByReason { reason }).inc();
     }
 
     /// One pass ended.
@@ -153,6 +238,13 @@ impl Metrics {
     /// One status was written.
     pub fn status_written(&self, kind: &'static str) {
         self.status_writes.get_or_create(&ByKind { kind }).inc();
+    }
+
+    /// One inbound request was answered, after so many bytes of its body.
+    pub fn inbound_ended(&self, endpoint: &'static str, outcome: &'static str, bytes: u64, took: Duration) {
+        self.inbound_requests.get_or_create(&InboundRequest { endpoint, outcome }).inc();
+        self.inbound_received.get_or_create(&ByEndpoint { endpoint }).inc_by(bytes);
+        self.inbound_seconds.get_or_create(&ByEndpoint { endpoint }).observe(took.as_secs_f64());
     }
 
     /// How many objects of a kind wait for a worker.

@@ -18,6 +18,7 @@ mod leadership;
 mod moving;
 mod plugin;
 mod refusals;
+mod routes;
 mod silence;
 mod tenancy;
 mod transitions;

@@ -83,7 +83,7 @@ async fn somebody(world: &World, rules: Value) -> PathBuf {
 }
 
 fn readers() -> Value {
-    json!([{"apiGroups": ["file360.io"], "resources": ["connections", "secureworkspaces"], "verbs": ["get", "list"]}])
+    json!([{"apiGroups": ["file360.io"], "resources": ["connections", "secureworkspaces", "fileroutes"], "verbs": ["get", "list"]}])
 }
 
 fn ghost() -> Value {
@@ -117,7 +117,7 @@ async fn status_shows_all_and_everything_about_one() {
     assert_eq!(mine.len(), 3);
 
     let ran = run(&world, &["status", "nobody"]).await.ends(1);
-    assert!(ran.err.contains("no SecureWorkspace or Connection nobody"), "{}", ran.err);
+    assert!(ran.err.contains("no SecureWorkspace, FileRoute or Connection nobody"), "{}", ran.err);
     run(&world, &["status", "-A", "good"]).await.ends(2);
     let nobody = somebody(&world, json!([])).await;
     let ran = run_as(&world, &nobody, &["status"], "").await.ends(1);

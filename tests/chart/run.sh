@@ -124,6 +124,12 @@ replicas without leader election|at '/leaderElection/enabled': value must be tru
 replicas without leader election, without the schema|replicas above 1 need leaderElection.enabled|--set leaderElection.enabled=false --skip-schema-validation
 two bundles|at '/ca/secret'|--set ca.configMap=a,ca.secret=b
 two bundles, without the schema|ca.configMap and ca.secret exclude each other|--set ca.configMap=a,ca.secret=b --skip-schema-validation
+an Ingress to nothing|at '/inbound|--set inbound.ingress.enabled=true
+an Ingress to nothing, without the schema|inbound.ingress and inbound.httpRoute need inbound.enabled|--set inbound.ingress.enabled=true --skip-schema-validation
+an HTTPRoute without a Gateway|at '/inbound/httpRoute/parentRefs'|--set inbound.enabled=true,inbound.httpRoute.enabled=true
+an HTTPRoute without a Gateway, without the schema|inbound.httpRoute needs parentRefs|--set inbound.enabled=true,inbound.httpRoute.enabled=true --skip-schema-validation
+one port for two|inbound.port and metrics.port are the same|--set inbound.enabled=true,inbound.port=8080
+a public address that is none|at '/inbound/publicUrl'|--set inbound.publicUrl=files.example.com
 a variable of the chart in extraEnv|extraEnv: FILE360_WORKERS belongs to the chart|--set extraEnv[0].name=FILE360_WORKERS,extraEnv[0].value=a
 an older Kubernetes|incompatible with Kubernetes v1.32.9|--kube-version 1.32.9
 END
@@ -199,7 +205,7 @@ comparable() {
           .metadata.annotations["helm.sh/resource-policy"])
     | if .kind == "CustomResourceDefinition" then del(.metadata.labels) else . end
     | if .metadata.annotations == {} then del(.metadata.annotations) else . end
-    | if .kind == "Deployment" then .spec.template.spec.containers[].env |= sort_by(.name) else . end' "$1" |
+    | if .kind == "Deployment" then .spec.template.spec.containers[] |= (.env |= sort_by(.name) | .ports |= sort_by(.name)) else . end' "$1" |
     jq -s 'sort_by(.kind, .metadata.name)[]'
 }
 default_equal() {
@@ -216,6 +222,17 @@ namespaced_equal() {
     same <(comparable "$scratch/equal.json" | jq "$settings") <(comparable "$scratch/kustomize-namespaced.json" | jq "$settings")
 }
 check "config/namespaced is what the chart renders with watchNamespace" namespaced_equal
+
+inbound_equal() { # the component does to the base what inbound.enabled does to the chart
+  mkdir -p "$scratch/with-inbound"
+  cp -r "$root/config" "$root/crds" "$scratch/with-inbound/"
+  printf 'namespace: file360-system\nresources: [config/default]\ncomponents: [config/inbound]\n' >"$scratch/with-inbound/kustomization.yaml"
+  build kustomize-inbound "$scratch/with-inbound" &&
+    helm template file360-operator "$chart" --namespace file360-system --set inbound.enabled=true >"$scratch/inbound.yaml" &&
+    to_json "$scratch/inbound.yaml" >"$scratch/inbound.json" &&
+    same <(comparable "$scratch/inbound.json") <(comparable "$scratch/kustomize-inbound.json")
+}
+check "config/inbound is what the chart renders with inbound.enabled" inbound_equal
 
 moved() { # an overlay in another namespace takes everything along
   local base
@@ -249,12 +266,21 @@ restricted() {
 }
 check "namespaces demand restricted pods" eval 'restricted chart-test && restricted chart-test-leases && restricted file360 && restricted file360-system'
 
+# The Gateway API as its project publishes it.
+gateway_api() {
+  local folder
+  folder=$(cd "$scratch" && GOFLAGS=-mod=mod go mod download -json sigs.k8s.io/gateway-api@v1.4.0 | jq -re .Dir) &&
+    kubectl apply --server-side -f "$folder/config/crd/standard/gateway.networking.k8s.io_httproutes.yaml" &&
+    kubectl wait --for=condition=Established --timeout=30s crd/httproutes.gateway.networking.k8s.io
+}
+check "the Gateway API is there" gateway_api
+
 accepted() { # the API server takes the manifests, and warns of nothing
   local output
   output=$(kubectl apply --server-side --dry-run=server --validate=strict -f "$1" 2>&1) || { echo "$output"; return 1; }
   ! grep -i warning <<<"$output"
 }
-for name in default namespaced all single crds kustomize-default kustomize-namespaced; do
+for name in default namespaced all single inbound crds kustomize-default kustomize-namespaced kustomize-inbound; do
   check "the API server accepts $name without a warning" accepted "$scratch/$name.yaml"
 done
 
@@ -337,10 +363,12 @@ free_port() { python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1
 start_operator() { # rendering
   local token settings
   port=$(free_port)
+  inbound_port=$(free_port)
   token=$(kubectl -n chart-test create token file360-operator) || return 1
   kubectl config view --raw --minify -o json | jq --arg token "$token" '.users[0].user = {token: $token} | .contexts[0].context.namespace = "chart-test"' \
     >"$scratch/operator.kubeconfig"
   mapfile -t settings < <(jq -r 'select(.kind == "Deployment") | .spec.template.spec.containers[0] | (.env[] | select(.value) | "\(.name)=\(.value)")' "$scratch/$1.json")
+  if [[ " ${settings[*]}" == *" FILE360_INBOUND_ADDRESS="* ]]; then settings+=("FILE360_INBOUND_ADDRESS=127.0.0.1:$inbound_port"); fi
   mapfile -t arguments < <(jq -r 'select(.kind == "Deployment") | .spec.template.spec.containers[0].args[]' "$scratch/$1.json")
   env -i "${settings[@]}" POD_NAME=pod-0 KUBECONFIG="$scratch/operator.kubeconfig" FILE360_METRICS_ADDRESS="127.0.0.1:$port" \
     "$operator" "${arguments[@]}" >"$scratch/operator-$1.log" 2>&1 3>&- &
@@ -383,6 +411,15 @@ deny_documentation_range() { # so that nothing leaves this machine
 }
 deny_documentation_range default
 check_operator default-run cluster-wide "the operator leads and reports with the rights of the ClusterRole"
+deny_documentation_range inbound
+start_operator inbound-run
+# Which endpoints there are, no test has to know: that something speaks there does.
+speaks() { { get "$inbound_port" /ingest/a/b || true; } | grep -E '^HTTP/1.. 405 '; }
+check "the operator serves the inbound endpoint" eventually speaks
+kill "$running"
+wait "$running"
+check "  and it stops when asked" test $? = 0
+running=
 check "it may not list Secrets" may_not --as "$service_account" -n chart-test list secrets
 check "it may not touch roles" may_not --as "$service_account" create clusterroles.rbac.authorization.k8s.io
 

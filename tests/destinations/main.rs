@@ -6,6 +6,9 @@
 #[path = "../support/counterparts.rs"]
 mod counterparts;
 mod fs;
+mod http;
+mod index;
+mod nats;
 mod s3;
 mod sftp;
 mod sftp_password;

@@ -381,6 +381,7 @@ pub fn version_of(item: &str, version: u64, name: &str, size: u64, sha256: Optio
         destination: "to-1".into(),
         event: FileEvent::Uploaded,
         event_at: at,
+        as_of: at,
         file,
         variables: Arc::new(facts.variables(at)),
         untrusted: false,

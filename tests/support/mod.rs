@@ -3,6 +3,7 @@
 
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
+pub mod case_system;
 pub mod controlplane;
 pub mod kubernetes;
 pub mod proxy;

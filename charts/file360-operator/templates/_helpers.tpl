@@ -76,6 +76,15 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- if and .Values.ca.configMap .Values.ca.secret -}}
 {{- fail "ca.configMap and ca.secret exclude each other: put all authorities into one bundle." -}}
 {{- end -}}
+{{- if and (or .Values.inbound.ingress.enabled .Values.inbound.httpRoute.enabled) (not .Values.inbound.enabled) -}}
+{{- fail "inbound.ingress and inbound.httpRoute need inbound.enabled: there is nothing that they could lead to." -}}
+{{- end -}}
+{{- if and .Values.inbound.httpRoute.enabled (not .Values.inbound.httpRoute.parentRefs) -}}
+{{- fail "inbound.httpRoute needs parentRefs: the Gateways that it belongs to." -}}
+{{- end -}}
+{{- if eq (int .Values.inbound.port) (int .Values.metrics.port) -}}
+{{- fail "inbound.port and metrics.port are the same." -}}
+{{- end -}}
 {{- range .Values.extraEnv -}}
 {{- if or (hasPrefix "FILE360_" .name) (eq .name "POD_NAME") -}}
 {{- fail (printf "extraEnv: %s belongs to the chart; use the chart's own values, or extraArgs." .name) -}}

@@ -13,8 +13,8 @@ use crate::api::connection::{CaKind, CaRef, Connection, OAuth2};
 use crate::controllers::context::Context;
 use crate::error::{Error, Kind, Result};
 use crate::file360::connector::Credential;
-use crate::redacted::Redacted;
 use crate::outbound::guard::GuardedResolver;
+use crate::redacted::Redacted;
 
 const DEFAULT_SCOPES: [&str; 5] = ["read", "write", "share", "govern", "audit"];
 

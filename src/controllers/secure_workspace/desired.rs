@@ -14,6 +14,7 @@ use crate::error::{Error, Kind, Result};
 use crate::file360::model::{
     Audience, ExternalSharing, FieldKind, LinkRules, PrincipalKind, RequestField, Role, SharingRules, UploadRequestInput,
 };
+use crate::file360::sharing::domain_matches;
 
 /// A spec, normalised.
 #[derive(Clone, Debug, PartialEq)]
@@ -349,14 +350,6 @@ fn guests_fit_the_sharing_rule(members: &BTreeMap<MemberKey, DesiredMember>, sha
         }
     }
     Ok(())
-}
-
-/// Whether `domain` is `allowed`, or below it when it starts with `*.`.
-pub fn domain_matches(allowed: &str, domain: &str) -> bool {
-    match allowed.strip_prefix("*.") {
-        Some(parent) => domain.strip_suffix(parent).is_some_and(|rest| rest.len() > 1 && rest.ends_with('.')),
-        None => allowed == domain,
-    }
 }
 
 fn upload_requests(spec: &SecureWorkspaceSpec, next: &mut NextChange) -> Result<BTreeMap<String, UploadRequestInput>> {

@@ -1,6 +1,6 @@
 //! What is remembered of each object between its passes.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +21,8 @@ pub struct Entry {
     pub connection: ObjectKey,
     /// Its workspace, once known.
     pub workspace: Option<Box<str>>,
+    /// Its labels; shared by all that have the same.
+    pub labels: Arc<Labels>,
     /// Failures in a row.
     pub failures: u32,
     /// It has the operator's finalizer.
@@ -41,6 +43,9 @@ pub struct Entry {
     fight: Option<Box<Fight>>,
     round: u32,
 }
+
+/// Labels of an object.
+pub type Labels = BTreeMap<String, String>;
 
 /// What of an object starts a pass when it changes. The operator's own status writes change none of it.
 #[derive(PartialEq, Eq)]
@@ -87,6 +92,12 @@ pub struct Store {
 #[derive(Default)]
 struct State {
     entries: HashMap<ObjectKey, Entry>,
+    /// Every set of labels once: thousands of objects often have the same.
+    labels: HashSet<Arc<Labels>>,
+    /// Objects whose labels or workspace changed since somebody asked.
+    relabelled: HashSet<Arc<str>>,
+    /// How many objects each namespace has.
+    namespaces: HashMap<Arc<str>, usize>,
     round: u32,
     listed: bool,
 }
@@ -122,15 +133,21 @@ impl Store {
         let uid = object.uid().unwrap_or_default();
         let seen = Seen::of(&object);
         let version = version_of(&object);
-        let mut state = self.state.lock();
-        let round = state.round;
-        if let Some(entry) = state.entries.get_mut(key).filter(|entry| *entry.uid == *uid) {
+        let mut guard = self.state.lock();
+        let State { entries, labels: labels_of, relabelled, round, .. } = &mut *guard;
+        let round = *round;
+        if let Some(entry) = entries.get_mut(key).filter(|entry| *entry.uid == *uid) {
             entry.round = round;
             if version < entry.version {
                 // Older than the operator's own last write.
                 return Verdict::Nothing;
             }
             entry.version = version;
+            if *entry.labels != *object.labels() {
+                let labels = interned(labels_of, object.labels());
+                relabelled.insert(key.namespace.clone());
+                entry.labels = labels;
+            }
             entry.has_finalizer = has_finalizer(&object);
             let matters = entry.seen != seen;
             entry.seen = seen;
@@ -139,7 +156,7 @@ impl Store {
             }
             return if matters { Verdict::Work } else { Verdict::Nothing };
         }
-        drop(state);
+        drop(guard);
         let up_to_date = is_up_to_date(&object);
         let again = object
             .status
@@ -147,7 +164,9 @@ impl Store {
             .and_then(|status| status.next_change_at)
             .map(|at| super::super::until(at, Timestamp::now()));
         let mut state = self.state.lock();
+        state.relabelled.insert(key.namespace.clone());
         let entry = Entry {
+            labels: interned(&mut state.labels, object.labels()),
             uid: uid.into(),
             connection: super::pass::connection_key(&object),
             workspace: object.status.as_ref().and_then(|status| status.workspace_id.as_deref()).map(Into::into),
@@ -163,7 +182,9 @@ impl Store {
             round,
             pending: (!up_to_date).then(|| Box::new(object)),
         };
-        state.entries.insert(key.clone(), entry);
+        if state.entries.insert(key.clone(), entry).is_none() {
+            *state.namespaces.entry(key.namespace.clone()).or_default() += 1;
+        }
         if up_to_date { Verdict::UpToDate { again } } else { Verdict::Work }
     }
 
@@ -191,11 +212,35 @@ impl Store {
 
     /// Notes the workspace of an object.
     pub fn found_workspace(&self, key: &ObjectKey, workspace: &str) {
-        if let Some(entry) =
-            self.state.lock().entries.get_mut(key).filter(|entry| entry.workspace.as_deref() != Some(workspace))
-        {
+        let mut state = self.state.lock();
+        let State { entries, relabelled, .. } = &mut *state;
+        if let Some(entry) = entries.get_mut(key).filter(|entry| entry.workspace.as_deref() != Some(workspace)) {
             entry.workspace = Some(workspace.into());
+            relabelled.insert(key.namespace.clone());
         }
+    }
+
+    /// Workspace of an object that uses a Connection.
+    pub fn declared_workspace(&self, key: &ObjectKey, connection: &ObjectKey) -> Option<String> {
+        let state = self.state.lock();
+        let entry = state.entries.get(key).filter(|entry| entry.connection == *connection)?;
+        entry.workspace.as_deref().map(str::to_owned)
+    }
+
+    /// Namespaces in which labels or workspaces changed since the last call.
+    pub fn take_relabelled(&self) -> HashSet<Arc<str>> {
+        std::mem::take(&mut self.state.lock().relabelled)
+    }
+
+    /// Name, workspace and labels of the objects in a namespace that use a Connection and have a workspace.
+    pub fn declared(&self, namespace: &str, connection: &ObjectKey) -> Vec<(String, String, Arc<Labels>)> {
+        let state = self.state.lock();
+        let fitting =
+            state.entries.iter().filter(|(key, entry)| &*key.namespace == namespace && entry.connection == *connection);
+        let row = |(key, entry): (&ObjectKey, &Entry)| {
+            Some((key.name.to_string(), entry.workspace.as_deref()?.to_owned(), entry.labels.clone()))
+        };
+        fitting.filter_map(row).collect()
     }
 
     /// Workspace and uid of an object.
@@ -250,9 +295,35 @@ impl Store {
         }
     }
 
+    /// Up to `most` objects of a Connection whose status tells of an outage, and whether there are more. They count as unmarked:
+    /// whoever asks has them looked at.
+    pub fn unmark(&self, connection: &ObjectKey, most: usize) -> (Vec<ObjectKey>, bool) {
+        let mut state = self.state.lock();
+        let mut marked = state.entries.iter_mut().filter(|(_, entry)| entry.marked && entry.connection == *connection);
+        let keys = marked.by_ref().take(most).map(|(key, entry)| {
+            entry.marked = false;
+            key.clone()
+        });
+        (keys.collect(), marked.next().is_some())
+    }
+
     /// Forgets an object.
     pub fn forget(&self, key: &ObjectKey) -> Option<Entry> {
-        self.state.lock().entries.remove(key)
+        let mut state = self.state.lock();
+        state.relabelled.insert(key.namespace.clone());
+        let entry = state.entries.remove(key)?;
+        if let Some(count) = state.namespaces.get_mut(&key.namespace) {
+            *count -= 1;
+            if *count == 0 {
+                state.namespaces.remove(&key.namespace);
+            }
+        }
+        Some(entry)
+    }
+
+    /// How many namespaces have objects.
+    pub fn namespaces(&self) -> usize {
+        self.state.lock().namespaces.len()
     }
 
     /// The objects that `wanted` picks.
@@ -260,6 +331,19 @@ impl Store {
         let state = self.state.lock();
         state.entries.iter().filter(|(key, entry)| wanted(key, entry)).map(|(key, _)| key.clone()).collect()
     }
+}
+
+/// The one copy of these labels.
+fn interned(known: &mut HashSet<Arc<Labels>>, labels: &Labels) -> Arc<Labels> {
+    if let Some(same) = known.get(labels) {
+        return same.clone();
+    }
+    if known.len() > 1024 {
+        known.retain(|labels| Arc::strong_count(labels) > 1);
+    }
+    let labels = Arc::new(labels.clone());
+    known.insert(labels.clone());
+    labels
 }
 
 fn standing_drift(object: &SecureWorkspace) -> u32 {

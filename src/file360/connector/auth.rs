@@ -7,8 +7,8 @@ use tokio::sync::Mutex;
 use url::Url;
 
 use super::transport::{bounded_body, send_error};
-use crate::redacted::Redacted;
 use crate::error::{Error, Kind, Result, clean};
+use crate::redacted::Redacted;
 
 /// How to authenticate.
 #[derive(Clone, Debug, PartialEq, Eq)]

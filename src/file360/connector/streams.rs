@@ -14,13 +14,13 @@ use http::{HeaderMap, HeaderValue, header};
 use parking_lot::Mutex;
 use tokio::time::Instant;
 
-use crate::redacted::Redacted;
 use super::transport::{Answer, Call, Fault, Transport, send_error};
 use crate::error::{Error, Kind, Result};
 use crate::file360::ByteStream;
+use crate::redacted::Redacted;
 
 /// How long a transfer may stand still.
-const SILENCE: Duration = Duration::from_secs(60);
+const SILENCE: Duration = Duration::from_mins(1);
 /// Rate at which a server is expected to make at least durable what it has received.
 const DURABLE_BYTES_PER_SECOND: u64 = 16 * 1024 * 1024;
 /// What is kept of an upload so that it can start again with a fresh token. A server refuses a token before it reads more.
@@ -173,7 +173,7 @@ impl Leaving {
 
     fn body(&self) -> Outgoing {
         self.source.lock().moved = Instant::now();
-        Outgoing { source: Arc::clone(&self.source), reading: 0, again: Vec::new().into_iter() }
+        Outgoing { source: Arc::clone(&self.source), reading: 0, is_over: false, again: Vec::new().into_iter() }
     }
 
     /// The same from the start, while little enough has been sent. The body that went before brings nothing more.
@@ -182,7 +182,7 @@ impl Leaving {
         let again = source.kept.clone()?.into_iter();
         source.end_reading();
         source.moved = Instant::now();
-        Some(Outgoing { source: Arc::clone(&self.source), reading: source.reading, again })
+        Some(Outgoing { source: Arc::clone(&self.source), reading: source.reading, is_over: false, again })
     }
 }
 
@@ -233,15 +233,14 @@ impl Source {
             return Poll::Pending;
         };
         self.moved = Instant::now();
-        Poll::Ready(match next {
+        let next = match next {
             Some(Ok(chunk)) => Some(self.count(chunk)),
             Some(Err(error)) => Some(Err(error)),
             None if self.size.is_some_and(|size| size != self.sent) => Some(Err(self.wrong_length("ended"))),
-            None => {
-                self.is_done = true;
-                None
-            }
-        })
+            None => None,
+        };
+        self.is_done = !matches!(next, Some(Ok(_)));
+        Poll::Ready(next)
     }
 
     fn count(&mut self, chunk: Bytes) -> Result<Bytes> {
@@ -286,6 +285,7 @@ async fn silence(source: &Mutex<Source>) -> Error {
 struct Outgoing {
     source: Arc<Mutex<Source>>,
     reading: u32,
+    is_over: bool,
     again: std::vec::IntoIter<Bytes>,
 }
 
@@ -295,7 +295,11 @@ impl Stream for Outgoing {
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let this = &mut *self;
         let mut source = this.source.lock();
+        if this.is_over {
+            return Poll::Ready(None);
+        }
         if source.reading != this.reading {
+            this.is_over = true;
             return Poll::Ready(Some(Err(std::io::ErrorKind::ConnectionAborted.into())));
         }
         if let Some(chunk) = this.again.next() {
@@ -338,7 +342,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_transfer_that_stands_still_ends_and_one_that_moves_slowly_does_not() {
         let slow = futures::stream::unfold(0, |n| async move {
-            tokio::time::sleep(SILENCE - Duration::from_secs(1)).await;
+            tokio::time::sleep(Duration::from_secs(SILENCE.as_secs() - 1)).await;
             (n < 10).then(|| (Ok(Bytes::from_static(b"x")), n + 1))
         });
         let content = leaving(slow, None);

@@ -131,7 +131,7 @@ pub async fn request_code(app: App, call: Call) -> Reply {
         .write(call.clone(), move |tx| {
             let (link, placed) = open(tx)?;
             let email = email.ok_or_else(|| Refusal::invalid("email", "That is not an e-mail address."))?;
-            if link.audience == Audience::Guests && is_named_guest(tx, &placed, &email)? {
+            if link.audience == Audience::Guests && is_named_guest(tx, &link, &placed, &email)? {
                 codes::mail(tx, tx.call.param("token"), &email)?;
             }
             // The same answer for everybody: it does not tell who is a guest.
@@ -145,7 +145,10 @@ pub async fn request_code(app: App, call: Call) -> Reply {
     finish(&app, call, reply).await
 }
 
-fn is_named_guest(view: &View<'_>, placed: &Placed, email: &str) -> Result<bool, Refusal> {
+fn is_named_guest(view: &View<'_>, link: &Record, placed: &Placed, email: &str) -> Result<bool, Refusal> {
+    if !(link.recipients.is_empty() || link.recipients.iter().any(|named| named == email)) {
+        return Ok(false);
+    }
     let known = people::by_name(view.db, PrincipalKind::Guest, email)?.is_some();
     Ok(known && workspaces::may_share_with(&placed.workspace.public.sharing, email))
 }
@@ -245,7 +248,7 @@ fn take(tx: &mut Tx<'_, '_, '_>) -> Result<Option<Source>, Refusal> {
         Audience::Guests => {
             let code = field(tx.call, "code").unwrap_or_default();
             let token = tx.call.param("token").to_owned();
-            if !is_named_guest(tx, &placed, &email)? || !codes::redeem(tx, &token, &email, &code)? {
+            if !is_named_guest(tx, &link, &placed, &email)? || !codes::redeem(tx, &token, &email, &code)? {
                 return Ok(None);
             }
         }

@@ -137,6 +137,9 @@ pub fn batch(tx: &mut Tx<'_, '_, '_>) -> Outcome {
     }
     for put in &batch.items {
         names::required_text(&put.key, 512, "/items/key")?;
+        if put.key == "batch" {
+            return Err(Refusal::invalid("/items/key", "The key `batch` could not be read again."));
+        }
         match put.value.as_ref().filter(|value| !value.is_null()) {
             Some(value) => store(tx, &put.key, value).map(drop)?,
             None => remove(tx, &put.key)?,

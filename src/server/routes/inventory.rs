@@ -39,7 +39,7 @@ pub fn list(view: &View<'_>) -> Outcome {
         return Err(Refusal::new(409, "state-conflict", "A file has no files below it."));
     }
     let (after, limit) = (view.call.after()?, view.call.limit()?);
-    let mut inventory = Inventory::open(view, &top, after)?;
+    let mut inventory = Inventory::open(view, &top, &after)?;
     let (mut page, mut looked_at) = (Vec::new(), 0);
     while let Some((row, place)) = inventory.next()? {
         looked_at += 1;
@@ -57,6 +57,9 @@ pub fn list(view: &View<'_>) -> Outcome {
     }
     Answer::page_until(&page, None)
 }
+
+/// A file, and its folder if that is below the path.
+type Found = (Record, Option<Rc<Place>>);
 
 /// A folder that is not in the trash, below the path or the path's own.
 struct Place {
@@ -85,7 +88,7 @@ enum Source {
 }
 
 impl<'v, 'a> Inventory<'v, 'a> {
-    fn open(view: &'v View<'a>, top: &Placed, after: String) -> Result<Self, Refusal> {
+    fn open(view: &'v View<'a>, top: &Placed, after: &str) -> Result<Self, Refusal> {
         let own = match (&view.person, top.role(view)?) {
             (Some(person), Some(Role::Uploader)) => Some(person.id.clone()),
             _ => None,
@@ -95,14 +98,14 @@ impl<'v, 'a> Inventory<'v, 'a> {
             view,
             workspace_id: top.item.workspace_id.clone(),
             places: HashMap::from([(top.item.id.clone(), Some(Rc::new(place)))]),
-            source: Source::Workspace { ahead: VecDeque::new(), after: after.clone(), is_over: false },
+            source: Source::Workspace { ahead: VecDeque::new(), after: after.to_owned(), is_over: false },
             ahead: 100,
             decides: items::decides(view),
             own,
         };
         if let Some(folders) = inventory.folders_below(&top.item.id)? {
             inventory.ahead = (AHEAD / folders.len()).clamp(2, 100);
-            inventory.source = inventory.merged(folders, &after)?;
+            inventory.source = inventory.merged(folders, after)?;
         }
         Ok(inventory)
     }
@@ -154,7 +157,7 @@ impl<'v, 'a> Inventory<'v, 'a> {
     }
 
     /// The next file by id, and where it is, if that is below the path.
-    fn next(&mut self) -> Result<Option<(Record, Option<Rc<Place>>)>, Refusal> {
+    fn next(&mut self) -> Result<Option<Found>, Refusal> {
         let row = match &mut self.source {
             Source::Folders { heads, .. } => match heads.pop() {
                 Some(Reverse((_, folder))) => self.next_of(folder)?,

@@ -19,6 +19,9 @@ use crate::server::records::workspaces;
 use crate::server::refusal::Refusal;
 use crate::server::tx::{News, Tx, View};
 
+/// Guests that one link can name.
+const MOST_RECIPIENTS: usize = 50;
+
 const AUDIENCES: [Audience; 4] = [Audience::Members, Audience::Company, Audience::Guests, Audience::Anyone];
 
 /// A link's row.
@@ -39,10 +42,12 @@ pub struct Record {
     /// Waits for a decision.
     pub pending: bool,
     pub rev: u64,
+    /// The guests it is for, in lower case; empty: every guest.
+    pub recipients: Vec<String>,
 }
 
 const COLUMNS: &str = "id, workspace_id, item_id, audience, expires_at, password_hash, max_downloads, downloads, download, managed, \
-     token, state, rev";
+     token, state, rev, recipients";
 
 fn from_row(row: &Row<'_>) -> rusqlite::Result<Record> {
     Ok(Record {
@@ -59,6 +64,7 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<Record> {
         token: row.get(10)?,
         pending: row.get(11)?,
         rev: row.get(12)?,
+        recipients: crate::server::records::json(13, row.get_ref(13)?.as_str()?)?,
     })
 }
 
@@ -117,6 +123,7 @@ impl Record {
             downloads: self.downloads,
             download: self.download,
             managed: self.managed,
+            recipients: self.recipients.clone(),
             url: shares.then(|| format!("{}/s/{}", view.call.public_url, self.token)),
             etag: self.etag(),
         }
@@ -167,11 +174,12 @@ fn insert(tx: &mut Tx<'_, '_, '_>, new: &NewLink, password_hash: Option<&str>) -
     if new.max_downloads == Some(0) {
         return Err(Refusal::invalid("/maxDownloads", "At least 1."));
     }
+    let recipients = recipients(new)?;
     let id = tx.id('l');
     let mut insert = tx.db.prepare_cached(
         "INSERT INTO links (id, workspace_id, item_id, audience, expires_at, password_hash, max_downloads, download, managed, token,
-             state, rev)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, 1)",
+             state, rev, recipients)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, 1, ?12)",
     )?;
     insert.execute(params![
         id,
@@ -185,11 +193,33 @@ fn insert(tx: &mut Tx<'_, '_, '_>, new: &NewLink, password_hash: Option<&str>) -
         new.managed,
         names::secret(),
         permit == Permit::Pending,
+        serde_json::to_string(&recipients)?,
     ])?;
     drop(insert);
     tx.details(serde_json::json!({"audience": new.audience, "pending": permit == Permit::Pending}));
     tx.changed(&placed.item.workspace_id, ChangeKind::LinkChanged, news(&id, &placed))?;
     answer(tx, 201, &id)
+}
+
+/// The guests that a link is for: addresses in the form in which guests are kept.
+fn recipients(new: &NewLink) -> Result<Vec<String>, Refusal> {
+    let invalid = |detail: &str| Refusal::invalid("/recipients", detail);
+    if new.recipients.is_empty() {
+        return Ok(Vec::new());
+    }
+    if new.audience != Audience::Guests {
+        return Err(invalid("Only a link for guests names them."));
+    }
+    if new.recipients.len() > MOST_RECIPIENTS {
+        return Err(invalid("A link is for at most 50 guests."));
+    }
+    let mut named = Vec::new();
+    for address in &new.recipients {
+        named.push(names::email(address).ok_or_else(|| invalid("That is not an e-mail address."))?);
+    }
+    named.sort_unstable();
+    named.dedup();
+    Ok(named)
 }
 
 /// What the feed says about a link to an item.

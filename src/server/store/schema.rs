@@ -5,7 +5,7 @@
 
 use rusqlite::{Connection, OptionalExtension};
 
-const VERSION: i64 = 2;
+const VERSION: i64 = 3;
 
 /// Brings an empty database to the current schema. A newer one is refused.
 pub fn migrate(db: &Connection) -> Result<(), rusqlite::Error> {
@@ -15,11 +15,10 @@ pub fn migrate(db: &Connection) -> Result<(), rusqlite::Error> {
             "the database has version {version}; this server knows {VERSION}"
         )));
     }
-    if version == 0 {
-        db.execute_batch(&format!("BEGIN IMMEDIATE; {TABLES} {INDEXES} {SECOND} PRAGMA user_version = {VERSION}; COMMIT;"))?;
-    }
-    if version == 1 {
-        db.execute_batch(&format!("BEGIN IMMEDIATE; {SECOND} PRAGMA user_version = {VERSION}; COMMIT;"))?;
+    let steps = [&format!("{TABLES} {INDEXES}"), SECOND, THIRD];
+    let missing: Vec<&str> = steps.into_iter().skip(usize::try_from(version).unwrap_or_default()).collect();
+    if !missing.is_empty() {
+        db.execute_batch(&format!("BEGIN IMMEDIATE; {} PRAGMA user_version = {VERSION}; COMMIT;", missing.join(" ")))?;
     }
     if meta(db, "feedEpoch")?.is_none() {
         set_meta(db, "feedEpoch", &crate::server::names::secret()[..12])?;
@@ -174,8 +173,13 @@ CREATE INDEX notifications_due ON notifications (due_at) WHERE due_at IS NOT NUL
 CREATE INDEX codes_due ON codes (expires_at);
 ";
 
-/// What version 2 adds: where a file came from, and the folders in a folder without a look at its files.
+/// What version 2 adds: where a file came from, the folders in a folder without a look at its files, and small content,
+/// which is durable with the version that refers to it instead of after a sync of its own.
 const SECOND: &str = "
 ALTER TABLE items ADD COLUMN upload_request TEXT;
 CREATE INDEX items_folders_of ON items (parent_id) WHERE kind = 0 AND trashed_at IS NULL;
+CREATE TABLE contents (sha256 TEXT PRIMARY KEY, bytes BLOB NOT NULL);
 ";
+
+/// What version 3 adds.
+const THIRD: &str = "ALTER TABLE links ADD COLUMN recipients TEXT NOT NULL DEFAULT '[]';";

@@ -167,7 +167,7 @@ impl Client {
             Url::parse(&address).map_err(|error| invalid(format!("{} is no URL: {error}", clean(&address, 200))))?;
         let host = endpoint.host_str().unwrap_or_default().to_owned();
         settings.guard.check_host(&host).map_err(invalid)?;
-        if endpoint.scheme() != "https" && !settings.guard.is_allowed(&host) {
+        if endpoint.scheme() != "https" && !settings.guard.is_allowed_host(&host) {
             return Err(invalid("must use https, unless the host is in the operator's --outbound-allow".into()));
         }
         Ok(Self {

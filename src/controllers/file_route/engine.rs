@@ -1,0 +1,369 @@
+//! Makes the engine of a route from everything around it.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use jiff::Timestamp;
+use kube::ResourceExt;
+use sha2::{Digest, Sha256};
+use tokio_util::sync::CancellationToken;
+
+use super::FileRoutes;
+use crate::api::FileRoute;
+use crate::api::connection::GrantScope;
+use crate::api::file_route::DryRunStatus;
+use crate::api::places::ObjectStore;
+use crate::controllers::context::Context;
+use crate::controllers::secure_workspace::SecureWorkspaces;
+use crate::error::{Error, Kind, Result, clean};
+use crate::expression::InvalidField;
+use crate::file360::content::IdempotencyKey;
+use crate::file360::model::{AccessList, Audience, NewLink};
+use crate::file360::{Cause, File360};
+use crate::outbound::http::{self, Clients};
+use crate::outbound::object_store::{self, Settings, Store};
+use crate::outbound::secrets::References;
+use crate::reconcile::ObjectKey;
+use crate::routes::build::{Network, Workshop, route};
+use crate::routes::content::hex;
+use crate::routes::delivery::{Delivery, Origin, RouteId};
+use crate::routes::destinations::file360;
+use crate::routes::destinations::http::Addresses;
+use crate::routes::destinations::index::Readers;
+use crate::routes::engine::{Engine, Observer, Parts};
+use crate::routes::items::{ItemSource, Scope, Scoped};
+use crate::routes::ledger::Names;
+use crate::routes::objects::Lister;
+use crate::routes::paths::PathPattern;
+use crate::routes::reader::Reader;
+use crate::routes::route::Route;
+use crate::routes::work::Source;
+use crate::routes::{build, dry_run};
+use crate::session::{Lookup, Session};
+
+/// A running engine. Dropping it stops everything where it is.
+pub struct Running {
+    /// The engine.
+    pub engine: Arc<Engine>,
+    /// The workspaces it reads; may change while it runs.
+    pub scope: Arc<Scope>,
+    /// Of what it was made from.
+    pub fingerprint: String,
+    tasks: Vec<tokio::task::JoinHandle<()>>,
+    stop: CancellationToken,
+}
+
+impl Running {
+    /// A task ended by itself, as when the session ended.
+    pub fn has_ended(&self) -> bool {
+        self.tasks.iter().any(tokio::task::JoinHandle::is_finished)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.stop.cancel();
+        self.engine.queue.close();
+        self.tasks.iter().for_each(tokio::task::JoinHandle::abort);
+    }
+}
+
+/// Everything around a route.
+pub struct Surroundings<'a> {
+    /// What the controllers share.
+    pub ctx: &'a Arc<Context>,
+    /// The route.
+    pub key: &'a ObjectKey,
+    /// The same.
+    pub object: &'a Arc<FileRoute>,
+    /// Its Connection.
+    pub lookup: &'a Lookup,
+    /// The session.
+    pub session: &'a Arc<Session>,
+    /// How far it may reach.
+    pub reach: GrantScope,
+    /// Where workspaces are declared.
+    pub workspaces: Option<&'a Arc<SecureWorkspaces>>,
+    /// Secrets of its namespace.
+    pub references: Arc<dyn References>,
+    /// HTTP clients.
+    pub clients: Arc<Clients>,
+    /// Hears what the engine tells.
+    pub controller: Weak<FileRoutes>,
+}
+
+impl Surroundings<'_> {
+    /// Changes when the engine has to be made anew.
+    pub fn fingerprint(&self) -> String {
+        let mut hash = Sha256::new();
+        hash.update(serde_json::to_vec(&self.object.spec).unwrap_or_default());
+        hash.update(self.object.uid().unwrap_or_default());
+        hash.update(serde_json::to_vec(&self.lookup.connection.spec.sharing).unwrap_or_default());
+        hash.update(format!("{:p}", Arc::as_ptr(self.session)));
+        hex(&hash.finalize()[..16])
+    }
+
+    fn id(&self) -> Arc<RouteId> {
+        Arc::new(RouteId {
+            cluster: self.ctx.cluster_id.to_string(),
+            namespace: self.key.namespace.to_string(),
+            name: self.key.name.to_string(),
+            uid: self.object.uid().unwrap_or_default(),
+        })
+    }
+
+    fn cause(&self) -> Cause {
+        Cause(self.object.uid().unwrap_or_default())
+    }
+
+    /// The workspaces that the route reads now. Only those that its namespace declares, unless the grant reaches the whole tenant (T1).
+    pub fn scope(&self) -> Result<HashMap<String, Scoped>> {
+        let from = &self.object.spec.from;
+        let declared = self.declared();
+        let mut scope = HashMap::new();
+        if let Some(http) = &from.http {
+            let inbox = declared.iter().find(|(name, ..)| *name == http.inbox.workspace_ref.name);
+            scope
+                .extend(inbox.map(|(name, id, labels)| (id.clone(), Scoped { name: name.clone(), labels: labels.clone() })));
+        }
+        let Some(workspaces) = &from.workspaces else { return Ok(scope) };
+        for (name, id, labels) in declared {
+            let named = workspaces.names.iter().flatten().any(|wanted| *wanted == name);
+            let selected = workspaces.selector.as_ref().is_some_and(|selector| selector.matches(&labels));
+            if named || selected {
+                scope.insert(id, Scoped { name, labels });
+            }
+        }
+        for id in workspaces.ids.iter().flatten() {
+            if self.reach != GrantScope::Tenant {
+                let why = "from.workspaces.ids reaches workspaces that this namespace does not declare; that needs a grant with scope: Tenant";
+                let mut error = Error::new(Kind::Rejected, why);
+                error.code = "tenant-scope-needed".into();
+                return Err(error);
+            }
+            scope.entry(id.clone()).or_default();
+        }
+        Ok(scope)
+    }
+
+    fn declared(&self) -> Vec<(String, String, Arc<crate::controllers::secure_workspace::Labels>)> {
+        let connection = super::connection_key(self.object);
+        self.workspaces.map(|workspaces| workspaces.declared(&self.key.namespace, &connection)).unwrap_or_default()
+    }
+
+    /// Compiles the route and runs its tests.
+    fn compile(&self, scope: &Arc<Scope>) -> Result<Route> {
+        let workshop = Bench { around: self, scope: scope.clone() };
+        let made = route(self.id(), &self.object.spec, &workshop).map_err(|invalid| refused(&invalid))?;
+        let tests = self.object.spec.tests.as_deref().unwrap_or_default();
+        let failing = made.rules.failing(tests, self.ctx.now());
+        if failing.is_empty() {
+            return Ok(made);
+        }
+        let shown = failing.iter().take(5).cloned().collect::<Vec<_>>().join("; ");
+        let mut error =
+            Error::new(Kind::Rejected, format!("{} of {} tests fail: {}", failing.len(), tests.len(), clean(&shown, 800)));
+        error.code = "tests-failed".into();
+        Err(error)
+    }
+
+    fn source(&self, route: &Route, scope: &Arc<Scope>) -> Arc<ItemSource> {
+        let facet = Names::of(&route.id).facet;
+        let tenant = self.session.driver.clone();
+        Arc::new(ItemSource::new(tenant, scope.clone(), route.pattern.clone(), self.cause(), route.bandwidth.clone(), facet))
+    }
+
+    /// Starts the engine.
+    pub fn start(&self, fingerprint: String, workspaces: HashMap<String, Scoped>) -> Result<Running> {
+        let scope = Arc::new(Scope::default());
+        scope.set(workspaces);
+        let route = self.compile(&scope)?;
+        let workshop = Bench { around: self, scope: scope.clone() };
+        let objects = build::objects(&self.object.spec, &route, &workshop).map_err(|invalid| refused(&invalid))?.map(Arc::new);
+        let items = self.source(&route, &scope);
+        let mirrors = route.mirrors();
+        let source: Arc<dyn Source> = match &objects {
+            Some(objects) => objects.clone(),
+            None => items.clone(),
+        };
+        let parts = Parts {
+            route,
+            source,
+            files: self.session.driver.clone(),
+            metrics: self.ctx.metrics.clone(),
+            observer: Arc::new(Hears { key: self.key.clone(), controller: self.controller.clone() }),
+        };
+        let (engine, writer) = Engine::new(parts);
+        let stop = self.session.stop.child_token();
+        let uid = self.object.uid().unwrap_or_default();
+        let reader = Reader { engine: engine.clone(), source: items, session: self.session.clone(), uid, mirrors };
+        let reading = {
+            let (engine, stop) = (engine.clone(), stop.clone());
+            async move {
+                let work = async {
+                    let checkpoint = engine.restore().await;
+                    let read = async {
+                        match objects {
+                            Some(source) => Lister { engine: engine.clone(), source }.run().await,
+                            None => reader.run(checkpoint).await,
+                        }
+                    };
+                    tokio::join!(engine.clone().run(), read);
+                };
+                tokio::select! { () = work => {}, () = stop.cancelled() => {} }
+            }
+        };
+        let tasks = vec![tokio::spawn(writer), tokio::spawn(reading)];
+        Ok(Running { engine, scope, fingerprint, tasks, stop })
+    }
+
+    /// Looks at what the rules would do, and touches nothing.
+    pub async fn dry_run(&self) -> Result<DryRunStatus> {
+        if self.object.spec.from.object_store.is_some() {
+            return Err(refused(&InvalidField::value("mode", "DryRun looks at files in workspaces; it does not go with from.objectStore")));
+        }
+        let scope = Arc::new(Scope::default());
+        scope.set(self.scope()?);
+        let route = self.compile(&scope)?;
+        let source = self.source(&route, &scope);
+        let lookback = self.object.spec.lookback.as_deref().unwrap_or(dry_run::DEFAULT_LOOKBACK);
+        dry_run::run(&route, &source, lookback, self.ctx.now()).await
+    }
+}
+
+/// A field that cannot be used.
+fn refused(invalid: &InvalidField) -> Error {
+    let mut error = Error::new(Kind::Rejected, format!("spec.{invalid}"));
+    let is_expression = invalid.why.starts_with("line ");
+    error.code = if is_expression { "invalid-expression".into() } else { "invalid-spec".into() };
+    error
+}
+
+/// Where destinations are made.
+struct Bench<'a, 'b> {
+    around: &'a Surroundings<'b>,
+    scope: Arc<Scope>,
+}
+
+impl Workshop for Bench<'_, '_> {
+    fn http(&self) -> http::Surroundings {
+        http::Surroundings { references: self.around.references.clone(), clients: self.around.clients.clone() }
+    }
+
+    fn addresses(&self) -> Arc<dyn Addresses> {
+        Arc::new(Links { tenant: self.around.session.driver.clone(), cause: self.around.cause() })
+    }
+
+    fn network(&self) -> Network {
+        let ctx = self.around.ctx;
+        Network { references: self.around.references.clone(), guard: ctx.guard.clone(), trust: ctx.trust.clone() }
+    }
+
+    fn readers(&self) -> Arc<dyn Readers> {
+        Arc::new(Access(self.around.session.driver.clone()))
+    }
+
+    fn store(&self, spec: &ObjectStore) -> Result<Arc<dyn Store>> {
+        let ctx = self.around.ctx;
+        let settings = Settings { guard: ctx.guard.clone(), extra_ca: ctx.extra_ca.clone(), folders: ctx.folders.clone() };
+        object_store::store(spec, &self.around.key.namespace, self.around.references.clone(), &settings)
+    }
+
+    fn publication(&self) -> file360::Surroundings {
+        let around = self.around;
+        let spec = &around.object.spec;
+        file360::Surroundings {
+            tenant: around.session.driver.clone(),
+            workspaces: Arc::new(Declared {
+                workspaces: around.workspaces.cloned(),
+                namespace: around.key.namespace.clone(),
+                connection: super::connection_key(around.object),
+                scope: self.scope.clone(),
+                pattern: (spec.from.workspaces.is_some() || spec.from.http.is_some()).then(|| build::pattern(spec)),
+            }),
+            references: around.references.clone(),
+            ceiling: around.lookup.connection.spec.sharing.as_ref().map(|sharing| sharing.max.clone()),
+            cause: around.cause(),
+            facet: Names::of(&around.id()).facet,
+        }
+    }
+}
+
+/// The workspaces that the route's namespace declares.
+struct Declared {
+    workspaces: Option<Arc<SecureWorkspaces>>,
+    namespace: Arc<str>,
+    connection: ObjectKey,
+    scope: Arc<Scope>,
+    pattern: Option<PathPattern>,
+}
+
+impl file360::Workspaces for Declared {
+    fn id_of(&self, name: &str) -> Option<String> {
+        self.workspaces.as_ref()?.workspace_of(&ObjectKey::new(&self.namespace, name), &self.connection)
+    }
+
+    fn is_read(&self, workspace: &str, path: &str) -> bool {
+        self.pattern.as_ref().is_some_and(|pattern| self.scope.contains(workspace) && pattern.matches(path))
+    }
+}
+
+/// Who reads a file is what File 360 says.
+struct Access(Arc<dyn File360>);
+
+#[async_trait]
+impl Readers for Access {
+    async fn readers(&self, item: &str) -> Result<AccessList> {
+        self.0.access(item).await
+    }
+}
+
+/// Download addresses are share links that end soon.
+struct Links {
+    tenant: Arc<dyn File360>,
+    cause: Cause,
+}
+
+#[async_trait]
+impl Addresses for Links {
+    async fn address(&self, delivery: &Delivery, works_for: Duration) -> Result<String> {
+        let Origin::Item { item, .. } = &delivery.file.origin else {
+            return Err(Error::new(Kind::Rejected, "send: Reference needs a file in File 360; use send: Content"));
+        };
+        let now = Timestamp::now();
+        let new = NewLink {
+            audience: Audience::Anyone,
+            expires_at: Some(now + works_for),
+            password: None,
+            max_downloads: None,
+            download: Some(true),
+            recipients: Vec::new(),
+            managed: false,
+        };
+        // Each try has an address of its own: an earlier one may have ended.
+        let key = IdempotencyKey(format!("{:032x}", rand::random::<u128>()));
+        let link = self
+            .tenant
+            .create_link(item, &new, &key, &self.cause)
+            .await
+            .map_err(|error| error.while_doing("make a download address"))?;
+        let url = link.url.ok_or_else(|| Error::new(Kind::Rejected, "File 360 does not tell the link's address"))?;
+        Ok(format!("{url}/content"))
+    }
+}
+
+/// Hears what an engine tells.
+struct Hears {
+    key: ObjectKey,
+    controller: Weak<FileRoutes>,
+}
+
+impl Observer for Hears {
+    fn changed(&self, important: bool) {
+        if let Some(controller) = self.controller.upgrade() {
+            controller.engine_changed(&self.key, important);
+        }
+    }
+}

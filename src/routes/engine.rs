@@ -1,0 +1,626 @@
+//! The engine of one route: reader → queue → workers → destinations → ledger → checkpoint.
+//!
+//! Nothing here is kept but in File 360: the checkpoint and what waits are read when the engine starts. Memory is bounded: [`OPEN`] pieces of
+//! work may be open, [`PARKED`] may wait; when both are used up, reading stops.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use tokio::sync::{Notify, Semaphore};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tracing::{debug, info, warn};
+
+use super::delivery::Origin;
+use super::ledger::{Entry, Ledger, Names, Parked, Record, State, Submission, read_documents};
+use super::queue::FileQueue;
+use super::route::{Route, Target};
+use super::rules::UNMATCHED;
+use super::window::Window;
+use super::work::{Finished, Outcome, Source, Work, attempt};
+use crate::api::file_route::{DeadLetterStatus, InventoryStatus, RouteCounts};
+use crate::error::{Error, Kind, Result, clean};
+use crate::file360::content::Content;
+use crate::file360::model::{ClientStatePut, FacetPut};
+use crate::reconcile::backoff;
+use crate::telemetry::metrics::Metrics;
+
+/// Pieces of work that may be open at once.
+const OPEN: usize = 2_000;
+/// Pieces of work that may wait for another try besides.
+const PARKED: usize = 20_000;
+/// Dead letters that the status shows.
+pub const DEAD_SHOWN: usize = 20;
+/// The checkpoint is written at most this often.
+const CHECKPOINT_EVERY: Duration = Duration::from_secs(1);
+/// A checkpoint that moved only past what does not concern the route is written this often.
+const IDLE_CHECKPOINT: Duration = Duration::from_mins(10);
+
+/// Hears that the status of a route may have changed.
+pub trait Observer: Send + Sync {
+    /// Something changed; `important`: more than numbers.
+    fn changed(&self, important: bool);
+}
+
+/// What an engine is made from.
+pub struct Parts {
+    /// The route.
+    pub route: Route,
+    /// Where its files come from.
+    pub source: Arc<dyn Source>,
+    /// Where its records are.
+    pub files: Arc<dyn Content>,
+    /// What is measured.
+    pub metrics: Arc<Metrics>,
+    /// Hears about changes.
+    pub observer: Arc<dyn Observer>,
+}
+
+/// A running route.
+pub struct Engine {
+    /// The route.
+    pub route: Route,
+    /// Where its files come from.
+    pub source: Arc<dyn Source>,
+    /// Where its records are.
+    pub files: Arc<dyn Content>,
+    /// Under which names.
+    pub names: Names,
+    /// Work that is open.
+    pub queue: FileQueue<Work>,
+    /// What of the source is done.
+    pub window: Window,
+    pub(super) ledger: Ledger,
+    pub(super) state: Mutex<Counted>,
+    pub(super) room: Arc<Semaphore>,
+    parked_room: Arc<Semaphore>,
+    /// Something was taken up since the checkpoint was written.
+    pub(super) dirty: AtomicBool,
+    /// The checkpoint is to be written now.
+    pub(super) flush: Notify,
+    metrics: Arc<Metrics>,
+    observer: Arc<dyn Observer>,
+}
+
+/// What is counted and shown.
+#[derive(Default)]
+pub(super) struct Counted {
+    pub(super) counts: RouteCounts,
+    pub(super) rules: BTreeMap<String, u64>,
+    pub(super) checkpoint: Option<Checkpoint>,
+    etag: Option<String>,
+    dead: BTreeMap<String, DeadLetterStatus>,
+    waiting: usize,
+    pub(super) inventory: Option<InventoryStatus>,
+    pub(super) trouble: Option<String>,
+    pub(super) is_caught_up: bool,
+}
+
+/// Where the source is read on after a restart.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
+pub struct Checkpoint {
+    /// Cursor of the change feed; empty for sources that are listed.
+    pub cursor: String,
+    /// The feed that the cursor belongs to.
+    pub feed_epoch: String,
+    /// Fingerprint of the scope that was scanned.
+    pub scope: String,
+    /// Totals.
+    pub counts: RouteCounts,
+    /// Files by rule.
+    pub rules: BTreeMap<String, u64>,
+    /// The last comparison of both ends.
+    pub inventory: Option<InventoryStatus>,
+    /// The last request to try dead letters again.
+    pub replayed: Option<String>,
+}
+
+/// What a route's status is made from.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Snapshot {
+    /// Totals.
+    pub counts: RouteCounts,
+    /// Files by rule.
+    pub rules: BTreeMap<String, u64>,
+    /// Where the source is read on after a restart.
+    pub checkpoint: Option<String>,
+    /// Given up, the latest first; at most [`DEAD_SHOWN`].
+    pub dead_letters: Vec<DeadLetterStatus>,
+    /// How many were given up.
+    pub dead: usize,
+    /// How many wait for another try.
+    pub waiting: usize,
+    /// How many are open.
+    pub open: usize,
+    /// Destinations that do not answer, with the reason.
+    pub away: Vec<(String, String)>,
+    /// Why the source cannot be read.
+    pub trouble: Option<String>,
+    /// The last comparison of both ends.
+    pub inventory: Option<InventoryStatus>,
+    /// Everything that was there has been taken up.
+    pub is_caught_up: bool,
+}
+
+impl Engine {
+    /// An engine that does nothing yet, and the task that writes its records.
+    pub fn new(parts: Parts) -> (Arc<Self>, impl Future<Output = ()> + Send) {
+        let (ledger, writer) = Ledger::new(parts.files.clone());
+        let engine = Arc::new(Self {
+            names: Names::of(&parts.route.id),
+            route: parts.route,
+            source: parts.source,
+            files: parts.files,
+            queue: FileQueue::default(),
+            window: Window::default(),
+            ledger,
+            state: Mutex::default(),
+            room: Arc::new(Semaphore::new(OPEN)),
+            parked_room: Arc::new(Semaphore::new(PARKED)),
+            dirty: AtomicBool::new(false),
+            flush: Notify::new(),
+            metrics: parts.metrics,
+            observer: parts.observer,
+        });
+        (engine, writer)
+    }
+
+    /// Reads the checkpoint and what waits; returns the checkpoint, if there is one. Tried until File 360 answers.
+    pub async fn restore(&self) -> Option<Checkpoint> {
+        let mut failures = 0;
+        loop {
+            match self.try_restore().await {
+                Ok(checkpoint) => return checkpoint,
+                Err(error) => {
+                    failures += 1;
+                    self.say_trouble(Some(&error));
+                    tokio::time::sleep(backoff::delay(failures, rand::random())).await;
+                }
+            }
+        }
+    }
+
+    async fn try_restore(&self) -> Result<Option<Checkpoint>> {
+        let found = self.files.client_state(&self.names.checkpoint()).await?;
+        let mut waiting: Vec<(String, Parked)> = Vec::new();
+        read_documents(&*self.files, &self.names.waiting(), |key, value| {
+            if let Ok(parked) = serde_json::from_value(value) {
+                waiting.push((key.to_owned(), parked));
+            }
+        })
+        .await?;
+        let mut dead = BTreeMap::new();
+        read_documents(&*self.files, &self.names.dead(), |key, value| {
+            if let Ok(parked) = serde_json::from_value::<Parked>(value) {
+                dead.insert(key.to_owned(), dead_letter(&parked));
+            }
+        })
+        .await?;
+        // In the order in which they happened, so that versions of one file stay in order.
+        waiting.sort_by(|(_, a), (_, b)| a.event_at.cmp(&b.event_at));
+        let checkpoint = found.as_ref().and_then(|found| serde_json::from_value::<Checkpoint>(found.value.clone()).ok());
+        {
+            let mut state = self.state.lock();
+            state.etag = found.map(|found| found.etag);
+            state.dead = dead;
+            state.waiting = waiting.len();
+            if let Some(checkpoint) = &checkpoint {
+                state.counts = checkpoint.counts;
+                state.rules.clone_from(&checkpoint.rules);
+                state.inventory.clone_from(&checkpoint.inventory);
+            }
+            state.checkpoint.clone_from(&checkpoint);
+        }
+        for (_, parked) in waiting {
+            self.take_up_parked(parked);
+        }
+        self.say_trouble(None);
+        Ok(checkpoint)
+    }
+
+    fn take_up_parked(&self, parked: Parked) {
+        let origin = Origin::from(&parked.origin);
+        let mut work = Work::new(origin, parked.path, parked.event, parked.event_at, parked.actor);
+        work.occasion = parked.occasion;
+        work.is_gone = parked.is_gone;
+        work.to = parked.record.to;
+        work.is_parked = true;
+        let file: Arc<str> = work.origin.file().into();
+        self.queue.push(&file, work);
+    }
+
+    /// Works until the queue is closed.
+    pub async fn run(self: Arc<Self>) {
+        let mut tasks = JoinSet::new();
+        for _ in 0..self.route.concurrency {
+            let this = self.clone();
+            tasks.spawn(async move {
+                while let Some((file, work)) = this.queue.next().await {
+                    this.work_on(&file, work).await;
+                }
+            });
+        }
+        let this = self.clone();
+        tasks.spawn(async move { this.keep_checkpoint().await });
+        while tasks.join_next().await.is_some() {}
+    }
+
+    /// Takes up a piece of work; waits while too much is open.
+    pub async fn take_up(&self, mut work: Work) -> Result<()> {
+        let permit = self.room.clone().acquire_owned().await;
+        work.permit = Some(permit.map_err(|_| Error::new(Kind::Stopping, "the route is stopping"))?);
+        self.dirty.store(true, Ordering::Release);
+        let file: Arc<str> = work.origin.file().into();
+        self.queue.push(&file, work);
+        Ok(())
+    }
+
+    async fn work_on(&self, file: &Arc<str>, mut work: Work) {
+        let started = Instant::now();
+        let is_first = !work.is_parked && work.attempts == 0 && work.to.is_empty();
+        let outcome = attempt(&self.route, &*self.source, &mut work, Timestamp::now()).await;
+        if is_first && !matches!(outcome, Outcome::Nothing | Outcome::Hold(..)) && !work.is_gone {
+            self.state.lock().counts.seen += 1;
+        }
+        let result = match outcome {
+            Outcome::Nothing => self.forget(&mut work).await,
+            Outcome::Hold(at, error) => {
+                debug!(route = %self.route.id.name, %error, file = %work.path, "The source does not give the file yet");
+                self.queue.later(file, work, at);
+                return;
+            }
+            Outcome::Done(finished) => {
+                self.metrics.route_file_ended("delivered", started.elapsed());
+                self.count(&finished);
+                self.record(&mut work, &finished, None).await
+            }
+            Outcome::Dead(finished) => {
+                self.metrics.route_file_ended("dead", started.elapsed());
+                self.count(&finished);
+                self.bury(&mut work, &finished).await
+            }
+            Outcome::Wait(at, finished) => {
+                self.count_deliveries(&finished);
+                let result = self.park(&mut work, &finished).await;
+                self.queue.later(file, work, at);
+                if let Err(error) = result {
+                    debug!(%error, "What waits could not be recorded");
+                }
+                return;
+            }
+        };
+        if let Err(error) = result {
+            debug!(%error, "The record could not be handed over");
+        }
+        drop(work);
+        self.queue.done(file);
+    }
+
+    /// Nothing is to be recorded; what waited waits no more. Its record goes, so that the file is taken up when it is the route's again.
+    async fn forget(&self, work: &mut Work) -> Result<()> {
+        let mut submission = Submission { token: work.token.take(), ..Submission::default() };
+        match &work.origin {
+            Origin::Item { item, version, .. } if work.is_parked => {
+                let name = self.names.facet.clone();
+                submission.facets.push(FacetPut { item_id: item.clone(), version: *version, name, value: None });
+            }
+            Origin::Object { key, .. } if work.is_parked => {
+                submission.documents.push(ClientStatePut { key: self.names.object(key), value: None });
+            }
+            _ => {}
+        }
+        submission.documents.extend(self.unpark(work));
+        self.ledger.submit(submission).await
+    }
+
+    /// Removes the document about work that waited.
+    fn unpark(&self, work: &mut Work) -> Option<ClientStatePut> {
+        if !work.is_parked {
+            return None;
+        }
+        work.is_parked = false;
+        let mut state = self.state.lock();
+        state.waiting = state.waiting.saturating_sub(1);
+        let none_left = state.waiting == 0;
+        drop(state);
+        self.observer.changed(none_left);
+        Some(ClientStatePut { key: Names::document(&self.names.waiting(), &work.origin, &work.occasion), value: None })
+    }
+
+    fn count_deliveries(&self, finished: &Finished) {
+        let mut state = self.state.lock();
+        state.counts.delivered += finished.delivered;
+        state.counts.duplicates += finished.duplicates;
+        state.counts.bytes += finished.bytes;
+        drop(state);
+        self.metrics.route_delivered(finished.delivered, finished.bytes);
+        for (slot, error) in &finished.errors {
+            self.metrics.route_delivery_failed(error.kind.as_str());
+            warn!(route = %self.route.id.name, namespace = %self.route.id.namespace, destination = %slot, file = %clean(&finished.path, 300), %error,
+                "A delivery failed");
+        }
+    }
+
+    fn count(&self, finished: &Finished) {
+        self.count_deliveries(finished);
+        let mut state = self.state.lock();
+        if finished.record.rule == UNMATCHED {
+            state.counts.unmatched += 1;
+        }
+        if !finished.record.rule.is_empty() {
+            *state.rules.entry(finished.record.rule.clone()).or_default() += 1;
+        }
+        drop(state);
+        self.observer.changed(false);
+    }
+
+    /// Records what became of a file; the work's token goes once that is durable.
+    async fn record(&self, work: &mut Work, finished: &Finished, also: Option<ClientStatePut>) -> Result<()> {
+        let mut submission = Submission { token: work.token.take(), ..Submission::default() };
+        submission.documents.extend(self.unpark(work));
+        submission.documents.extend(also);
+        self.add_record(&mut submission, &work.origin, &finished.record);
+        self.ledger.submit(submission).await
+    }
+
+    fn add_record(&self, submission: &mut Submission, origin: &Origin, record: &Record) {
+        let value = serde_json::to_value(record).unwrap_or_default();
+        match origin {
+            Origin::Item { item, version, .. } => submission.facets.push(FacetPut {
+                item_id: item.clone(),
+                version: *version,
+                name: self.names.facet.clone(),
+                value: Some(value),
+            }),
+            Origin::Object { key, etag, .. } => submission.documents.push(ClientStatePut {
+                key: self.names.object(key),
+                value: Some(serde_json::json!({"key": key, "etag": etag, "record": value})),
+            }),
+        }
+    }
+
+    /// Records that a file waits, before the checkpoint passes it. While there is no room for more that wait, the work keeps its place among what is open.
+    async fn park(&self, work: &mut Work, finished: &Finished) -> Result<()> {
+        let is_new = !work.is_parked;
+        if is_new {
+            work.is_parked = true;
+            self.state.lock().waiting += 1;
+            self.observer.changed(true);
+            if let Ok(permit) = self.parked_room.clone().try_acquire_owned() {
+                work.permit = Some(permit);
+            }
+        }
+        let key = Names::document(&self.names.waiting(), &work.origin, &work.occasion);
+        let value = serde_json::to_value(parked(work, finished)).unwrap_or_default();
+        let mut submission = Submission { token: work.token.take(), ..Submission::default() };
+        submission.documents.push(ClientStatePut { key, value: Some(value) });
+        if is_new && !work.is_gone {
+            self.add_record(&mut submission, &work.origin, &finished.record);
+        }
+        self.ledger.submit(submission).await
+    }
+
+    /// Records that a file was given up, and moves it away if the route says so.
+    async fn bury(&self, work: &mut Work, finished: &Finished) -> Result<()> {
+        let parked = parked(work, finished);
+        let key = Names::document(&self.names.dead(), &work.origin, &work.occasion);
+        let letter = dead_letter(&parked);
+        warn!(route = %self.route.id.name, namespace = %self.route.id.namespace, file = %letter.file, rule = %letter.rule, destination = %letter.destination,
+            error = %letter.error, "A delivery was given up");
+        {
+            let mut state = self.state.lock();
+            state.counts.failed += 1;
+            state.dead.insert(key.clone(), letter);
+        }
+        self.observer.changed(true);
+        let value = serde_json::to_value(&parked).unwrap_or_default();
+        self.record(work, finished, Some(ClientStatePut { key, value: Some(value) })).await?;
+        if let Some(folder) = &self.route.dead_letter_folder
+            && let Err(error) = self.source.move_to(&work.origin, folder).await
+        {
+            warn!(route = %self.route.id.name, %error, folder, "A file that was given up could not be moved");
+        }
+        Ok(())
+    }
+
+    /// Tries everything that was given up again, once for each `token`.
+    pub async fn replay(&self, token: &str) -> Result<()> {
+        if self.state.lock().checkpoint.as_ref().is_some_and(|checkpoint| checkpoint.replayed.as_deref() == Some(token)) {
+            return Ok(());
+        }
+        let mut found: Vec<(String, Parked)> = Vec::new();
+        read_documents(&*self.files, &self.names.dead(), |key, value| {
+            if let Ok(parked) = serde_json::from_value(value) {
+                found.push((key.to_owned(), parked));
+            }
+        })
+        .await?;
+        let count = found.len();
+        for (key, mut parked) in found {
+            for entry in parked.record.to.values_mut().filter(|entry| entry.given_up) {
+                *entry = Entry { key: entry.key.clone(), ..Entry::default() };
+            }
+            parked.record.state = State::Waiting;
+            let origin = Origin::from(&parked.origin);
+            let waiting = Names::document(&self.names.waiting(), &origin, &parked.occasion);
+            let value = serde_json::to_value(&parked).unwrap_or_default();
+            let documents =
+                vec![ClientStatePut { key: waiting, value: Some(value) }, ClientStatePut { key: key.clone(), value: None }];
+            self.ledger.submit(Submission { documents, ..Submission::default() }).await?;
+            let mut state = self.state.lock();
+            state.dead.remove(&key);
+            state.waiting += 1;
+            drop(state);
+            self.take_up_parked(parked);
+        }
+        info!(route = %self.route.id.name, namespace = %self.route.id.namespace, count, "Dead letters are tried again");
+        self.state.lock().checkpoint.get_or_insert_default().replayed = Some(token.to_owned());
+        self.dirty.store(true, Ordering::Release);
+        self.observer.changed(true);
+        Ok(())
+    }
+
+    /// Everything that waits for its time is tried now.
+    pub fn hurry(&self) {
+        self.queue.hurry();
+    }
+
+    /// Why the source cannot be read, if so.
+    pub(super) fn say_trouble(&self, error: Option<&Error>) {
+        let text = error.map(|error| clean(&error.to_string(), 300));
+        let mut state = self.state.lock();
+        if state.trouble == text {
+            return;
+        }
+        state.trouble = text;
+        drop(state);
+        self.observer.changed(true);
+    }
+
+    /// The reader has nothing left that was there when it looked.
+    pub(super) fn say_caught_up(&self, is_caught_up: bool) {
+        let mut state = self.state.lock();
+        if std::mem::replace(&mut state.is_caught_up, is_caught_up) != is_caught_up {
+            drop(state);
+            self.observer.changed(true);
+        }
+    }
+
+    /// What the status is made from.
+    pub fn snapshot(&self) -> Snapshot {
+        let state = self.state.lock();
+        let mut dead_letters: Vec<DeadLetterStatus> = state.dead.values().cloned().collect();
+        dead_letters.sort_by(|a, b| b.at.cmp(&a.at).then_with(|| a.file.cmp(&b.file)));
+        dead_letters.truncate(DEAD_SHOWN);
+        Snapshot {
+            counts: state.counts,
+            rules: state.rules.clone(),
+            checkpoint: state.checkpoint.as_ref().map(|checkpoint| checkpoint.cursor.clone()),
+            dead_letters,
+            dead: state.dead.len(),
+            waiting: state.waiting,
+            open: self.window.len(),
+            away: self.away(),
+            trouble: state.trouble.clone(),
+            inventory: state.inventory.clone(),
+            is_caught_up: state.is_caught_up,
+        }
+    }
+
+    fn away(&self) -> Vec<(String, String)> {
+        let away = |target: &Arc<Target>| Some((target.name.to_string(), clean(&target.breaker.why()?.to_string(), 300)));
+        self.route.all_targets().filter_map(away).collect()
+    }
+
+    /// Moves the checkpoint behind what is done. R2: a batch is done once everything in it is acknowledged or recorded.
+    async fn keep_checkpoint(&self) {
+        let mut last_written = Instant::now();
+        let mut pending: Option<String> = None;
+        loop {
+            tokio::select! {
+                () = self.window.changed() => {}
+                () = self.flush.notified() => {}
+                () = tokio::time::sleep(CHECKPOINT_EVERY) => {}
+            }
+            if let Some(cursor) = self.window.advance() {
+                pending = Some(cursor);
+            }
+            let Some(cursor) = pending.clone() else { continue };
+            let is_dirty = self.dirty.load(Ordering::Acquire);
+            let due = if is_dirty { CHECKPOINT_EVERY } else { IDLE_CHECKPOINT };
+            let is_first = self.state.lock().etag.is_none();
+            if !is_first && last_written.elapsed() < due {
+                continue;
+            }
+            // What is taken up from now on makes it dirty again.
+            self.dirty.store(!self.window.is_empty(), Ordering::Release);
+            match self.write_checkpoint(cursor).await {
+                Ok(()) => {
+                    pending = None;
+                    last_written = Instant::now();
+                }
+                Err(error) => {
+                    warn!(route = %self.route.id.name, %error, "The checkpoint could not be written; trying again")
+                }
+            }
+        }
+    }
+
+    /// Writes the checkpoint with the totals.
+    async fn write_checkpoint(&self, cursor: String) -> Result<()> {
+        let (checkpoint, etag) = {
+            let state = self.state.lock();
+            let before = state.checkpoint.clone().unwrap_or_default();
+            let checkpoint = Checkpoint {
+                cursor,
+                counts: state.counts,
+                rules: state.rules.clone(),
+                inventory: state.inventory.clone(),
+                ..before
+            };
+            (checkpoint, state.etag.clone())
+        };
+        let key = self.names.checkpoint();
+        let value = serde_json::to_value(&checkpoint).unwrap_or_default();
+        let written = match self.files.put_client_state(&key, &value, etag.as_deref()).await {
+            Err(error) if error.kind == Kind::Stale && error.code != "fenced" => {
+                // A reply was lost, or an earlier leader wrote last; its fence keeps it from writing again.
+                let found = self.files.client_state(&key).await?;
+                self.files.put_client_state(&key, &value, found.map(|found| found.etag).as_deref()).await
+            }
+            other => other,
+        }?;
+        let mut state = self.state.lock();
+        state.etag = Some(written);
+        let written = state.checkpoint.get_or_insert_default();
+        written.cursor = checkpoint.cursor;
+        drop(state);
+        self.observer.changed(false);
+        Ok(())
+    }
+
+    /// Sets what the next checkpoint says about the feed and the scope.
+    pub(super) fn describe_checkpoint(&self, feed_epoch: &str, scope: &str) {
+        let mut state = self.state.lock();
+        let checkpoint = state.checkpoint.get_or_insert_default();
+        feed_epoch.clone_into(&mut checkpoint.feed_epoch);
+        scope.clone_into(&mut checkpoint.scope);
+        drop(state);
+        self.dirty.store(true, Ordering::Release);
+    }
+}
+
+fn parked(work: &Work, finished: &Finished) -> Parked {
+    Parked {
+        origin: (&work.origin).into(),
+        path: clean(&finished.path, 1024),
+        event: work.event,
+        event_at: work.event_at,
+        actor: clean(&work.actor, 300),
+        occasion: work.occasion.clone(),
+        is_gone: work.is_gone,
+        record: finished.record.clone(),
+    }
+}
+
+fn dead_letter(parked: &Parked) -> DeadLetterStatus {
+    let origin = Origin::from(&parked.origin);
+    let given_up = parked.record.to.iter().find(|(_, entry)| entry.given_up);
+    let (slot, error) =
+        given_up.map_or(("", ""), |(slot, entry)| (slot.as_str(), entry.error.as_deref().unwrap_or_default()));
+    let (rule, destination) = slot.split_once('/').unwrap_or((slot, ""));
+    DeadLetterStatus {
+        file: clean(&parked.path, 1024),
+        version: clean(&origin.version(), 128),
+        rule: clean(rule, 63),
+        destination: clean(destination, 63),
+        error: clean(error, 512),
+        at: parked.record.at,
+    }
+}

@@ -1,0 +1,333 @@
+//! Files move as declared: each arrives once, is accounted for, and nothing is lost when something goes away.
+
+use serde_json::{Value, json};
+
+use crate::support::case_system::CaseSystem;
+use crate::support::eventually;
+use crate::support::world::{World, condition};
+
+/// A workspace with an inbox that routes of these tests read.
+pub async fn claims(world: &World, name: &str) -> String {
+    let spec = json!({"displayName": name, "folders": [{"path": "/Inbox"}, {"path": "/Other"}]});
+    world.workspace(name, spec).await;
+    world.workspace_id(name).await
+}
+
+/// Applies a FileRoute on the Connection `file360`.
+pub async fn apply(world: &World, name: &str, mut spec: Value) {
+    spec["connectionRef"] = json!({"name": "file360"});
+    world.apply("FileRoute", name, spec).await;
+}
+
+/// The same, and waits until it runs.
+pub async fn route(world: &World, name: &str, spec: Value) {
+    apply(world, name, spec).await;
+    world.condition("FileRoute", name, "Ready", "True").await;
+}
+
+/// One rule that sends everything to the case system.
+pub fn to_cases(cases: &CaseSystem, send: &str) -> Value {
+    json!({
+        "from": {"workspaces": {"selector": {}, "path": "/Inbox/**"}},
+        "rules": [{"name": "all", "to": [{"name": "case", "http": {"url": format!("{}/cases", cases.url)}, "send": send}]}],
+        "unmatched": {"ignore": {}},
+        "delivery": {"backoff": {"initial": "200ms", "max": "1s"}},
+    })
+}
+
+/// Waits until the case system has this many.
+pub async fn arrived(cases: &CaseSystem, count: usize) {
+    eventually(&format!("{count} arrivals"), || async {
+        let there = cases.accepted().len();
+        (there >= count).then_some(()).ok_or_else(|| format!("{there} are there"))
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn an_upload_reaches_the_case_system_whole_and_once() {
+    let world = World::new().await;
+    let cases = CaseSystem::start().await;
+    let workspace = claims(&world, "claims").await;
+    world.remote.upload(&workspace, "/Inbox", "before.txt", b"was there before the route").await;
+    route(&world, "claims", to_cases(&cases, "Content")).await;
+    arrived(&cases, 1).await;
+    world.remote.upload(&workspace, "/Inbox", "after.txt", b"came after it").await;
+    world.remote.upload(&workspace, "/Other", "elsewhere.txt", b"not the route's").await;
+    world.remote.upload(&workspace, "/Inbox", "last.txt", b"the last").await;
+    arrived(&cases, 3).await;
+    let mut bodies: Vec<Vec<u8>> = cases.accepted().into_iter().map(|accepted| accepted.body).collect();
+    bodies.sort();
+    assert_eq!(bodies, [&b"came after it"[..], b"the last", b"was there before the route"]);
+    assert_eq!(cases.repeated(), 0);
+    let object =
+        world.until("FileRoute", "claims", "three deliveries", |object| object["status"]["counts"]["delivered"] == 3).await;
+    assert_eq!(object["status"]["counts"]["seen"], 3, "{}", object["status"]);
+    assert_eq!(object["status"]["rules"], json!([{"name": "all", "matched": 3}]));
+}
+
+#[tokio::test]
+async fn rules_choose_by_metadata_and_what_none_takes_is_accounted_for() {
+    let world = World::new().await;
+    let cases = CaseSystem::start().await;
+    let workspace = claims(&world, "claims").await;
+    let mut spec = to_cases(&cases, "Metadata");
+    spec["rules"] = json!([{
+        "name": "photo",
+        "when": "file.metadata.documentType == 'photo' && file.size < 50000000",
+        "set": {"routedTo": "'claims'"},
+        "to": [{"name": "case", "http": {"url": format!("{}/cases", cases.url)}, "writeBack": {"claimRef": "response.body.id"}}],
+    }]);
+    spec["unmatched"] = json!({"moveTo": "/Unrouted"});
+    route(&world, "claims", spec).await;
+    let photo = upload_with(&world, &workspace, "photo.jpg", &[("documentType", "photo")]).await;
+    let other = upload_with(&world, &workspace, "letter.txt", &[]).await;
+    arrived(&cases, 1).await;
+    let event = cases.accepted()[0].json();
+    assert_eq!(event["data"]["file"]["name"], "photo.jpg", "{event}");
+    assert_eq!(event["specversion"], "1.0");
+    eventually("the answer on the file", || async {
+        let item = world.remote.get(&format!("/v1/items/{photo}")).await;
+        let wanted = json!({"documentType": "photo", "routedTo": "claims", "claimRef": "CASE-1"});
+        (item["metadata"] == wanted).then_some(()).ok_or_else(|| item["metadata"].to_string())
+    })
+    .await;
+    eventually("the move", || async {
+        let item = world.remote.get(&format!("/v1/items/{other}")).await;
+        (item["path"] == "/Unrouted/letter.txt").then_some(()).ok_or_else(|| item["path"].to_string())
+    })
+    .await;
+    let object = world
+        .until("FileRoute", "claims", "the unmatched file", |object| object["status"]["counts"]["unmatched"] == 1)
+        .await;
+    assert_eq!(
+        object["status"]["counts"]["delivered"], 1,
+        "r8: the route's own metadata and move start nothing: {}",
+        object["status"]
+    );
+    assert_eq!(cases.accepted().len(), 1);
+}
+
+async fn upload_with(world: &World, workspace: &str, name: &str, metadata: &[(&str, &str)]) -> String {
+    let query: String = metadata.iter().map(|(key, value)| format!("&metadata[{key}]={value}")).collect();
+    world.remote.upload(workspace, "/Inbox", &format!("{name}{query}"), name.as_bytes()).await
+}
+
+#[tokio::test]
+async fn r2_the_destination_is_away_for_the_whole_backlog_and_then_everything_arrives() {
+    let mut world = World::new().await;
+    let cases = CaseSystem::start().await;
+    let workspace = claims(&world, "claims").await;
+    let mut spec = to_cases(&cases, "Content");
+    spec["delivery"]["retries"] = json!(1);
+    route(&world, "claims", spec).await;
+    cases.stop();
+    for number in 0..30 {
+        world.remote.upload(&workspace, "/Inbox", &format!("{number}.txt"), format!("file {number}").as_bytes()).await;
+    }
+    let object = world.condition("FileRoute", "claims", "Backlogged", "True").await;
+    assert_eq!(condition(&object, "Ready")["status"], "True", "the route itself runs");
+    // The wait survives the operator: what is parked is recorded.
+    world.kill_operator();
+    world.start_operator(&[]).await;
+    cases.start_again().await;
+    arrived(&cases, 30).await;
+    let object = world
+        .until("FileRoute", "claims", "nothing waits", |object| {
+            object["status"]["conditions"].as_array().is_some_and(|all| all.iter().all(|one| one["type"] != "Backlogged"))
+        })
+        .await;
+    assert!(object["status"]["deadLetters"].is_null(), "an outage makes no dead letters: {}", object["status"]);
+    let mut keys: Vec<String> = cases.accepted().into_iter().map(|accepted| accepted.key).collect();
+    keys.sort();
+    keys.dedup();
+    assert_eq!(keys.len(), 30);
+}
+
+#[tokio::test]
+async fn r5_a_poisonous_file_becomes_a_dead_letter_and_blocks_nobody_and_can_be_replayed() {
+    let world = World::new().await;
+    let cases = CaseSystem::start().await;
+    let workspace = claims(&world, "claims").await;
+    cases.refuse(Some("poison"));
+    let mut spec = to_cases(&cases, "Content");
+    spec["delivery"]["deadLetter"] = json!({"moveTo": "/Failed"});
+    route(&world, "claims", spec).await;
+    let bad = world.remote.upload(&workspace, "/Inbox", "bad.txt", b"this is poison").await;
+    for number in 0..5 {
+        world.remote.upload(&workspace, "/Inbox", &format!("{number}.txt"), b"good").await;
+    }
+    arrived(&cases, 5).await;
+    let object = world.condition("FileRoute", "claims", "DeadLetters", "True").await;
+    let letter = &object["status"]["deadLetters"][0];
+    assert_eq!(
+        (&letter["file"], &letter["rule"], &letter["destination"]),
+        (&json!("/Inbox/bad.txt"), &json!("all"), &json!("case"))
+    );
+    assert!(letter["error"].as_str().unwrap().contains("not wanted"), "the reason is kept: {letter}");
+    eventually("the move", || async {
+        let item = world.remote.get(&format!("/v1/items/{bad}")).await;
+        (item["path"] == "/Failed/bad.txt").then_some(()).ok_or_else(|| item["path"].to_string())
+    })
+    .await;
+    cases.refuse(None);
+    // Moved back, it can be delivered; the annotation is what `kubectl file360 replay` sets.
+    let inbox = world.remote.get(&format!("/v1/workspaces/{workspace}/resolve?path=/Inbox")).await;
+    world.remote.change("PATCH", &format!("/v1/items/{bad}"), json!({"parentId": inbox["id"]})).await;
+    world.patch("FileRoute", "claims", json!({"metadata": {"annotations": {"replay.file360.io/requestedAt": "1"}}})).await;
+    arrived(&cases, 6).await;
+    world.until("FileRoute", "claims", "no dead letters", |object| object["status"]["deadLetters"].is_null()).await;
+}
+
+#[tokio::test]
+async fn a_wrong_route_says_where_and_why_and_touches_nothing() {
+    let world = World::new().await;
+    let cases = CaseSystem::start().await;
+    let workspace = claims(&world, "claims").await;
+    world.remote.upload(&workspace, "/Inbox", "a.txt", b"a").await;
+    let mut wrong = to_cases(&cases, "Content");
+    wrong["rules"][0]["when"] = json!("fil.size > 1");
+    apply(&world, "claims", wrong).await;
+    let object = world.condition("FileRoute", "claims", "Stalled", "True").await;
+    let ready = condition(&object, "Ready");
+    assert_eq!(ready["reason"], "InvalidExpression");
+    assert!(ready["message"].as_str().unwrap().starts_with("spec.rules[0].when: line 1, column 1"), "{ready}");
+    let mut failing = to_cases(&cases, "Content");
+    failing["tests"] = json!([{"name": "small", "given": {"file": {"size": 1}}, "expectRule": "unmatched"}]);
+    apply(&world, "claims", failing.clone()).await;
+    let object = world.reason("FileRoute", "claims", "Ready", "TestsFailed").await;
+    assert!(condition(&object, "Ready")["message"].as_str().unwrap().contains("test small: all takes it, not unmatched"));
+    assert!(cases.accepted().is_empty(), "nothing runs before the tests pass");
+    failing["tests"][0]["expectRule"] = json!("all");
+    route(&world, "claims", failing).await;
+    arrived(&cases, 1).await;
+}
+
+#[tokio::test]
+async fn a_dry_run_counts_what_would_change_and_touches_nothing() {
+    let world = World::new().await;
+    let cases = CaseSystem::start().await;
+    let workspace = claims(&world, "claims").await;
+    for number in 0..4 {
+        world.remote.upload(&workspace, "/Inbox", &format!("{number}.txt"), b"x").await;
+    }
+    route(&world, "claims", to_cases(&cases, "Content")).await;
+    arrived(&cases, 4).await;
+    let mut spec = to_cases(&cases, "Content");
+    spec["mode"] = json!("DryRun");
+    spec["rules"] = json!([
+        {"name": "none", "when": "file.name == '0.txt'", "to": spec["rules"][0]["to"]},
+        {"name": "all", "when": "file.name != '1.txt'", "to": spec["rules"][0]["to"]},
+    ]);
+    apply(&world, "claims", spec).await;
+    let object = world.reason("FileRoute", "claims", "Ready", "DryRun").await;
+    let found = &object["status"]["dryRun"];
+    assert_eq!(found["summary"], "of 4 files of the last 7 days, 2 would change route, 1 would be unmatched", "{found}");
+    assert_eq!(cases.accepted().len(), 4);
+}
+
+#[tokio::test]
+async fn t1_a_route_reaches_only_what_its_namespace_declares_unless_the_grant_says_tenant() {
+    let mut world = World::without_operator(crate::support::kubernetes::shared().await).await;
+    world.start_cluster_operator().await;
+    world.connect().await;
+    let cases = CaseSystem::start().await;
+    let foreign = claims(&world, "claims").await;
+    world.remote.upload(&foreign, "/Inbox", "secret.txt", b"not for the neighbour").await;
+    let neighbour = format!("{}-neighbour", world.namespace);
+    let client = &world.client;
+    let namespaces: kube::api::Api<kube::api::DynamicObject> =
+        kube::api::Api::all_with(client.clone(), &crate::support::kubernetes::resource("v1", "Namespace"));
+    let manifest = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": neighbour}});
+    let apply = kube::api::PatchParams::apply("tests");
+    namespaces.patch(&neighbour, &apply, &kube::api::Patch::Apply(&manifest)).await.unwrap();
+    world.apply_connection(json!({"grants": [{"namespaces": {"from": "All"}, "kinds": ["FileRoute"]}]})).await;
+    let mut spec = to_cases(&cases, "Content");
+    spec["connectionRef"] = json!({"name": "file360", "namespace": world.namespace});
+    spec["from"]["workspaces"] = json!({"ids": [foreign]});
+    let manifest = |spec: &Value| json!({"apiVersion": "file360.io/v1alpha1", "kind": "FileRoute", "metadata": {"name": "thief"}, "spec": spec});
+    crate::support::kubernetes::apply(client, &neighbour, &manifest(&spec)).await.unwrap();
+    let api = crate::support::kubernetes::api(client, &neighbour, "file360.io/v1alpha1", "FileRoute");
+    eventually("the refusal", || async {
+        let object = serde_json::to_value(api.get("thief").await.unwrap()).unwrap();
+        let ready = condition(&object, "Ready");
+        (ready["reason"] == "ScopeNotGranted").then_some(()).ok_or_else(|| object["status"].to_string())
+    })
+    .await;
+    spec["from"]["workspaces"] = json!({"selector": {}, "names": ["claims"]});
+    crate::support::kubernetes::apply(client, &neighbour, &manifest(&spec)).await.unwrap();
+    eventually("the route", || async {
+        let object = serde_json::to_value(api.get("thief").await.unwrap()).unwrap();
+        (condition(&object, "Ready")["status"] == "True").then_some(()).ok_or_else(|| object["status"].to_string())
+    })
+    .await;
+    assert!(cases.accepted().is_empty(), "a workspace of another namespace is none of its own");
+    let page = serde_json::to_value(api.get("thief").await.unwrap()).unwrap();
+    assert_eq!(page["status"]["counts"]["seen"], 0);
+}
+
+#[tokio::test]
+async fn files_go_to_a_folder_and_objects_come_from_one() {
+    let mut world = World::without_operator(crate::support::kubernetes::shared().await).await;
+    let out = tempfile::tempdir().unwrap();
+    let folder = format!("files={}", out.path().display());
+    world.start_operator(&["--folder", &folder]).await;
+    world.connect().await;
+    let workspace = claims(&world, "claims").await;
+    let mut spec = to_cases(&CaseSystem::start().await, "Content");
+    spec["rules"] = json!([{"name": "all", "to": [
+        {"name": "archive", "objectStore": {"fs": {"folder": "files"}}, "key": "'out/' + file.metadata.claim + '/' + file.name"}]}]);
+    route(&world, "archive", spec).await;
+    upload_with(&world, &workspace, "a.txt", &[("claim", "7")]).await;
+    let own = out.path().join(&world.namespace);
+    eventually("the file", || async {
+        let found = tokio::fs::read(own.join("out/7/a.txt")).await.map_err(|error| error.to_string())?;
+        (found == b"a.txt").then_some(()).ok_or_else(|| format!("{found:?}"))
+    })
+    .await;
+    // R6: what a sender says never leads out of the namespace's folder.
+    upload_with(&world, &workspace, "b.txt", &[("claim", "..%2F..%2Fescaped")]).await;
+    world.until("FileRoute", "archive", "two deliveries or a dead letter", |object| {
+        let counts = &object["status"]["counts"];
+        counts["delivered"] == 2 || counts["failed"] == 1
+    })
+    .await;
+    assert!(!out.path().join("escaped").exists() && !out.path().parent().unwrap().join("escaped").exists());
+
+    std::fs::create_dir_all(own.join("in/invoices")).unwrap();
+    std::fs::write(own.join("in/invoices/42-march.pdf"), b"an invoice").unwrap();
+    std::fs::write(own.join("in/invoices/42-march.pdf.json"), br#"{"year": 2026}"#).unwrap();
+    route(&world, "publish", json!({
+        "from": {"objectStore": {"fs": {"folder": "files"}, "prefix": "in/", "settle": "0s", "every": "200ms",
+            "metadata": {"sidecar": "{key}.json", "fromKey": "in/invoices/(?P<customer>[0-9]+)-.*"}}},
+        "rules": [{"name": "invoice", "when": "file.metadata.customer == '42'", "to": [{"name": "publish", "file360": {
+            "workspaceRef": {"name": "claims"}, "path": "'/Invoices/' + file.metadata.year", "metadata": {"customer": "file.metadata.customer"}}}]}],
+        "unmatched": {"ignore": {}},
+    })).await;
+    let published = format!("/v1/workspaces/{workspace}/resolve?path=/Invoices/2026/42-march.pdf");
+    let item = eventually("the publication", || async {
+        let (status, item) = world.remote.call("GET", &published, &[], None).await;
+        (status == 200).then_some(item).ok_or_else(|| format!("{status}"))
+    })
+    .await;
+    assert_eq!((&item["metadata"], &item["version"]), (&json!({"customer": "42"}), &json!(1)));
+    // The same content again is no new version; other content is.
+    std::fs::write(own.join("in/invoices/42-march.pdf"), b"an invoice, corrected").unwrap();
+    eventually("the second version", || async {
+        let item = world.remote.get(&published).await;
+        (item["version"] == 2).then_some(()).ok_or_else(|| item.to_string())
+    })
+    .await;
+    // A restart takes nothing up again.
+    world.kill_operator();
+    world.start_operator(&["--folder", &folder]).await;
+    std::fs::write(own.join("in/invoices/42-april.pdf"), b"the next").unwrap();
+    std::fs::write(own.join("in/invoices/42-april.pdf.json"), br#"{"year": 2026}"#).unwrap();
+    eventually("the next invoice", || async {
+        let path = format!("/v1/workspaces/{workspace}/resolve?path=/Invoices/2026/42-april.pdf");
+        let (status, _) = world.remote.call("GET", &path, &[], None).await;
+        (status == 200).then_some(()).ok_or_else(|| format!("{status}"))
+    })
+    .await;
+    assert_eq!(world.remote.get(&published).await["version"], 2);
+}
