@@ -84,7 +84,8 @@ mod tests {
     use super::*;
     use crate::error::Kind;
     use crate::file360::connector::transport::{Call, Observer, Settings, Transport};
-    use crate::file360::connector::{Credential, Redacted};
+    use crate::file360::connector::Credential;
+    use crate::redacted::Redacted;
 
     fn fields(lines: &[(&'static str, &str)]) -> HeaderMap {
         let lines = lines.iter();
