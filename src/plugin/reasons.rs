@@ -160,11 +160,7 @@ mod tests {
         let mut keys = BTreeSet::new();
         for line in include_str!("../../docs/reasons.md").lines() {
             if let Some(title) = line.strip_prefix("## ") {
-                kind = Kind::ALL
-                    .map(Kind::name)
-                    .into_iter()
-                    .find(|name| *name == title)
-                    .unwrap_or("");
+                kind = Kind::ALL.map(Kind::name).into_iter().find(|name| *name == title).unwrap_or("");
             } else if let Some(title) = line.strip_prefix("### ") {
                 condition = title.to_owned();
             } else if !kind.is_empty() && line.starts_with("| `") {
