@@ -203,7 +203,7 @@ impl Engine {
         })
         .await?;
         // In the order in which they happened, so that versions of one file stay in order.
-        waiting.sort_by(|(_, a), (_, b)| a.event_at.cmp(&b.event_at));
+        waiting.sort_by_key(|(_, parked)| parked.event_at);
         let checkpoint = found.as_ref().and_then(|found| serde_json::from_value::<Checkpoint>(found.value.clone()).ok());
         {
             let mut state = self.state.lock();
@@ -546,7 +546,7 @@ impl Engine {
                     last_written = Instant::now();
                 }
                 Err(error) => {
-                    warn!(route = %self.route.id.name, %error, "The checkpoint could not be written; trying again")
+                    warn!(route = %self.route.id.name, %error, "The checkpoint could not be written; trying again");
                 }
             }
         }

@@ -200,7 +200,7 @@ mod tests {
 
     #[test]
     fn waits_double_up_to_the_longest() {
-        let retry = Retry { retries: 8, initial: Duration::from_secs(2), max: Duration::from_secs(60) };
+        let retry = Retry { retries: 8, initial: Duration::from_secs(2), max: Duration::from_mins(1) };
         let waits: Vec<u64> = (1..=7).map(|failures| retry.delay(failures, 0.5).as_secs()).collect();
         assert_eq!(waits, [2, 4, 8, 16, 32, 60, 60]);
         assert!(retry.delay(u32::MAX, 1.0) <= Duration::from_secs(66));
@@ -208,7 +208,7 @@ mod tests {
 
     #[test]
     fn a_destination_that_is_away_is_tried_by_one_at_a_time() {
-        let retry = Retry { retries: 8, initial: Duration::from_secs(2), max: Duration::from_secs(60) };
+        let retry = Retry { retries: 8, initial: Duration::from_secs(2), max: Duration::from_mins(1) };
         let (breaker, start) = (Breaker::default(), Instant::now());
         let down = Error::new(Kind::Unavailable, "down");
         assert!(breaker.wait(start, &retry).is_none());
@@ -223,7 +223,7 @@ mod tests {
 
     #[test]
     fn r5_one_file_that_always_fails_does_not_make_a_destination_away() {
-        let retry = Retry { retries: 8, initial: Duration::from_secs(2), max: Duration::from_secs(60) };
+        let retry = Retry { retries: 8, initial: Duration::from_secs(2), max: Duration::from_mins(1) };
         let (breaker, now) = (Breaker::default(), Instant::now());
         for _ in 0..20 {
             assert_eq!(breaker.failed(&Error::new(Kind::Denied, "not this one"), now, &retry, 0.5), None);
