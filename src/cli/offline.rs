@@ -42,7 +42,9 @@ pub fn refused(manifest: &Value) -> Vec<String> {
     };
     let name = object.metadata.name.clone().unwrap_or_default();
     let id = RouteId { cluster: String::new(), namespace: String::new(), name, uid: String::new() };
-    match build::route(Arc::new(id), &object.spec, &offline) {
+    let made = build::route(Arc::new(id), &object.spec, &offline)
+        .and_then(|route| build::objects(&object.spec, &route, &offline).map(|_| route));
+    match made {
         Err(invalid) => vec![format!("spec.{invalid}")],
         Ok(route) => route.rules.failing(object.spec.tests.as_deref().unwrap_or_default(), Timestamp::now()),
     }
@@ -250,6 +252,27 @@ mod tests {
         assert_eq!(found.len(), 2, "{found:?}");
         assert_eq!(found[0], "test a letter: unmatched takes it, not photo");
         assert!(found[1].starts_with("test another: set.routedTo gives `claims`"), "{found:?}");
+    }
+
+    #[test]
+    fn every_kind_of_destination_and_source_is_compiled() {
+        let found = findings(|spec| {
+            spec["from"] = json!({"objectStore": {"fs": {"folder": "in"}, "metadata": {"fromKey": "(?P<year>"}}});
+        });
+        assert!(found[0].starts_with("spec.from.objectStore.metadata.fromKey: "), "{found:?}");
+        for (to, expected) in [
+            (
+                json!({"name": "x", "objectStore": {"fs": {"folder": "out"}}, "key": "fil.name"}),
+                "spec.rules[0].to[0].key: line 1, column 1",
+            ),
+            (
+                json!({"name": "x", "broker": {"nats": {"url": "nats://127.0.0.1:4222", "subject": "fil.name"}}}),
+                "spec.rules[0].to[0].broker.nats.subject: line 1, column 1",
+            ),
+        ] {
+            let found = findings(|spec| spec["rules"][0]["to"] = json!([to]));
+            assert!(found[0].starts_with(expected), "{found:?}");
+        }
     }
 
     #[test]
