@@ -127,6 +127,7 @@ pub struct Breaker {
 
 #[derive(Default)]
 struct BreakerState {
+    answers: u64,
     failures: u32,
     away_until: Option<Instant>,
     why: Option<Error>,
@@ -150,7 +151,7 @@ impl Breaker {
     pub fn answered(&self) -> bool {
         let mut state = self.state.lock();
         let was_away = state.away_until.is_some();
-        *state = BreakerState::default();
+        *state = BreakerState { answers: state.answers + 1, ..BreakerState::default() };
         was_away
     }
 
@@ -168,6 +169,11 @@ impl Breaker {
         state.away_until = Some(until);
         state.why = Some(error.clone());
         Some(until)
+    }
+
+    /// How often it answered.
+    pub fn answers(&self) -> u64 {
+        self.state.lock().answers
     }
 
     /// Why it counts as away, if it does.

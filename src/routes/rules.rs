@@ -40,6 +40,12 @@ impl Rules {
     /// Compiles every expression of the rules themselves; those of destinations are compiled with them.
     pub fn compile(spec: &FileRouteSpec) -> Result<Self, InvalidField> {
         let rules = spec.rules.iter().enumerate().map(|(at, rule)| {
+            if rule.name == UNMATCHED {
+                return Err(InvalidField::value(
+                    format!("rules[{at}].name"),
+                    "`unmatched` stands for files that no rule takes",
+                ));
+            }
             let compiled = |field: String, text: &str| {
                 Expression::compile(text, NAMES).map_err(|invalid| InvalidField::expression(field, &invalid))
             };

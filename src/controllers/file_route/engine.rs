@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::FileRoutes;
 use crate::api::FileRoute;
-use crate::api::connection::GrantScope;
+use crate::api::connection::{GrantScope, MaxSharing};
 use crate::api::file_route::DryRunStatus;
 use crate::api::places::ObjectStore;
 use crate::controllers::context::Context;
@@ -112,6 +112,11 @@ impl Surroundings<'_> {
             name: self.key.name.to_string(),
             uid: self.object.uid().unwrap_or_default(),
         })
+    }
+
+    /// What no share may exceed.
+    fn ceiling(&self) -> Option<MaxSharing> {
+        self.lookup.connection.spec.sharing.as_ref().map(|sharing| sharing.max.clone())
     }
 
     fn cause(&self) -> Cause {
@@ -257,7 +262,11 @@ impl Workshop for Bench<'_, '_> {
     }
 
     fn addresses(&self) -> Arc<dyn Addresses> {
-        Arc::new(Links { tenant: self.around.session.driver.clone(), cause: self.around.cause() })
+        Arc::new(Links {
+            tenant: self.around.session.driver.clone(),
+            cause: self.around.cause(),
+            ceiling: self.around.ceiling(),
+        })
     }
 
     fn network(&self) -> Network {
@@ -288,7 +297,7 @@ impl Workshop for Bench<'_, '_> {
                 pattern: (spec.from.workspaces.is_some() || spec.from.http.is_some()).then(|| build::pattern(spec)),
             }),
             references: around.references.clone(),
-            ceiling: around.lookup.connection.spec.sharing.as_ref().map(|sharing| sharing.max.clone()),
+            ceiling: around.ceiling(),
             cause: around.cause(),
             facet: Names::of(&around.id()).facet,
         }
@@ -328,6 +337,7 @@ impl Readers for Access {
 struct Links {
     tenant: Arc<dyn File360>,
     cause: Cause,
+    ceiling: Option<MaxSharing>,
 }
 
 #[async_trait]
@@ -336,6 +346,13 @@ impl Addresses for Links {
         let Origin::Item { item, .. } = &delivery.file.origin else {
             return Err(Error::new(Kind::Rejected, "send: Reference needs a file in File 360; use send: Content"));
         };
+        if let Some(max) =
+            self.ceiling.as_ref().and_then(|ceiling| ceiling.link_audience).filter(|max| *max < Audience::Anyone)
+        {
+            let why =
+                format!("send: Reference needs links for Anyone; the Connection's ceiling is {max:?}. Use send: Content");
+            return Err(Error::new(Kind::Rejected, why));
+        }
         let now = Timestamp::now();
         let new = NewLink {
             audience: Audience::Anyone,

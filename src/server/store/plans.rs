@@ -20,6 +20,13 @@ const PARTS: &[(&str, &[&str])] = &[
             "WHERE ?4 IS NULL AND (kind, name_fold) > (?1, ?2) ORDER BY kind, name_fold LIMIT ?3",
         ],
     ),
+    (
+        "{from}",
+        &[
+            "items INDEXED BY items_parent WHERE parent_id = ?1 AND id > ?2 AND kind = 1 AND trashed_at IS NULL",
+            "items INDEXED BY items_workspace WHERE workspace_id = ?1 AND id > ?2 AND kind = 1 AND trashed_at IS NULL",
+        ],
+    ),
     ("{within}", &["workspace_id = ?6", "?6 IS NULL"]),
     (
         "{filter}",
