@@ -47,7 +47,6 @@ fn runs(conditions: &mut Conditions<'_>, next: &mut FileRouteStatus, snapshot: &
     next.counts = Some(snapshot.counts);
     next.rules = snapshot.rules.iter().map(|(name, matched)| RuleCount { name: name.clone(), matched: *matched }).collect();
     next.checkpoint.clone_from(&snapshot.checkpoint);
-    next.inventory.clone_from(&snapshot.inventory);
     next.dead_letters.clone_from(&snapshot.dead_letters);
     match &snapshot.trouble {
         Some(why) => {
@@ -113,7 +112,6 @@ pub fn differ_in_numbers_only(last: Option<&FileRouteStatus>, next: &FileRouteSt
         counts: next.counts,
         rules: next.rules.clone(),
         checkpoint: next.checkpoint.clone(),
-        inventory: next.inventory.clone(),
         conditions: with_messages_of(&last.conditions, &next.conditions),
         ..last.clone()
     };
