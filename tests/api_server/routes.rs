@@ -341,3 +341,59 @@ async fn files_go_to_a_folder_and_objects_come_from_one() {
     .await;
     assert_eq!(world.remote.get(&published).await["version"], 2);
 }
+
+/// A signed push of one file; the status of the answer.
+async fn push(url: &str, key: &str, id: &str, content: &[u8]) -> u16 {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
+    use hmac::{KeyInit as _, Mac as _};
+    use sha2::Digest as _;
+    let digest = sha2::Sha256::digest(content);
+    let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    let timestamp = jiff::Timestamp::now().as_second();
+    let mut mac = hmac::Hmac::<sha2::Sha256>::new_from_slice(key.as_bytes()).unwrap();
+    mac.update(format!("{id}.{timestamp}.{hex}").as_bytes());
+    let signature = STANDARD.encode(mac.finalize().into_bytes());
+    let request = reqwest::Client::new()
+        .put(url)
+        .header("webhook-id", id)
+        .header("webhook-timestamp", timestamp)
+        .header("webhook-signature", format!("v1,{signature}"))
+        .header("repr-digest", format!("sha-256=:{}:", STANDARD.encode(digest)))
+        .header("content-type", "text/plain")
+        .header("content-disposition", format!("attachment; filename=\"{id}.txt\""))
+        .body(content.to_vec());
+    request.send().await.map_or(0, |answer| answer.status().as_u16())
+}
+
+#[tokio::test]
+async fn what_a_system_pushes_is_committed_before_it_gets_its_answer_and_then_routed() {
+    let mut world = World::without_operator(crate::support::kubernetes::shared().await).await;
+    let address = format!("127.0.0.1:{}", crate::support::free_port());
+    world.start_operator(&["--inbound-address", &address, "--public-url", &format!("http://{address}")]).await;
+    world.connect().await;
+    let cases = CaseSystem::start().await;
+    let workspace = claims(&world, "claims").await;
+    let key = "0123456789abcdef0123456789abcdef";
+    let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "erp"}, "stringData": {"2026": key}});
+    crate::support::kubernetes::apply(&world.client, &world.namespace, &secret).await.unwrap();
+    let mut spec = to_cases(&cases, "Content");
+    spec["from"] = json!({"http": {"path": "erp", "hmacRef": {"name": "erp"}, "inbox": {"workspaceRef": {"name": "claims"}, "path": "/Inbox"}}});
+    route(&world, "erp", spec).await;
+    let url = world.get("FileRoute", "erp").await["status"]["ingestUrl"].as_str().unwrap().to_owned();
+    assert_eq!(url, format!("http://{address}/ingest/{}/erp", world.namespace));
+    eventually("the endpoint", || async {
+        let status = push(&url, key, "first", b"from the ERP system").await;
+        (status == 201).then_some(()).ok_or_else(|| status.to_string())
+    })
+    .await;
+    let path = format!("/v1/workspaces/{workspace}/resolve?path=/Inbox/first.txt");
+    assert_eq!(world.remote.get(&path).await["size"], 19, "it is committed when the answer comes");
+    arrived(&cases, 1).await;
+    assert_eq!(push(&url, key, "first", b"from the ERP system").await, 201, "the same id again is answered as before");
+    let forged = push(&url, "another key that is long enough", "second", b"forged").await;
+    assert!((400..500).contains(&forged), "t4: {forged}");
+    assert_eq!(push(&url, key, "third", b"the third").await, 201);
+    arrived(&cases, 2).await;
+    assert_eq!(cases.accepted().len(), 2, "one file for one id");
+}

@@ -157,12 +157,13 @@ await 20 "the link for the customer's contacts" shared
 at "$claims" /Inbox/dent.jpg | jq -r '"   \(.path)  -> case system, \(.metadata.caseRef)"'
 at "$claims" /Unrouted/letter.txt | jq -r '"   \(.path)  (no rule takes it)"'
 at "$customer" "$invoice" | jq -r '"   \(.path)  -> published, shared with the contacts of the workspace"'
-counted() {
-  # Numbers alone are written once a minute; a request to reconcile brings them at once.
-  kubectl annotate --overwrite -n procurement froute/claims "reconcile.file360.io/requestedAt=$RANDOM" >/dev/null
-  [ "$(kubectl get froute -n procurement claims -o jsonpath='{.status.counts.delivered}/{.status.counts.unmatched}')" = 1/1 ]
+# Delivered, unmatched, failed. Numbers alone are written once a minute; a request to reconcile brings them at once.
+account() {
+  kubectl annotate --overwrite -n "$1" "froute/$2" "reconcile.file360.io/requestedAt=$RANDOM" >/dev/null
+  kubectl get froute -n "$1" "$2" -o jsonpath='{.status.counts.delivered}/{.status.counts.unmatched}/{.status.counts.failed}'
 }
-await 20 "the route's own account" counted
+accounted() { [ "$(account procurement claims)" = 1/1/0 ] && [ "$(account sales publish-invoices)" = 1/0/0 ]; }
+await 20 "the routes' own accounts" accounted
 kubectl get fileroutes -A
 
 say "Somebody tampers with the deal room: mallory becomes owner, sales is thrown out"
