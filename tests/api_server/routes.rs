@@ -238,46 +238,6 @@ async fn a_dry_run_counts_what_would_change_and_touches_nothing() {
 }
 
 #[tokio::test]
-async fn t1_a_route_reaches_only_what_its_namespace_declares_unless_the_grant_says_tenant() {
-    let mut world = World::without_operator(crate::support::kubernetes::shared().await).await;
-    world.start_cluster_operator().await;
-    world.connect().await;
-    let cases = CaseSystem::start().await;
-    let foreign = claims(&world, "claims").await;
-    world.remote.upload(&foreign, "/Inbox", "secret.txt", b"not for the neighbour").await;
-    let neighbour = format!("{}-neighbour", world.namespace);
-    let client = &world.client;
-    let namespaces: kube::api::Api<kube::api::DynamicObject> =
-        kube::api::Api::all_with(client.clone(), &crate::support::kubernetes::resource("v1", "Namespace"));
-    let manifest = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": neighbour}});
-    let apply = kube::api::PatchParams::apply("tests");
-    namespaces.patch(&neighbour, &apply, &kube::api::Patch::Apply(&manifest)).await.unwrap();
-    world.apply_connection(json!({"grants": [{"namespaces": {"from": "All"}, "kinds": ["FileRoute"]}]})).await;
-    let mut spec = to_cases(&cases, "Content");
-    spec["connectionRef"] = json!({"name": "file360", "namespace": world.namespace});
-    spec["from"]["workspaces"] = json!({"ids": [foreign]});
-    let manifest = |spec: &Value| json!({"apiVersion": "file360.io/v1alpha1", "kind": "FileRoute", "metadata": {"name": "thief"}, "spec": spec});
-    crate::support::kubernetes::apply(client, &neighbour, &manifest(&spec)).await.unwrap();
-    let api = crate::support::kubernetes::api(client, &neighbour, "file360.io/v1alpha1", "FileRoute");
-    eventually("the refusal", || async {
-        let object = serde_json::to_value(api.get("thief").await.unwrap()).unwrap();
-        let ready = condition(&object, "Ready");
-        (ready["reason"] == "ScopeNotGranted").then_some(()).ok_or_else(|| object["status"].to_string())
-    })
-    .await;
-    spec["from"]["workspaces"] = json!({"selector": {}, "names": ["claims"]});
-    crate::support::kubernetes::apply(client, &neighbour, &manifest(&spec)).await.unwrap();
-    eventually("the route", || async {
-        let object = serde_json::to_value(api.get("thief").await.unwrap()).unwrap();
-        (condition(&object, "Ready")["status"] == "True").then_some(()).ok_or_else(|| object["status"].to_string())
-    })
-    .await;
-    assert!(cases.accepted().is_empty(), "a workspace of another namespace is none of its own");
-    let page = serde_json::to_value(api.get("thief").await.unwrap()).unwrap();
-    assert_eq!(page["status"]["counts"]["seen"], 0);
-}
-
-#[tokio::test]
 async fn files_go_to_a_folder_and_objects_come_from_one() {
     let mut world = World::without_operator(crate::support::kubernetes::shared().await).await;
     let out = tempfile::tempdir().unwrap();
