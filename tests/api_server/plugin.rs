@@ -437,7 +437,7 @@ async fn import_takes_up_what_people_made_and_changes_nothing() {
         let object = world.reason("SecureWorkspace", &name, "Ready", "Planned").await;
         for action in object["status"]["plan"]["actions"].as_array().unwrap() {
             let action = action.as_str().unwrap();
-            let is_mark = action.starts_with("mark folder") || action.starts_with("change upload request docs");
+            let is_mark = action.starts_with("mark folder") || action == "mark upload request docs as declared";
             assert!(is_mark || ["take up the workspace", "change bookkeeping"].contains(&action), "{name}: {action}");
         }
     }
