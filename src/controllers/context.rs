@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use crate::outbound::guard::Guard;
-use crate::reconcile::pressure::Pressure;
+use crate::reconcile::gate::Gate;
 use crate::session::Sessions;
 use crate::telemetry::http::Readiness;
 use crate::telemetry::metrics::Metrics;
@@ -82,8 +82,8 @@ pub struct Context {
     pub tuning: Tuning,
     /// Shared by all status writes about an outage or its end.
     pub outage_marks: DefaultDirectRateLimiter,
-    /// How the API server takes the status writes.
-    pub pressure: Arc<Pressure>,
+    /// What the status writes of all objects pass.
+    pub gate: Gate,
     recorder: Recorder,
 }
 
@@ -134,7 +134,7 @@ impl Context {
             extra_ca: parts.extra_ca,
             stop_writes: parts.stop_writes,
             shutdown: parts.shutdown,
-            pressure: Arc::new(Pressure::new(parts.tuning.workers)),
+            gate: Gate::default(),
             tuning: parts.tuning,
             // No burst: the first second is like the others.
             outage_marks: RateLimiter::direct(Quota::per_second(OUTAGE_MARKS_PER_SECOND).allow_burst(NonZeroU32::MIN)),
