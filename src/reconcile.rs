@@ -2,8 +2,8 @@
 
 pub mod backoff;
 pub mod conditions;
+pub mod gate;
 pub mod ownership;
-pub mod pressure;
 pub mod publish;
 pub mod queue;
 

@@ -17,8 +17,12 @@ use tracing::debug;
 
 use crate::inbound::PublicUrl;
 use crate::outbound::guard::Guard;
+<<<<<<< HEAD
 use crate::outbound::trust::Trust;
 use crate::reconcile::pressure::Pressure;
+=======
+use crate::reconcile::gate::Gate;
+>>>>>>> foundation
 use crate::session::Sessions;
 use crate::telemetry::http::Readiness;
 use crate::telemetry::metrics::Metrics;
@@ -91,8 +95,8 @@ pub struct Context {
     pub tuning: Tuning,
     /// Shared by all status writes about an outage or its end.
     pub outage_marks: DefaultDirectRateLimiter,
-    /// How the API server takes the status writes.
-    pub pressure: Arc<Pressure>,
+    /// What the status writes of all objects pass.
+    pub gate: Gate,
     recorder: Recorder,
 }
 
@@ -152,7 +156,7 @@ impl Context {
             public_url: parts.public_url,
             stop_writes: parts.stop_writes,
             shutdown: parts.shutdown,
-            pressure: Arc::new(Pressure::new(parts.tuning.workers)),
+            gate: Gate::default(),
             tuning: parts.tuning,
             // No burst: the first second is like the others.
             outage_marks: RateLimiter::direct(Quota::per_second(OUTAGE_MARKS_PER_SECOND).allow_burst(NonZeroU32::MIN)),

@@ -61,7 +61,7 @@ pub enum Next {
 impl SecureWorkspaces {
     /// Nothing runs before [`SecureWorkspaces::run`].
     pub fn new(ctx: Arc<Context>) -> Arc<Self> {
-        let queue = Queue::under(ctx.pressure.clone(), ctx.tuning.workers);
+        let queue = Queue::new(ctx.tuning.workers);
         Arc::new(Self { ctx, queue, store: Store::default() })
     }
 
@@ -181,7 +181,7 @@ impl SecureWorkspaces {
     fn saw(&self, object: SecureWorkspace) {
         let key = ObjectKey::of(&object);
         let verdict = self.store.saw(&key, object, |object| self.is_up_to_date(object));
-        self.ctx.pressure.is_shared(self.store.namespaces() > 1);
+        self.ctx.gate.is_shared(self.store.namespaces() > 1);
         match verdict {
             Verdict::Nothing => {}
             Verdict::UpToDate { again } => {
@@ -216,7 +216,7 @@ impl SecureWorkspaces {
     fn gone(&self, key: &ObjectKey) {
         self.queue.cancel(key);
         let Some(entry) = self.store.forget(key) else { return };
-        self.ctx.pressure.is_shared(self.store.namespaces() > 1);
+        self.ctx.gate.is_shared(self.store.namespaces() > 1);
         if let (Some(workspace), Some(lookup)) = (entry.workspace, self.ctx.sessions.peek(&entry.connection))
             && let Ok(session) = lookup.session
         {

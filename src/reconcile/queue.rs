@@ -5,7 +5,7 @@
 //!
 //! One tenant's thousands do not make another wait (T6): namespaces take turns, and a namespace never holds more than
 //! [`SHARE`] times as many workers as are left. So there is always a worker for one more namespace, however slowly the
-//! others' passes go, and nothing has to be known about who will come. [`Pressure`] may allow fewer.
+//! others' passes go, and nothing has to be known about who will come.
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -16,7 +16,6 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::ObjectKey;
-use super::pressure::Pressure;
 
 /// How many times as many workers as are free one namespace may hold: alone, four fifths of all.
 const SHARE: usize = 4;
@@ -25,7 +24,6 @@ const SHARE: usize = 4;
 pub struct Queue {
     state: Mutex<State>,
     changed: Notify,
-    pressure: Arc<Pressure>,
 }
 
 #[derive(Default)]
@@ -64,10 +62,9 @@ impl State {
         line.push_back(key);
     }
 
-    /// The next key; no namespace holds more than `most` workers.
-    fn pop(&mut self, most: usize) -> Option<ObjectKey> {
+    fn pop(&mut self) -> Option<ObjectKey> {
         let free = self.workers.saturating_sub(self.running.len());
-        let may_take = |namespace| self.held.get(namespace).copied().unwrap_or_default() < most.min(SHARE * free);
+        let may_take = |namespace| self.held.get(namespace).copied().unwrap_or_default() < SHARE * free;
         let turn = self.turns.iter().position(may_take)?;
         let namespace = self.turns.remove(turn)?;
         let line = self.ready.get_mut(&namespace)?;
@@ -111,12 +108,7 @@ impl State {
 impl Queue {
     /// An empty queue for so many workers: each calls [`next`](Self::next) and [`done`](Self::done) in turn.
     pub fn new(workers: usize) -> Self {
-        Self::under(Arc::new(Pressure::new(workers)), workers)
-    }
-
-    /// The same, in which a namespace holds no more workers than `pressure` allows.
-    pub fn under(pressure: Arc<Pressure>, workers: usize) -> Self {
-        Self { state: Mutex::new(State { workers, ..State::default() }), changed: Notify::new(), pressure }
+        Self { state: Mutex::new(State { workers, ..State::default() }), changed: Notify::new() }
     }
 
     /// Work on `key` as soon as its turn comes.
@@ -158,7 +150,7 @@ impl Queue {
                     return None;
                 }
                 let next_timer = state.fire(Instant::now());
-                if let Some(key) = state.pop(self.pressure.most()) {
+                if let Some(key) = state.pop() {
                     let more = !state.turns.is_empty();
                     drop(state);
                     if more {
@@ -255,23 +247,6 @@ mod tests {
             queue.done(key);
         }
         assert_eq!(take_all(&queue).await.len(), 8, "the rest of the big one goes on");
-    }
-
-    #[tokio::test]
-    async fn t6_under_pressure_a_namespace_holds_fewer_workers() {
-        let pressure = Arc::new(Pressure::new(64));
-        let queue = Queue::under(pressure.clone(), 64);
-        for n in 0..100 {
-            queue.push(key("big", &n.to_string()));
-        }
-        pressure.is_shared(true);
-        let held = take_all(&queue).await;
-        assert_eq!(held.len(), 8, "as long as nothing is known");
-        queue.push(key("small", "one"));
-        assert_eq!(take_all(&queue).await, [key("small", "one")]);
-        pressure.is_shared(false);
-        queue.done(&key("small", "one"));
-        assert_eq!(take_all(&queue).await.len(), 52 - 8, "alone, it may have four fifths");
     }
 
     #[tokio::test]

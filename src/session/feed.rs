@@ -83,7 +83,9 @@ impl Session {
         let mut failures = 0;
         let mut last_inventory = tokio::time::Instant::now();
         loop {
-            match self.advance(&cursor, wake).await {
+            // After a failure any answer is news: it must not wait for an entry.
+            let wait = if failures > 0 { Duration::ZERO } else { WAIT };
+            match self.advance(&cursor, wait, wake).await {
                 Ok(next) => {
                     cursor = next;
                     failures = 0;
@@ -129,9 +131,9 @@ impl Session {
         }
     }
 
-    /// Handles the next page; returns where to go on.
-    async fn advance(&self, cursor: &str, wake: &dyn Wake) -> Result<String> {
-        let page = self.driver.changes(cursor, WAIT).await?;
+    /// Handles the next page, waiting for it for so long; returns where to go on.
+    async fn advance(&self, cursor: &str, wait: Duration, wake: &dyn Wake) -> Result<String> {
+        let page = self.driver.changes(cursor, wait).await?;
         if page.feed_epoch != self.service.feed_epoch && self.epoch_is_new(&page.feed_epoch) {
             return Err(Error::new(Kind::Expired, "the feed's history was replaced"));
         }

@@ -7,7 +7,6 @@ use jiff::Timestamp;
 use kube::ResourceExt;
 use kube::api::Api;
 use parking_lot::Mutex;
-use tokio::time::Instant;
 use tracing::{debug, info};
 
 use super::desired::Desired;
@@ -409,13 +408,15 @@ impl<'a> Pass<'a> {
     pub(super) async fn publish(&mut self) -> Result<()> {
         self.take_up_announcement();
         let next = status::after(&self.object, &self.report, self.now);
+        if self.object.status.as_ref() == Some(&next) {
+            return Ok(());
+        }
         let flipped = status::flipped(self.object.status.as_ref(), &next);
-        let started = Instant::now();
-        let written = publish::publish(&self.ctx.client, &*self.object, self.object.status.as_ref(), &next).await;
+        let write = publish::publish(&self.ctx.client, &*self.object, self.object.status.as_ref(), &next);
+        let written = self.ctx.gate.write(&self.key.namespace, write).await;
         match written {
             Ok(None) => {}
             Ok(Some(object)) => {
-                self.ctx.pressure.wrote(started.elapsed());
                 self.ctx.metrics.status_written(KIND);
                 self.store.wrote(&self.key, &object);
                 if let Some((warning, reason, message)) = flipped {
