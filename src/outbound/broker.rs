@@ -104,7 +104,8 @@ impl Nats {
         };
         let tls = trust.settings(authorities.as_deref(), Some(&server.host), None)?;
         let login = self.login().await?;
-        match connect(server, &login, tls, guard).await {
+        // The client's future is large, and rarely needed.
+        match Box::pin(connect(server, &login, tls, guard)).await {
             Ok(live) => Ok(Arc::new(live)),
             Err(error) if error.kind == Kind::Denied => Err(Error::new(Kind::Denied, format!("{error}; {}", self.advice()))),
             Err(error) => Err(error),

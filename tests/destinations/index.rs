@@ -76,15 +76,15 @@ pub struct Search {
 
 impl Search {
     /// At the real cluster if there is one.
-    async fn start() -> Self {
+    fn start() -> Self {
         match std::env::var("FILE360_OPENSEARCH_URL") {
             Ok(url) => Self::at(url, None),
-            Err(_) => Self::fake().await,
+            Err(_) => Self::fake(),
         }
     }
 
-    async fn fake() -> Self {
-        let fake = Fake::start().await;
+    fn fake() -> Self {
+        let fake = Fake::start();
         Self::at(fake.url(), Some(fake))
     }
 
@@ -131,17 +131,17 @@ impl Search {
         })
     }
 
-    fn build(&self, spec: Value) -> Arc<IndexDestination> {
-        self.build_for(spec, Arc::new(Sales))
-    }
-
-    fn build_for(&self, spec: Value, readers: Arc<dyn Readers>) -> Arc<IndexDestination> {
-        Arc::new(try_build(spec, Arc::default(), &["127.0.0.1"], readers).unwrap())
-    }
-
     fn destination(&self) -> Arc<IndexDestination> {
-        self.build(self.spec())
+        build(self.spec())
     }
+}
+
+fn build(spec: Value) -> Arc<IndexDestination> {
+    build_for(spec, Arc::new(Sales))
+}
+
+fn build_for(spec: Value, readers: Arc<dyn Readers>) -> Arc<IndexDestination> {
+    Arc::new(try_build(spec, Arc::default(), &["127.0.0.1"], readers).unwrap())
 }
 
 /// A destination of these fields.
@@ -174,7 +174,7 @@ fn as_of(item: &str, second: i64) -> Delivery {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn r7_a_document_has_what_is_allowed_and_who_may_read_and_no_content() {
-    let search = Search::start().await;
+    let search = Search::start();
     let mut spec = search.spec();
     spec["properties"] = json!(["name", "size", "metadata.claimId"]);
     let content = suite::Staged::of(b"secret");
@@ -182,7 +182,7 @@ async fn r7_a_document_has_what_is_allowed_and_who_may_read_and_no_content() {
     let delivery = changed(Delivery { content: Arc::new(content), ..version_of("i-1", 3, "a.pdf", 6, None) }, |file| {
         file.metadata.insert("salary".into(), "100".into());
     });
-    let receipt = search.build(spec).deliver(&delivery).await.unwrap();
+    let receipt = build(spec).deliver(&delivery).await.unwrap();
     assert_eq!((receipt.reference.clone(), receipt.bytes, receipt.duplicate), (document_id("i-1"), 0, false));
     let expected = json!({
         "route": "cluster-1/claims/photos", "fileId": "i-1", "name": "a.pdf", "size": 6, "metadata": {"claimId": "4711"},
@@ -194,7 +194,7 @@ async fn r7_a_document_has_what_is_allowed_and_who_may_read_and_no_content() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn r1_a_newer_version_takes_the_place_of_the_older_and_never_the_other_way_round() {
-    let search = Search::start().await;
+    let search = Search::start();
     let destination = search.destination();
     assert!(!destination.deliver(&as_of("i-1", 5)).await.unwrap().duplicate);
     assert!(!destination.deliver(&as_of("i-1", 5)).await.unwrap().duplicate, "the same again");
@@ -209,9 +209,9 @@ async fn r1_a_newer_version_takes_the_place_of_the_older_and_never_the_other_way
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_document_from_the_future_is_a_failure_that_names_the_clock() {
-    let search = Search::start().await;
+    let search = Search::start();
     let destination = search.destination();
-    let ahead = Delivery { as_of: Timestamp::now() + Duration::from_secs(3600), ..as_of("i-1", 1) };
+    let ahead = Delivery { as_of: Timestamp::now() + Duration::from_hours(1), ..as_of("i-1", 1) };
     destination.deliver(&ahead).await.unwrap();
     let error = destination.deliver(&Delivery { as_of: Timestamp::now(), ..as_of("i-1", 2) }).await.unwrap_err();
     assert_eq!((error.kind, error.disposition()), (Kind::Conflict, Disposition::Retry), "not taken for acknowledged");
@@ -220,7 +220,7 @@ async fn a_document_from_the_future_is_a_failure_that_names_the_clock() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn r7_what_is_withdrawn_is_gone_and_a_late_write_does_not_bring_it_back() {
-    let search = Search::start().await;
+    let search = Search::start();
     let destination = search.destination();
     for item in ["i-1", "i-2"] {
         destination.deliver(&as_of(item, 5)).await.unwrap();
@@ -236,7 +236,7 @@ async fn r7_what_is_withdrawn_is_gone_and_a_late_write_does_not_bring_it_back() 
 
 #[tokio::test(flavor = "multi_thread")]
 async fn r7_a_withdrawal_leaves_what_is_newer_and_what_another_route_has_taken_over() {
-    let search = Search::start().await;
+    let search = Search::start();
     let destination = search.destination();
     destination.deliver(&as_of("i-1", 5)).await.unwrap();
     destination.withdraw(&route(), "i-1", at(4)).await.unwrap();
@@ -260,10 +260,10 @@ async fn r7_a_withdrawal_leaves_what_is_newer_and_what_another_route_has_taken_o
 
 #[tokio::test(flavor = "multi_thread")]
 async fn kept_documents_are_marked_and_found_by_nobody() {
-    let search = Search::start().await;
+    let search = Search::start();
     let mut spec = search.spec();
     spec["deletes"] = "Keep".into();
-    let destination = search.build(spec);
+    let destination = build(spec);
     destination.deliver(&as_of("i-1", 5)).await.unwrap();
     destination.withdraw(&route(), "i-1", at(6)).await.unwrap();
     let document = search.documents().await.remove(&document_id("i-1")).unwrap();
@@ -279,7 +279,7 @@ async fn kept_documents_are_marked_and_found_by_nobody() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn r7_a_listing_has_every_document_of_the_route_and_no_other() {
-    let search = Search::start().await;
+    let search = Search::start();
     let destination = search.destination();
     assert_eq!(destination.listing(&route()).await.unwrap(), Some(vec![]), "before the first document");
     let other = Arc::new(file360_operator::routes::delivery::RouteId { name: "photos-2".into(), ..route() });
@@ -307,7 +307,7 @@ async fn r7_a_listing_has_every_document_of_the_route_and_no_other() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn r7_the_documented_query_finds_what_its_reader_may_read() {
-    let search = Search::start().await;
+    let search = Search::start();
     let access = Arc::new(Access::default());
     let list = |names: &[(PrincipalKind, &str)]| readers(names);
     access.set("i-1", list(&[(PrincipalKind::User, "Alice")]));
@@ -315,7 +315,7 @@ async fn r7_the_documented_query_finds_what_its_reader_may_read() {
     access.set("i-3", AccessList { links: vec![Audience::Anyone], ..list(&[(PrincipalKind::Guest, "bob@acme.com")]) });
     access.set("i-4", AccessList { pending: true, ..list(&[(PrincipalKind::User, "alice")]) });
     access.set("i-5", list(&[(PrincipalKind::User, "alice smith"), (PrincipalKind::User, "malice")]));
-    let destination = search.build_for(search.spec(), access.clone());
+    let destination = build_for(search.spec(), access.clone());
     for n in 1..=5 {
         destination.deliver(&version_of(&format!("i-{n}"), 1, &format!("{n}.pdf"), 1, None)).await.unwrap();
     }
@@ -339,7 +339,7 @@ async fn r7_the_documented_query_finds_what_its_reader_may_read() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn r6_hostile_names_and_keys_are_kept_to_the_letter() {
-    let search = Search::start().await;
+    let search = Search::start();
     let destination = search.destination();
     let names = hostile_names();
     let deliveries: Vec<Delivery> = names
@@ -370,7 +370,7 @@ async fn r6_hostile_names_and_keys_are_kept_to_the_letter() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn metadata_that_looks_like_a_date_once_need_not_look_so_always() {
-    let search = Search::start().await;
+    let search = Search::start();
     let destination = search.destination();
     for (n, value) in ["2026-01-01", "unknown", "7", "true"].into_iter().enumerate() {
         let delivery =
@@ -382,7 +382,7 @@ async fn metadata_that_looks_like_a_date_once_need_not_look_so_always() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn r5_one_document_that_does_not_fit_stops_no_other() {
-    let search = Search::start().await;
+    let search = Search::start();
     // Somebody's own index, in which names are numbers.
     search.ask(Method::PUT, "", Some(json!({"mappings": {"properties": {"name": {"type": "long"}}}}))).await;
     let destination = search.destination();
@@ -407,7 +407,7 @@ async fn r5_one_document_that_does_not_fit_stops_no_other() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn r7_an_index_that_would_take_principals_apart_is_refused_before_anything_is_written() {
-    let search = Search::start().await;
+    let search = Search::start();
     let text = json!({"mappings": {"properties": {"acl": {"properties": {"allow": {"type": "text"}}}}}});
     search.ask(Method::PUT, "", Some(text)).await;
     let error = search.destination().deliver(&delivery("a.pdf", b"x")).await.unwrap_err();
@@ -418,14 +418,14 @@ async fn r7_an_index_that_would_take_principals_apart_is_refused_before_anything
 
 #[tokio::test(flavor = "multi_thread")]
 async fn objects_of_a_store_have_no_access_lists_to_mirror() {
-    let search = Search::start().await;
+    let search = Search::start();
     let origin = Origin::Object { store: "s3/host/bucket".into(), key: "a.pdf".into(), etag: "e".into() };
     let object = changed(delivery("a.pdf", b"x"), |file| file.origin = origin);
     let error = search.destination().deliver(&object).await.unwrap_err();
     assert_eq!(error.kind, Kind::Unsupported, "{error}");
     let mut spec = search.spec();
     spec["acl"] = "Omit".into();
-    search.build(spec).deliver(&object).await.unwrap();
+    build(spec).deliver(&object).await.unwrap();
     let documents = search.documents().await;
     let document = documents.values().next().unwrap();
     assert_eq!(document["fileId"], "s3/host/bucket/a.pdf");

@@ -51,12 +51,12 @@ struct Index {
 
 impl Fake {
     /// On a free port.
-    pub async fn start() -> Self {
-        Self::start_with(None).await
+    pub fn start() -> Self {
+        Self::start_with(None)
     }
 
     /// With TLS.
-    pub async fn start_with(tls: Option<RustlsConfig>) -> Self {
+    pub fn start_with(tls: Option<RustlsConfig>) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let fake = Self { shared: Arc::default(), address, tls, handle: Mutex::new(Handle::new()) };

@@ -28,7 +28,7 @@ impl Guarded {
 
 /// With a bearer token.
 async fn guarded() -> Guarded {
-    let search = Search::fake().await;
+    let search = Search::fake();
     search.fake.as_ref().unwrap().want("authorization", "Bearer correct-horse");
     let secrets = Arc::new(Secrets::default());
     secrets.put("search", "token", "correct-horse");
@@ -96,7 +96,7 @@ async fn every_way_to_authenticate_sends_what_it_should() {
         (json!({"apiKey": {"header": "X-Api-Key", "keyRef": {"name": "s", "key": "secret"}}}), "x-api-key", "pw"),
         (json!({"bearer": {"tokenRef": {"name": "s", "key": "secret"}}}), "authorization", "Bearer pw"),
     ] {
-        let search = Search::fake().await;
+        let search = Search::fake();
         search.fake.as_ref().unwrap().want(header, value);
         let secrets = Arc::new(Secrets::default());
         secrets.put("s", "user", "ada");
@@ -106,7 +106,7 @@ async fn every_way_to_authenticate_sends_what_it_should() {
         let destination = try_build(spec, secrets, &["127.0.0.1"], Arc::new(Sales)).unwrap();
         destination.deliver(&as_of("i-1", 1)).await.unwrap_or_else(|error| panic!("{header}: {error}"));
     }
-    let search = Search::fake().await;
+    let search = Search::fake();
     let mut spec = search.spec();
     spec["opensearch"]["auth"] = json!({"hmac": {"keyRef": {"name": "s", "key": "k"}}});
     let refused = try_build(spec, Arc::default(), &["127.0.0.1"], Arc::new(Sales)).err().unwrap();
@@ -124,7 +124,7 @@ async fn t5_a_credential_goes_only_to_the_host_that_its_secret_names() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_busy_item_waits_and_the_others_are_written() {
-    let search = Search::fake().await;
+    let search = Search::fake();
     let destination = search.destination();
     destination.deliver(&as_of("i-0", 1)).await.unwrap();
     search.fake.as_ref().unwrap().busy(3);
@@ -138,7 +138,7 @@ async fn a_busy_item_waits_and_the_others_are_written() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_busy_cluster_says_how_long_to_stay_away() {
-    let search = Search::fake().await;
+    let search = Search::fake();
     let destination = search.destination();
     destination.deliver(&as_of("i-0", 1)).await.unwrap();
     let fake = search.fake.as_ref().unwrap();
@@ -157,7 +157,7 @@ async fn a_busy_cluster_says_how_long_to_stay_away() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_that_is_too_large_goes_in_halves() {
-    let search = Search::fake().await;
+    let search = Search::fake();
     let destination = search.destination();
     destination.deliver(&as_of("i-0", 1)).await.unwrap();
     search.fake.as_ref().unwrap().max_request(2_000);
@@ -173,7 +173,7 @@ async fn a_request_that_is_too_large_goes_in_halves() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn answers_that_make_no_sense_count_as_nothing_written() {
-    let search = Search::fake().await;
+    let search = Search::fake();
     let destination = search.destination();
     destination.deliver(&as_of("i-0", 1)).await.unwrap();
     let wrong_id = json!({"items": [{"index": {"_id": "other", "status": 201}}]});
@@ -199,7 +199,7 @@ async fn answers_that_make_no_sense_count_as_nothing_written() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn c5_a_listing_is_whole_or_an_error() {
-    let search = Search::fake().await;
+    let search = Search::fake();
     let destination = search.destination();
     destination.deliver(&as_of("i-0", 1)).await.unwrap();
     let fake = search.fake.as_ref().unwrap();
@@ -234,7 +234,7 @@ async fn c5_a_listing_is_whole_or_an_error() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_withdrawal_that_cannot_look_says_so() {
-    let search = Search::fake().await;
+    let search = Search::fake();
     let destination = search.destination();
     destination.deliver(&as_of("i-0", 1)).await.unwrap();
     let fake = search.fake.as_ref().unwrap();
@@ -247,7 +247,7 @@ async fn a_withdrawal_that_cannot_look_says_so() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn t5_an_answer_without_end_is_cut_off() {
-    let search = Search::fake().await;
+    let search = Search::fake();
     let destination = search.destination();
     destination.deliver(&as_of("i-0", 1)).await.unwrap();
     search.fake.as_ref().unwrap().rig("_bulk", 200, &[], json!({"items": "x".repeat(40 * 1024 * 1024)}));
@@ -258,7 +258,7 @@ async fn t5_an_answer_without_end_is_cut_off() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn t3_addresses_that_are_not_allowed_get_no_connection() {
-    let search = Search::fake().await;
+    let search = Search::fake();
     let refused = |url: &str, allow: &[&str]| {
         let mut spec = search.spec();
         spec["opensearch"]["url"] = url.into();
@@ -283,7 +283,7 @@ async fn t3_a_cluster_proves_its_name() {
     let (pem, key) = (certified.cert.pem(), certified.signing_key.serialize_pem());
     let _ = rustls::crypto::ring::default_provider().install_default();
     let tls = RustlsConfig::from_pem(pem.clone().into(), key.into()).await.unwrap();
-    let fake = Fake::start_with(Some(tls)).await;
+    let fake = Fake::start_with(Some(tls));
     let secrets = Arc::new(Secrets::default());
     secrets.put("search", "ca", &pem);
     let with = |tls: Value| {

@@ -123,7 +123,7 @@ async fn t3_a_server_without_tls_gets_nothing_where_tls_is_asked_for() {
 }
 
 /// A JWT as NATS wants it.
-fn jwt(issuer: &KeyPair, subject: &str, claims: Value) -> String {
+fn jwt(issuer: &KeyPair, subject: &str, claims: &Value) -> String {
     let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
     let body = json!({"jti": format!("id-{subject}"), "iat": 1_700_000_000, "iss": issuer.public_key(), "sub": subject, "name": "test", "nats": claims});
     let text = format!("{}.{}", part(&json!({"typ": "JWT", "alg": "ed25519-nkey"})), part(&body));
@@ -136,19 +136,19 @@ async fn a_credentials_file_logs_in() {
         (KeyPair::new_operator(), KeyPair::new_account(), KeyPair::new_account(), KeyPair::new_user());
     let limits = json!({"subs": -1, "conn": -1, "leaf": -1, "imports": -1, "exports": -1, "data": -1, "payload": -1, "wildcards": true,
         "mem_storage": -1, "disk_storage": -1, "streams": -1, "consumer": -1});
-    let of_account = jwt(&operator, &account.public_key(), json!({"type": "account", "version": 2, "limits": limits}));
+    let of_account = jwt(&operator, &account.public_key(), &json!({"type": "account", "version": 2, "limits": limits}));
     let of_system = jwt(
         &operator,
         &system.public_key(),
-        json!({"type": "account", "version": 2, "limits": {"subs": -1, "conn": -1, "leaf": -1, "imports": -1, "exports": -1, "data": -1, "payload": -1, "wildcards": true}}),
+        &json!({"type": "account", "version": 2, "limits": {"subs": -1, "conn": -1, "leaf": -1, "imports": -1, "exports": -1, "data": -1, "payload": -1, "wildcards": true}}),
     );
     let of_operator = jwt(
         &operator,
         &operator.public_key(),
-        json!({"type": "operator", "version": 2, "system_account": system.public_key()}),
+        &json!({"type": "operator", "version": 2, "system_account": system.public_key()}),
     );
     let of_user =
-        jwt(&account, &user.public_key(), json!({"type": "user", "version": 2, "subs": -1, "data": -1, "payload": -1}));
+        jwt(&account, &user.public_key(), &json!({"type": "user", "version": 2, "subs": -1, "data": -1, "payload": -1}));
     let file = format!(
         "-----BEGIN NATS USER JWT-----\n{of_user}\n------END NATS USER JWT------\n\n\
          -----BEGIN USER NKEY SEED-----\n{}\n------END USER NKEY SEED------\n",
