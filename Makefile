@@ -17,10 +17,11 @@ test: tools ## Run all tests and checks
 	@tests/run.sh
 
 .PHONY: test-all
-test-all: test ## The same and the long ones: 2,000 transitions of another seed, a real OpenSearch, and every seeded fault
+test-all: test ## The same and the long ones: 2,000 transitions of another seed, a real OpenSearch, every seeded fault, fuzzing
 	FILE360_TRANSITIONS=2000 FILE360_SEED_NUMBER=$${FILE360_SEED_NUMBER:-$$(date +%s)} cargo test --test api_server transitions -- --nocapture
 	tests/counterparts/opensearch/run.sh cargo test --test destinations index::
 	tests/seeded_faults.py
+	tests/fuzz.sh 120
 
 .PHONY: tools
 tools: ## Check what the project needs on a machine, and install what can be

@@ -2,6 +2,7 @@
 
 pub mod check;
 pub mod crds;
+mod offline;
 pub mod run;
 pub mod serve;
 
@@ -25,7 +26,7 @@ enum Command {
     Serve(Box<serve::ServeArgs>),
     /// Print the CustomResourceDefinitions, or write them to a folder.
     Crds(crds::CrdsArgs),
-    /// Validate manifests without a cluster: schemas, rules, and what the operator itself would refuse.
+    /// Validate manifests without a cluster: schemas, rules, and what the operator itself would refuse. Tests of FileRoutes run.
     Check(check::CheckArgs),
 }
 

@@ -5,6 +5,7 @@ pub mod context;
 pub mod file_route;
 pub mod finalizers;
 pub mod grants;
+pub mod ingest;
 pub mod references;
 pub mod secure_workspace;
 

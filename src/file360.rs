@@ -83,7 +83,8 @@ pub trait File360: Content + Send + Sync {
     /// Makes a workspace active or archived.
     async fn transition(&self, id: &str, etag: &str, to: WorkspaceState, cause: &Cause) -> Result<Changed<Workspace>>;
 
-    /// Moves a workspace to the trash for `grace`. A conflict names up to 20 items that a hold, retention or record protects.
+    /// Moves a workspace to the trash for `grace`. A conflict names up to 20 items that a hold, retention or record
+    /// protects.
     async fn trash_workspace(&self, id: &str, etag: &str, grace: Duration, cause: &Cause) -> Result<()>;
 
     /// Brings a workspace back from the trash.

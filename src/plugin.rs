@@ -12,6 +12,7 @@ mod object;
 mod plan;
 mod reasons;
 mod reconcile;
+mod replay;
 mod status;
 mod suspend;
 mod tenant;
@@ -23,7 +24,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use text::Printer;
 
-/// Looks after File 360 resources: what is wrong and what to do, what would be changed, run now, suspend, approve, import.
+/// Looks after File 360 resources: what is wrong and what to do, what would be changed, run now, suspend, replay, approve, import.
 ///
 /// Exit codes: 0 fine, 1 failed or not ready, 2 wrong usage.
 #[derive(Debug, Parser)]
@@ -52,7 +53,7 @@ pub struct Access {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Show Connections and SecureWorkspaces, or everything about one of them.
+    /// Show Connections, SecureWorkspaces and FileRoutes, or everything about one of them.
     Status(status::StatusArgs),
     /// Say why a resource is not ready: cause, evidence, next step.
     Why(why::WhyArgs),
@@ -60,10 +61,12 @@ enum Command {
     Plan(plan::PlanArgs),
     /// Run a resource now and wait until it was handled.
     Reconcile(reconcile::ReconcileArgs),
-    /// Stop changes to a resource's workspace; the operator goes on observing.
+    /// Stop changes to a resource's workspace, or a route; the operator goes on observing.
     Suspend(suspend::SuspendArgs),
     /// End a suspension.
     Resume(suspend::ResumeArgs),
+    /// Try deliveries of a FileRoute again that were given up.
+    Replay(replay::ReplayArgs),
     /// Approve the plan of a SecureWorkspace with `mode: Approve`.
     ApprovePlan(approve_plan::ApprovePlanArgs),
     /// Print manifests for workspaces that exist in File 360 already.
@@ -111,6 +114,7 @@ pub async fn run(plugin: Plugin) -> u8 {
         Command::Reconcile(args) => reconcile::run(access, &args, &printer).await,
         Command::Suspend(args) => suspend::suspend(access, &args, &printer).await,
         Command::Resume(args) => suspend::resume(access, &args, &printer).await,
+        Command::Replay(args) => replay::run(access, &args, &printer).await,
         Command::ApprovePlan(args) => approve_plan::run(access, &args, &printer).await,
         Command::Import(args) => import::run(access, &args, &printer).await,
     };

@@ -3,6 +3,7 @@
 pub mod backoff;
 pub mod conditions;
 pub mod ownership;
+pub mod pressure;
 pub mod publish;
 pub mod queue;
 

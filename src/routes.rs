@@ -9,6 +9,7 @@ pub mod engine;
 pub mod environment;
 pub mod items;
 pub mod ledger;
+pub mod objects;
 pub mod paths;
 pub mod queue;
 pub mod reader;

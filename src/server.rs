@@ -1,8 +1,8 @@
 //! The embedded File 360: a real server for the connector contract, for development, demos, CI and contract tests.
 //!
-//! Promises: what was answered with 2xx is on disk; two writers never lose an update; a reader never blocks a writer; what is
-//! held, retained, quarantined, pending or a record is so on every path, because every effect passes [`authorize`] in its own
-//! transaction. The contract (`config/file360/openapi.yaml`) is this project's own and neutral; File 360 publishes none.
+//! Promises: what was answered with 2xx is on disk; two writers never lose an update; a reader never blocks a writer; what
+//! is held, retained, quarantined, pending or a record is so on every path, because every effect passes [`authorize`] in its
+//! own transaction. The contract (`config/file360/openapi.yaml`) is this project's own and neutral; File 360 publishes none.
 
 pub mod audit;
 pub mod authorize;

@@ -42,6 +42,8 @@ step 'Unit tests' cargo test --quiet --lib --bins
 step 'Behaviour of the embedded File 360' cargo test --quiet --test file360_server
 step 'Inbound HTTP' cargo test --quiet --test inbound
 step 'Contract against its document' tests/file360_server/schemathesis.sh
+step 'Programs at the other end' tests/counterparts/build.sh
+step 'Destinations against real counterparts' cargo test --quiet --test destinations
 step 'Tests against a real API server' cargo test --quiet --test api_server
 step 'Charts and kustomize bases' tests/chart/run.sh
 step 'Demo' tests/demo/run.sh </dev/null

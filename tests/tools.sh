@@ -10,17 +10,22 @@ need curl curl
 need jq jq
 need python3 python3
 need ssh-keygen openssh-client
+need openssl openssl
 PATH=$PATH:/usr/sbin need sshd openssh-server
+PATH=$PATH:/usr/sbin need proftpd proftpd-mod-crypto
 
 if [ ${#missing[@]} -gt 0 ]; then
   if command -v apt-get >/dev/null 2>&1 && [ "$(id -u)" = 0 ]; then
     echo "Installing ${missing[*]}" >&2
-    # sshd is for tests that start it themselves: installing it must not open a port of this machine.
-    started=
-    [[ " ${missing[*]} " == *" openssh-server "* && -d /run/systemd/system ]] && started=ssh.service
-    [ -z "$started" ] || systemctl mask --quiet "$started"
+    # The servers are for tests that start them themselves: installing them must not open a port of this machine.
+    services=()
+    if [ -d /run/systemd/system ]; then
+      [[ " ${missing[*]} " != *" openssh-server "* ]] || services+=(ssh.service)
+      [[ " ${missing[*]} " != *" proftpd-mod-crypto "* ]] || services+=(proftpd.service)
+    fi
+    [ ${#services[@]} = 0 ] || systemctl mask --quiet "${services[@]}"
     apt-get update -qq >/dev/null && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq "${missing[@]}" >/dev/null
-    [ -z "$started" ] || { systemctl unmask --quiet "$started" && systemctl disable --quiet "$started"; }
+    [ ${#services[@]} = 0 ] || { systemctl unmask --quiet "${services[@]}" && systemctl disable --quiet "${services[@]}"; }
   else
     echo "Missing: ${missing[*]}. Install them with the system's package manager and run this again." >&2
     exit 1

@@ -43,17 +43,17 @@ async fn small_calls(tenant: &Tenant, users: &[String], worker: usize) -> u64 {
     let rounds = CAPACITY_CALLS / CAPACITY_IN_FLIGHT / 10;
     for round in 0..rounds {
         let path = format!("/v1/workspaces/by-key/load/{worker}-{round}");
-        let body = connection.make("PUT", &path, "if-none-match: *\r\n", "{\"displayName\":\"Load\"}").await;
+        let body = connection.call("PUT", &path, "if-none-match: *\r\n", "{\"displayName\":\"Load\"}").await;
         let workspace: Value = serde_json::from_str(&body).expect("a workspace");
         let id = workspace["id"].as_str().expect("an id");
         for folder in 0..6 {
             let key = format!("idempotency-key: {worker}-{round}-{folder}\r\n");
             let body = format!("{{\"path\":\"/Folder {folder}\",\"managedKey\":\"folders/{folder}\"}}");
-            connection.make("POST", &format!("/v1/workspaces/{id}/folders"), &key, &body).await;
+            connection.call("POST", &format!("/v1/workspaces/{id}/folders"), &key, &body).await;
         }
         for user in users {
             let path = format!("/v1/workspaces/{id}/members/{user}");
-            connection.make("PUT", &path, "", "{\"role\":\"Editor\",\"managed\":true}").await;
+            connection.call("PUT", &path, "", "{\"role\":\"Editor\",\"managed\":true}").await;
         }
     }
     rounds as u64 * 10

@@ -12,11 +12,14 @@ mod support;
 
 mod converge;
 mod drift;
+mod fairness;
 mod field;
 mod idle;
 mod loader;
 mod measure;
+mod outage;
 mod restart;
+mod server;
 mod settled;
 mod stage;
 mod tenant;
@@ -40,9 +43,10 @@ struct Args {
     /// How long `idle` looks.
     #[arg(long, default_value_t = 60)]
     seconds: u64,
-    /// Changes that `drift` makes, each in a workspace of its own.
-    #[arg(long, default_value_t = 200)]
-    changes: usize,
+    /// Changes that `drift` makes, each in a workspace of its own, and that `fairness` makes in each of its two phases.
+    /// Default: 200, and 100.
+    #[arg(long)]
+    changes: Option<usize>,
     /// Runs of `converge` for one line; of the operator and of the loader the best counts.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..))]
     rounds: u8,
@@ -60,23 +64,41 @@ enum Scenario {
     Idle,
     Restart,
     Drift,
+    Fairness,
+    Outage,
+    Server,
 }
 
 #[tokio::main]
 async fn main() -> ExitCode {
     let args = Args::parse();
+    support::install_crypto();
     let program = args.operator.clone().unwrap_or_else(|| support::OPERATOR.into());
+    if args.wants(&[Scenario::Server]) {
+        for size in &args.sizes {
+            print(&server::run(&program, *size as usize).await);
+        }
+    }
+    if args.scenarios.iter().all(|scenario| *scenario == Scenario::Server) {
+        return ExitCode::SUCCESS;
+    }
     let mut stage = Stage::start(program).await;
     let mut void = false;
     for size in &args.sizes {
         let size = *size as usize;
-        if args.scenarios.contains(&Scenario::Converge) {
+        if args.wants(&[Scenario::Converge]) {
             let report = converge::run(&mut stage, size, args.rounds.into()).await;
             void |= report.get("void").is_some();
             print(&report);
         }
-        if args.scenarios.iter().any(|scenario| *scenario != Scenario::Converge) {
+        if args.wants(&[Scenario::Idle, Scenario::Restart, Scenario::Drift]) {
             on_a_converged_world(&mut stage, &args, size).await;
+        }
+        if args.wants(&[Scenario::Fairness]) {
+            print(&fairness::run(&stage, size, args.changes.unwrap_or(100)).await);
+        }
+        if args.wants(&[Scenario::Outage]) {
+            print(&outage::run(&mut stage, size).await);
         }
     }
     if void {
@@ -86,18 +108,24 @@ async fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
+impl Args {
+    fn wants(&self, any: &[Scenario]) -> bool {
+        any.iter().any(|scenario| self.scenarios.contains(scenario))
+    }
+}
+
 async fn on_a_converged_world(stage: &mut Stage, args: &Args, size: usize) {
     let mut world = settled::settled(stage, size).await;
-    if args.scenarios.contains(&Scenario::Idle) {
+    if args.wants(&[Scenario::Idle]) {
         print(&idle::run(stage, &world, Duration::from_secs(args.seconds)).await);
     }
-    if args.scenarios.contains(&Scenario::Restart) {
+    if args.wants(&[Scenario::Restart]) {
         let (next, report) = restart::run(stage, world).await;
         world = next;
         print(&report);
     }
-    if args.scenarios.contains(&Scenario::Drift) {
-        print(&drift::run(stage, &world, args.changes.min(size)).await);
+    if args.wants(&[Scenario::Drift]) {
+        print(&drift::run(stage, &world, args.changes.unwrap_or(200).min(size)).await);
     }
     world.operator.stop();
     world.field.end().await;

@@ -80,12 +80,19 @@ pub struct Requests {
     pub writes: BTreeMap<String, u64>,
     /// Everything else.
     pub reads: BTreeMap<String, u64>,
+    /// Writes to everything but Leases, by the second in which they ended.
+    pub writes_by_second: BTreeMap<String, u64>,
 }
 
 impl Requests {
     /// Writes to everything but Leases.
     pub fn writes_besides_leases(&self) -> u64 {
-        self.writes.iter().filter(|(what, _)| !what.starts_with("leases")).map(|(_, count)| count).sum()
+        self.writes_by_second.values().sum()
+    }
+
+    /// The most writes to everything but Leases that ended in one second.
+    pub fn most_writes_in_a_second(&self) -> u64 {
+        self.writes_by_second.values().copied().max().unwrap_or_default()
     }
 }
 
@@ -103,6 +110,7 @@ struct Entry<'a> {
     verb: &'a str,
     user: User<'a>,
     object_ref: Option<ObjectRef<'a>>,
+    stage_timestamp: &'a str,
 }
 
 #[derive(Deserialize)]
@@ -155,6 +163,10 @@ impl AuditLog {
             },
         );
         let is_write = matches!(entry.verb, "create" | "update" | "patch" | "delete" | "deletecollection");
+        if is_write && !what.starts_with("leases") {
+            let second = entry.stage_timestamp.split('.').next().unwrap_or_default();
+            *requests.writes_by_second.entry(second.to_owned()).or_default() += 1;
+        }
         let by_kind = if is_write { &mut requests.writes } else { &mut requests.reads };
         *by_kind.entry(format!("{what} {}", entry.verb)).or_default() += 1;
     }
@@ -164,6 +176,23 @@ impl AuditLog {
 pub fn percentile(sorted: &[f64], percent: usize) -> f64 {
     let at = (sorted.len() * percent).div_ceil(100).saturating_sub(1);
     sorted.get(at).copied().unwrap_or_default()
+}
+
+/// 50th and 99th percentile and the largest of some times.
+pub fn quantiles(mut times: Vec<f64>) -> Quantiles {
+    times.sort_by(f64::total_cmp);
+    Quantiles { p50: percentile(&times, 50), p99: percentile(&times, 99), most: percentile(&times, 100) }
+}
+
+/// See [`quantiles`].
+#[derive(Clone, Copy)]
+pub struct Quantiles {
+    /// Half of them take longer.
+    pub p50: f64,
+    /// One in a hundred takes longer.
+    pub p99: f64,
+    /// None takes longer.
+    pub most: f64,
 }
 
 /// `value` with so many digits after the point: more would only look exact.

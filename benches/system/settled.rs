@@ -24,9 +24,14 @@ pub struct Settled {
 
 /// Makes one.
 pub async fn settled(stage: &Stage, size: usize) -> Settled {
+    settled_with(stage, size, &[]).await
+}
+
+/// Makes one whose operator has more flags.
+pub async fn settled_with(stage: &Stage, size: usize, flags: &[&str]) -> Settled {
     let field = Field::new(stage, &fresh_name("bench-settled")).await;
     field.connect().await;
-    let operator = stage.operator();
+    let operator = stage.operator_with(flags);
     operator.leads().await;
     operator.caught_up().await;
     let empty_rss_bytes = rss_bytes(operator.pid());

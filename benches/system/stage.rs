@@ -71,10 +71,16 @@ impl Stage {
 
     /// Starts the operator.
     pub fn operator(&self) -> Operator {
+        self.operator_with(&[])
+    }
+
+    /// Starts the operator with more flags.
+    pub fn operator_with(&self, flags: &[&str]) -> Operator {
         let log = std::fs::File::options().create(true).append(true).open(self.folder.path().join("operator.log"));
         let address = format!("127.0.0.1:{}", free_port());
         let child = Command::new(&self.program)
             .args(["run", "--outbound-allow", "127.0.0.1", "--lease-namespace", HOME, "--metrics-address", &address])
+            .args(flags)
             .env("KUBECONFIG", &self.kubeconfig)
             .env("POD_NAME", "operator-0")
             .stdin(Stdio::null())
@@ -154,16 +160,14 @@ impl Operator {
         let _ = self.child.wait();
     }
 
-    async fn read(&self, path: &str) -> Option<(bool, String)> {
-        let answer = reqwest::get(format!("http://{}{path}", self.address)).await.ok()?;
-        Some((answer.status().is_success(), answer.text().await.ok()?))
+    /// A metric that can be read while others use the operator.
+    pub fn gauge(&self, name: &'static str) -> Gauge {
+        Gauge { address: self.address.clone(), name }
     }
 
     /// The sum of a metric over its labels; 0 when it is not there.
-    pub async fn metric(&self, name: &str) -> f64 {
-        let text = self.read("/metrics").await.map(|(_, text)| text).unwrap_or_default();
-        let lines = text.lines().filter(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(['{', ' '])));
-        lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+    pub async fn metric(&self, name: &'static str) -> f64 {
+        self.gauge(name).read().await
     }
 
     /// Waits until it leads.
@@ -175,18 +179,43 @@ impl Operator {
         }
     }
 
+    /// Whether its listings are complete.
+    pub async fn is_ready(&self) -> bool {
+        read(&self.address, "/readyz").await.is_some_and(|(ready, _)| ready)
+    }
+
     /// Waits until its listings are complete and nothing waits for a worker.
     pub async fn caught_up(&self) {
         let deadline = Instant::now() + PATIENCE;
         loop {
-            let ready = self.read("/readyz").await.is_some_and(|(ready, _)| ready);
-            if ready && self.metric("file360_queue_depth").await < 1.0 {
+            if self.is_ready().await && self.metric("file360_queue_depth").await < 1.0 {
                 return;
             }
             assert!(Instant::now() < deadline, "the operator never catches up");
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
+}
+
+/// One metric of a running operator.
+pub struct Gauge {
+    address: String,
+    name: &'static str,
+}
+
+impl Gauge {
+    /// Its sum over its labels; 0 when it is not there.
+    pub async fn read(&self) -> f64 {
+        let text = read(&self.address, "/metrics").await.map(|(_, text)| text).unwrap_or_default();
+        let lines =
+            text.lines().filter(|line| line.strip_prefix(self.name).is_some_and(|rest| rest.starts_with(['{', ' '])));
+        lines.filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+    }
+}
+
+async fn read(address: &str, path: &str) -> Option<(bool, String)> {
+    let answer = reqwest::get(format!("http://{address}{path}")).await.ok()?;
+    Some((answer.status().is_success(), answer.text().await.ok()?))
 }
 
 impl Drop for Operator {

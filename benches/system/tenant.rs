@@ -1,7 +1,7 @@
 //! The embedded File 360 as a process of its own, and the benchmark's own ways to talk to it.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -26,10 +26,12 @@ const TOKEN_AGE: Duration = Duration::from_mins(5);
 pub struct Tenant {
     /// Its base URL.
     pub url: String,
-    child: Child,
+    program: PathBuf,
+    port: u16,
+    child: parking_lot::Mutex<Child>,
     http: reqwest::Client,
     token: Mutex<Option<(String, Instant)>>,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Tenant {
@@ -37,20 +39,47 @@ impl Tenant {
     pub async fn start(operator: &Path, folder: &Path) -> Self {
         let folder = tempfile::tempdir_in(folder).expect("a folder");
         let port = free_port();
-        let child = spawn(operator, folder.path(), port);
+        seed(folder.path());
+        let child = parking_lot::Mutex::new(spawn(operator, folder.path(), port));
         let http = reqwest::Client::builder().no_proxy().build().expect("a client");
-        let tenant = Self { url: format!("http://127.0.0.1:{port}"), child, http, token: Mutex::default(), _folder: folder };
+        let (url, program) = (format!("http://127.0.0.1:{port}"), operator.to_owned());
+        let tenant = Self { url, program, port, child, http, token: Mutex::default(), folder };
+        tenant.come_up().await;
+        tenant
+    }
+
+    async fn come_up(&self) {
         let deadline = Instant::now() + Duration::from_secs(30);
-        while tenant.http.get(format!("{}/healthz", tenant.url)).send().await.is_err() {
+        while self.http.get(format!("{}/healthz", self.url)).send().await.is_err() {
             assert!(Instant::now() < deadline, "the embedded File 360 does not start");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
-        tenant
     }
 
     /// Process id.
     pub fn pid(&self) -> u32 {
-        self.child.id()
+        self.child.lock().id()
+    }
+
+    /// Kills it (-9); its data stay.
+    pub fn kill(&self) {
+        let mut child = self.child.lock();
+        child.kill().expect("it can be killed");
+        child.wait().expect("it ends");
+    }
+
+    /// Starts it again after [`kill`](Self::kill), at the same address with the same data. Tokens from before are void.
+    pub async fn restart(&self) {
+        *self.child.lock() = spawn(&self.program, self.folder.path(), self.port);
+        *self.token.lock().await = None;
+        self.come_up().await;
+    }
+
+    /// Bytes of its database.
+    pub fn database_bytes(&self) -> u64 {
+        let files = std::fs::read_dir(self.folder.path().join("data")).expect("its data");
+        let files = files.filter_map(Result::ok).filter(|file| file.file_name().to_string_lossy().contains(".db"));
+        files.filter_map(|file| Some(file.metadata().ok()?.len())).sum()
     }
 
     /// A token of the client `people`, who may do everything.
@@ -110,12 +139,13 @@ impl Tenant {
 
 impl Drop for Tenant {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        let child = self.child.get_mut();
+        let _ = child.kill();
+        let _ = child.wait();
     }
 }
 
-fn spawn(operator: &Path, folder: &Path, port: u16) -> Child {
+fn seed(folder: &Path) {
     let names = |prefix: &str| (0..PRINCIPALS).map(|n| json!({"name": format!("{prefix}{n}")})).collect::<Vec<_>>();
     let seed = json!({
         "clients": [
@@ -125,15 +155,17 @@ fn spawn(operator: &Path, folder: &Path, port: u16) -> Child {
         "users": names("user"),
         "groups": names("group"),
     });
-    let file = folder.join("seed.json");
-    std::fs::write(&file, seed.to_string()).expect("the seed is written");
-    let log = std::fs::File::create(folder.join("serve.log")).expect("a log");
+    std::fs::write(folder.join("seed.json"), seed.to_string()).expect("the seed is written");
+}
+
+fn spawn(operator: &Path, folder: &Path, port: u16) -> Child {
+    let log = std::fs::File::options().create(true).append(true).open(folder.join("serve.log")).expect("a log");
     // The switchboard is on for its counters; no fault is ever set.
     Command::new(operator)
         .args(["serve", "--test-faults", "--listen", &format!("127.0.0.1:{port}"), "--data-dir"])
         .arg(folder.join("data"))
         .arg("--seed")
-        .arg(file)
+        .arg(folder.join("seed.json"))
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(log)
@@ -166,8 +198,8 @@ impl RawConnection {
         Self { stream, token: tenant.token().await, buffer: vec![0; 64 * 1024] }
     }
 
-    /// One call that must make something; the body of the answer.
-    pub async fn make(&mut self, method: &str, path: &str, headers: &str, body: &str) -> String {
+    /// One call that must succeed; the body of the answer.
+    pub async fn call(&mut self, method: &str, path: &str, headers: &str, body: &str) -> String {
         let request = format!(
             "{method} {path} HTTP/1.1\r\nhost: load\r\nauthorization: Bearer {}\r\ncontent-type: application/json\r\n{headers}content-length: {}\r\n\r\n{body}",
             self.token,
@@ -175,17 +207,29 @@ impl RawConnection {
         );
         self.stream.write_all(request.as_bytes()).await.expect("the server reads");
         let mut filled = 0;
+        let mut wanted = None;
         loop {
+            if filled == self.buffer.len() {
+                self.buffer.resize(2 * filled, 0);
+            }
             let read = self.stream.read(&mut self.buffer[filled..]).await.expect("the server answers");
             assert!(read > 0, "the server closed the connection");
             filled += read;
-            let text = std::str::from_utf8(&self.buffer[..filled]).expect("text");
-            let Some((head, rest)) = text.split_once("\r\n\r\n") else { continue };
-            let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse::<usize>().ok());
-            if rest.len() >= length.unwrap_or_default() {
-                assert!(head.starts_with("HTTP/1.1 201"), "{method} {path}: {text}");
-                return rest.to_owned();
+            let Some((start, length)) = wanted.or_else(|| body_of(&self.buffer[..filled])) else { continue };
+            wanted = Some((start, length));
+            if filled >= start + length {
+                let text = |range: std::ops::Range<usize>| std::str::from_utf8(&self.buffer[range]).expect("text");
+                assert!(text(0..filled).starts_with("HTTP/1.1 20"), "{method} {path}: {}", text(0..filled.min(1000)));
+                return text(start..start + length).to_owned();
             }
         }
     }
+}
+
+/// Where the body of an answer starts, and its length; `None` while its head is not complete.
+fn body_of(answer: &[u8]) -> Option<(usize, usize)> {
+    let end = answer.windows(4).position(|bytes| bytes == b"\r\n\r\n")?;
+    let head = std::str::from_utf8(&answer[..end]).expect("text");
+    let length = head.lines().find_map(|line| line.strip_prefix("content-length: ")?.parse().ok());
+    Some((end + 4, length.unwrap_or_default()))
 }

@@ -76,9 +76,6 @@ pub struct FileRouteSpec {
     /// Retries, limits, dead letters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub delivery: Option<Delivery>,
-    /// The regular comparison of both ends.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub inventory: Option<Inventory>,
     /// Examples that must route as they say. They run offline in `file360-operator check` and on every generation; a failing one stops the
     /// route with reason `TestsFailed`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -474,15 +471,6 @@ pub struct DeadLetter {
     pub move_to: String,
 }
 
-/// The regular comparison of both ends.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Inventory {
-    /// How often; at least 1m. Default: 24h.
-    #[schemars(length(max = 16), regex(pattern = r"^([0-9]{1,5}(s|m|h))+$"))]
-    pub every: String,
-}
-
 /// An example file and the rule that must take it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -539,9 +527,6 @@ pub struct FileRouteStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]
     pub checkpoint: Option<String>,
-    /// The last comparison of both ends.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub inventory: Option<InventoryStatus>,
     /// Deliveries that were given up, the latest first; at most 20. `kubectl file360 replay` tries them again.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 20), extend("x-kubernetes-list-type" = "atomic"))]
@@ -586,23 +571,6 @@ pub struct RuleCount {
     pub name: String,
     /// Files it took.
     pub matched: u64,
-}
-
-/// A comparison of both ends.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct InventoryStatus {
-    /// When it ended.
-    #[schemars(schema_with = "date_time")]
-    pub last_at: Timestamp,
-    /// Files at the source.
-    pub files: u64,
-    /// Files that are neither delivered nor parked nor unmatched. The inventory takes them up; it is 0 when nothing was lost.
-    pub unaccounted: u64,
-    /// Files whose delivery is recorded but which the destination's listing lacks. They are delivered again.
-    pub missing: u64,
-    /// Entries at a search index without a file at the source. They are removed.
-    pub orphaned: u64,
 }
 
 /// A delivery that was given up.

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use serde_json::Value;
 
+use super::offline;
 use crate::api::{GROUP, SecureWorkspace, VERSION, crds};
 use crate::controllers::secure_workspace::desired::Desired;
 
@@ -124,8 +125,8 @@ impl Checker {
         {
             findings.extend(errors.iter().map(|error| format!("{}: {}", error.field_path, error.message)));
         }
-        if findings.is_empty() && kind.name == "SecureWorkspace" {
-            findings.extend(refused_by_the_operator(manifest));
+        if findings.is_empty() {
+            findings.extend(refused_by_the_operator(&kind.name, manifest));
         }
         findings
     }
@@ -154,6 +155,7 @@ fn dotted(pointer: &str) -> String {
 /// Fields that the API server would drop (or refuse with strict validation).
 fn unknown_fields(schema: &Value, value: &Value, path: &str) -> Vec<String> {
     match value {
+        _ if schema["x-kubernetes-preserve-unknown-fields"] == true => Vec::new(),
         Value::Object(map) => map
             .iter()
             .filter(|(name, _)| !(path.is_empty() && matches!(name.as_str(), "apiVersion" | "kind" | "metadata" | "status")))
@@ -176,9 +178,15 @@ fn unknown_fields(schema: &Value, value: &Value, path: &str) -> Vec<String> {
     }
 }
 
-fn refused_by_the_operator(manifest: &Value) -> Option<String> {
-    match serde_json::from_value::<SecureWorkspace>(manifest.clone()) {
-        Err(error) => Some(error.to_string()),
-        Ok(workspace) => Desired::of(&workspace.spec, Timestamp::now()).err().map(|error| error.to_string()),
+fn refused_by_the_operator(kind: &str, manifest: &Value) -> Vec<String> {
+    match kind {
+        "SecureWorkspace" => workspace(manifest).err().into_iter().collect(),
+        "FileRoute" => offline::refused(manifest),
+        _ => Vec::new(),
     }
+}
+
+fn workspace(manifest: &Value) -> Result<(), String> {
+    let workspace: SecureWorkspace = serde_json::from_value(manifest.clone()).map_err(|error| error.to_string())?;
+    Desired::of(&workspace.spec, Timestamp::now()).map(|_| ()).map_err(|error| error.to_string())
 }

@@ -19,6 +19,7 @@ use crate::inbound::transport::CertificateFiles;
 use crate::inbound::{self, PublicUrl};
 use crate::leader::{self, Leader};
 use crate::outbound::guard::Guard;
+use crate::outbound::trust::Trust;
 use crate::telemetry::http::{self, Readiness};
 use crate::telemetry::logs::{self, LogFormat};
 use crate::telemetry::metrics::Metrics;
@@ -77,6 +78,9 @@ pub struct RunArgs {
     /// Addresses and CIDR ranges that manifests may not name: pod, service and node ranges.
     #[arg(long, env = "FILE360_OUTBOUND_DENY", value_delimiter = ',')]
     outbound_deny: Vec<String>,
+    /// Folders that FileRoutes may read and write, as NAME=PATH. Each namespace has a folder of its own in it: PATH/<namespace>.
+    #[arg(long = "folder", env = "FILE360_FOLDERS", value_delimiter = ',', value_parser = folder)]
+    folders: Vec<(String, PathBuf)>,
     /// PEM bundle of authorities to trust beside the system's, for every Connection without tls.caRef.
     #[arg(long, env = "FILE360_CA_FILE")]
     ca_file: Option<PathBuf>,
@@ -100,6 +104,15 @@ pub struct RunArgs {
     log_format: LogFormat,
 }
 
+fn folder(text: &str) -> Result<(String, PathBuf), String> {
+    let (name, path) = text.split_once('=').ok_or_else(|| format!("{text} is not NAME=PATH"))?;
+    let path = PathBuf::from(path);
+    if name.is_empty() || !path.is_absolute() {
+        return Err(format!("{text} is not NAME=PATH with an absolute path"));
+    }
+    Ok((name.to_owned(), path))
+}
+
 fn duration(text: &str) -> Result<Duration, String> {
     let span: jiff::SignedDuration = text.parse().map_err(|_| format!("{text} is no duration such as 30s, 10m or 1h"))?;
     span.try_into().map_err(|_| format!("{text} is negative"))
@@ -108,24 +121,16 @@ fn duration(text: &str) -> Result<Duration, String> {
 /// Runs the operator until a termination signal, or until the leadership is lost.
 pub async fn run(args: RunArgs) -> Result<(), String> {
     logs::start(&args.log, args.log_format)?;
-    if args.renew_deadline >= args.lease_duration {
-        return Err("--renew-deadline must be shorter than --lease-duration".into());
-    }
+    args.check()?;
     let _ = rustls::crypto::ring::default_provider().install_default();
     let guard = Guard::new(&trimmed(&args.outbound_allow), &denied(&args.outbound_deny))
         .map_err(|why| format!("--outbound-allow/--outbound-deny: {why}"))?;
     let extra_ca = args.ca_file.as_deref().map(read_ca).transpose()?.unwrap_or_default();
+    let pem = args.ca_file.as_deref().map(std::fs::read).transpose().map_err(|error| format!("--ca-file: {error}"))?;
+    let trust = Trust::new(&pem.unwrap_or_default()).map_err(|error| format!("--ca-file: {error}"))?;
     let metrics = Arc::new(Metrics::default());
     let readiness = Arc::new(Readiness::default());
     readiness.waits("operator", "the Kubernetes API");
-
-    for (flag, value) in
-        [("--cluster-id", &args.cluster_id), ("--namespace", &args.namespace), ("--lease-namespace", &args.lease_namespace)]
-    {
-        if value.as_ref().is_some_and(|value| value.is_empty() || value.contains(['/', '=', ' '])) {
-            return Err(format!("{flag} must not be empty nor contain '/', '=' or a blank; leave it out for the default"));
-        }
-    }
     let listener = http::bind(args.metrics_address).await?;
     let stop_http = CancellationToken::new();
     let health = tokio::spawn(http::serve(listener, metrics.clone(), readiness.clone(), stop_http.clone()));
@@ -135,76 +140,111 @@ pub async fn run(args: RunArgs) -> Result<(), String> {
     let client =
         Client::try_from(config).map_err(|error| format!("the Kubernetes configuration cannot be used: {error}"))?;
     let identity = identity();
-    let cluster_id = match &args.cluster_id {
-        Some(id) => id.clone(),
-        None if args.namespace.is_some() => {
-            return Err("--namespace needs --cluster-id: without cluster-scoped rights it cannot be found out".into());
-        }
-        None => cluster_id(&client).await?,
-    };
-    let lease = leader::Settings {
-        namespace: args.lease_namespace.clone().or_else(|| args.namespace.clone()).unwrap_or(default_namespace),
-        name: args.lease_name.clone(),
-        identity: identity.clone(),
-        duration: args.lease_duration,
-        renew_deadline: args.renew_deadline,
-    };
-    let stop_writes = CancellationToken::new();
-    let shutdown = CancellationToken::new();
+    let leader = args.leader(&client, &identity, default_namespace);
     let ctx = Context::new(Parts {
-        client: client.clone(),
-        cluster_id,
+        cluster_id: args.own_cluster_id(&client).await?,
+        client,
         former_cluster_ids: trimmed(&args.former_cluster_ids),
         instance: identity,
         namespace: args.namespace.clone(),
         guard,
         extra_ca,
+        trust,
+        folders: args.folders.iter().cloned().collect(),
+        public_url: args.inbound_address.and(args.public_url.clone()),
         metrics: metrics.clone(),
-        readiness: readiness.clone(),
-        stop_writes: stop_writes.clone(),
-        shutdown: shutdown.clone(),
-        tuning: Tuning {
-            workers: usize::from(args.workers),
-            outage_grace: args.outage_grace,
-            orphan_after: args.orphan_after,
-            secret_interval: args.secret_interval,
-            ..Tuning::default()
-        },
+        readiness,
+        stop_writes: CancellationToken::new(),
+        shutdown: CancellationToken::new(),
+        tuning: args.tuning(),
     });
     info!(version = env!("CARGO_PKG_VERSION"), cluster_id = %ctx.cluster_id, "Starting");
     let endpoints = Arc::new(Map::default());
-    let inbound = match inbound_settings(&args) {
-        Some(settings) => Some(inbound::start(settings, endpoints, metrics, shutdown.clone()).await?),
+    let inbound = match args.inbound() {
+        Some(settings) => Some(inbound::start(settings, endpoints.clone(), metrics, ctx.shutdown.clone()).await?),
         None => None,
     };
-    let result = lead(ctx, args.leader_elect.then(|| Leader::new(client, lease)), &readiness, &stop_writes, &shutdown).await;
+    let ingest = inbound.is_some().then(|| tokio::spawn(controllers::ingest::keep(ctx.clone(), endpoints)));
+    let shutdown = ctx.shutdown.clone();
+    let result = lead(ctx, leader).await;
     shutdown.cancel();
     if let Some(inbound) = inbound {
         inbound.ended().await;
+    }
+    if let Some(ingest) = ingest {
+        ingest.abort();
     }
     stop_http.cancel();
     let _ = health.await;
     result
 }
 
-fn inbound_settings(args: &RunArgs) -> Option<inbound::Settings> {
-    let files = args.inbound_tls_cert.clone().zip(args.inbound_tls_key.clone());
-    args.inbound_address.map(|address| inbound::Settings {
-        address,
-        tls: files.map(|(certificate, key)| CertificateFiles { certificate, key }),
-        public_url: args.public_url.clone(),
-        limits: inbound::body::Limits::default(),
-    })
+impl RunArgs {
+    /// What the types of the arguments do not say.
+    fn check(&self) -> Result<(), String> {
+        if self.renew_deadline >= self.lease_duration {
+            return Err("--renew-deadline must be shorter than --lease-duration".into());
+        }
+        if self.namespace.is_some() && self.cluster_id.is_none() {
+            return Err("--namespace needs --cluster-id: without cluster-scoped rights it cannot be found out".into());
+        }
+        let names = [
+            ("--cluster-id", &self.cluster_id),
+            ("--namespace", &self.namespace),
+            ("--lease-namespace", &self.lease_namespace),
+        ];
+        for (flag, value) in names {
+            if value.as_ref().is_some_and(|value| value.is_empty() || value.contains(['/', '=', ' '])) {
+                return Err(format!(
+                    "{flag} must not be empty nor contain '/', '=' or a blank; leave it out for the default"
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    async fn own_cluster_id(&self, client: &Client) -> Result<String, String> {
+        match &self.cluster_id {
+            Some(id) => Ok(id.clone()),
+            None => cluster_id(client).await,
+        }
+    }
+
+    fn leader(&self, client: &Client, identity: &str, default_namespace: String) -> Option<Leader> {
+        let lease = leader::Settings {
+            namespace: self.lease_namespace.clone().or_else(|| self.namespace.clone()).unwrap_or(default_namespace),
+            name: self.lease_name.clone(),
+            identity: identity.to_owned(),
+            duration: self.lease_duration,
+            renew_deadline: self.renew_deadline,
+        };
+        self.leader_elect.then(|| Leader::new(client.clone(), lease))
+    }
+
+    fn tuning(&self) -> Tuning {
+        Tuning {
+            workers: usize::from(self.workers),
+            outage_grace: self.outage_grace,
+            orphan_after: self.orphan_after,
+            secret_interval: self.secret_interval,
+            ..Tuning::default()
+        }
+    }
+
+    fn inbound(&self) -> Option<inbound::Settings> {
+        let files = self.inbound_tls_cert.clone().zip(self.inbound_tls_key.clone());
+        self.inbound_address.map(|address| inbound::Settings {
+            address,
+            tls: files.map(|(certificate, key)| CertificateFiles { certificate, key }),
+            public_url: self.public_url.clone(),
+            limits: inbound::body::Limits::default(),
+        })
+    }
 }
 
 /// Waits for the leadership, then runs the controllers until the end of either.
-async fn lead(
-    ctx: Arc<Context>,
-    leader: Option<Leader>,
-    readiness: &Readiness,
-    stop_writes: &CancellationToken,
-    shutdown: &CancellationToken,
-) -> Result<(), String> {
+async fn lead(ctx: Arc<Context>, leader: Option<Leader>) -> Result<(), String> {
+    let (stop_writes, shutdown, readiness) = (ctx.stop_writes.clone(), ctx.shutdown.clone(), ctx.readiness.clone());
     let mut terminated = std::pin::pin!(termination());
     ctx.metrics.leader.set(0);
     if let Some(leader) = &leader {

@@ -30,6 +30,8 @@ use crate::session::{Foreign, Session, Unavailable, Wake};
 use credentials::Credentials;
 
 const KIND: &str = "Connection";
+/// Connections that are worked on at once.
+const WORKERS: usize = 4;
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
 /// The controller of Connections.
@@ -65,7 +67,7 @@ impl Connections {
     pub fn new(ctx: Arc<Context>) -> Arc<Self> {
         Arc::new_cyclic(|me| Self {
             ctx,
-            queue: Queue::default(),
+            queue: Queue::new(WORKERS),
             objects: Mutex::default(),
             unsettled: Mutex::new(None),
             workspaces: OnceLock::new(),
@@ -88,7 +90,7 @@ impl Connections {
 
     /// Watches and works until the task is dropped.
     pub async fn run(self: Arc<Self>) {
-        let workers = (0..4).map(|_| {
+        let workers = (0..WORKERS).map(|_| {
             let this = self.clone();
             async move {
                 while let Some(key) = this.queue.next().await {

@@ -1,6 +1,8 @@
 //! What all controllers share.
 
 use std::collections::{BTreeMap, HashMap};
+use std::num::NonZeroU32;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -13,13 +15,16 @@ use parking_lot::RwLock;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
+use crate::inbound::PublicUrl;
 use crate::outbound::guard::Guard;
+use crate::outbound::trust::Trust;
+use crate::reconcile::pressure::Pressure;
 use crate::session::Sessions;
 use crate::telemetry::http::Readiness;
 use crate::telemetry::metrics::Metrics;
 
-/// Status writes a second about an outage, all objects together.
-const OUTAGE_MARKS_PER_SECOND: std::num::NonZeroU32 = std::num::NonZeroU32::new(20).unwrap();
+/// Status writes a second about an outage or its end, all objects together.
+const OUTAGE_MARKS_PER_SECOND: NonZeroU32 = NonZeroU32::new(20).unwrap();
 
 /// How the controllers behave.
 #[derive(Clone, Debug)]
@@ -72,14 +77,22 @@ pub struct Context {
     pub guard: Arc<Guard>,
     /// PEM bundle to trust in addition, from the operator's own settings.
     pub extra_ca: Vec<reqwest::Certificate>,
+    /// The same for connections that are not HTTP.
+    pub trust: Trust,
+    /// Folders that manifests may name, by name.
+    pub folders: BTreeMap<String, PathBuf>,
+    /// Where senders reach the inbound endpoint, if it is on.
+    pub public_url: Option<PublicUrl>,
     /// Cancelled when the leadership is lost.
     pub stop_writes: CancellationToken,
     /// Cancelled when the process is asked to end: running passes end, no new one starts.
     pub shutdown: CancellationToken,
     /// How the controllers behave.
     pub tuning: Tuning,
-    /// Shared by all status writes about an outage.
+    /// Shared by all status writes about an outage or its end.
     pub outage_marks: DefaultDirectRateLimiter,
+    /// How the API server takes the status writes.
+    pub pressure: Arc<Pressure>,
     recorder: Recorder,
 }
 
@@ -99,6 +112,12 @@ pub struct Parts {
     pub guard: Guard,
     /// See [`Context::extra_ca`].
     pub extra_ca: Vec<reqwest::Certificate>,
+    /// See [`Context::trust`].
+    pub trust: Trust,
+    /// See [`Context::folders`].
+    pub folders: BTreeMap<String, PathBuf>,
+    /// See [`Context::public_url`].
+    pub public_url: Option<PublicUrl>,
     /// See [`Context::metrics`].
     pub metrics: Arc<Metrics>,
     /// See [`Context::readiness`].
@@ -128,10 +147,15 @@ impl Context {
             readiness: parts.readiness,
             guard: Arc::new(parts.guard),
             extra_ca: parts.extra_ca,
+            trust: parts.trust,
+            folders: parts.folders,
+            public_url: parts.public_url,
             stop_writes: parts.stop_writes,
             shutdown: parts.shutdown,
+            pressure: Arc::new(Pressure::new(parts.tuning.workers)),
             tuning: parts.tuning,
-            outage_marks: RateLimiter::direct(Quota::per_second(OUTAGE_MARKS_PER_SECOND)),
+            // No burst: the first second is like the others.
+            outage_marks: RateLimiter::direct(Quota::per_second(OUTAGE_MARKS_PER_SECOND).allow_burst(NonZeroU32::MIN)),
         })
     }
 

@@ -80,7 +80,7 @@ impl FileRoutes {
     pub fn new(ctx: Arc<Context>, references: Arc<ReferenceStore>, clients: Arc<Clients>) -> Arc<Self> {
         Arc::new_cyclic(|me| Self {
             ctx,
-            queue: Queue::default(),
+            queue: Queue::new(WORKERS),
             routes: Mutex::default(),
             workspaces: OnceLock::new(),
             references,
@@ -355,7 +355,10 @@ impl FileRoutes {
 
     async fn report(&self, key: &ObjectKey, object: &FileRoute, outcome: &Outcome) -> Result<()> {
         let now = self.ctx.now();
-        let next = status::after(object, outcome, now);
+        let http = object.spec.from.http.as_ref();
+        let ingest_url = http.zip(self.ctx.public_url.as_ref()).map(|(http, url)| url.ingest(&key.namespace, &http.path));
+        let next = status::after(object, outcome, ingest_url, now);
+        self.measure();
         let written_at = self.routes.lock().get(key).and_then(|entry| entry.written_at);
         if status::differ_in_numbers_only(object.status.as_ref(), &next)
             && let Some(at) = written_at.map(|at| at + NUMBERS_EVERY).filter(|at| *at > Instant::now())
@@ -379,6 +382,15 @@ impl FileRoutes {
             self.ctx.event(object, warning, &reason, &message).await;
         }
         Ok(())
+    }
+
+    /// What waits and what was given up, all routes together.
+    fn measure(&self) {
+        let routes = self.routes.lock();
+        let snapshots = routes.values().filter_map(|entry| Some(entry.running.as_ref()?.engine.snapshot()));
+        let (waiting, dead) = snapshots.fold((0, 0), |(waiting, dead), one| (waiting + one.waiting, dead + one.dead));
+        self.ctx.metrics.route_waiting.set(i64::try_from(waiting).unwrap_or(i64::MAX));
+        self.ctx.metrics.route_dead_letters.set(i64::try_from(dead).unwrap_or(i64::MAX));
     }
 
     /// The engine of a route has something to tell.

@@ -11,6 +11,7 @@ pub mod secrets;
 pub mod status;
 mod store;
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -33,6 +34,9 @@ use store::{Store, Verdict};
 pub(super) const KIND: &str = "SecureWorkspace";
 /// A terminal failure is looked at again this often, in case the world changed.
 const TERMINAL_RESYNC: Duration = Duration::from_mins(30);
+
+/// Marks of one Connection's outage before the others' turn.
+const MARKS_AT_ONCE: usize = 100;
 
 /// The controller of SecureWorkspaces.
 ///
@@ -57,7 +61,8 @@ pub enum Next {
 impl SecureWorkspaces {
     /// Nothing runs before [`SecureWorkspaces::run`].
     pub fn new(ctx: Arc<Context>) -> Arc<Self> {
-        Arc::new(Self { ctx, queue: Queue::default(), store: Store::default() })
+        let queue = Queue::under(ctx.pressure.clone(), ctx.tuning.workers);
+        Arc::new(Self { ctx, queue, store: Store::default() })
     }
 
     /// Watches and works until the task is dropped.
@@ -175,7 +180,9 @@ impl SecureWorkspaces {
 
     fn saw(&self, object: SecureWorkspace) {
         let key = ObjectKey::of(&object);
-        match self.store.saw(&key, object, |object| self.is_up_to_date(object)) {
+        let verdict = self.store.saw(&key, object, |object| self.is_up_to_date(object));
+        self.ctx.pressure.is_shared(self.store.namespaces() > 1);
+        match verdict {
             Verdict::Nothing => {}
             Verdict::UpToDate { again } => {
                 if let Some(again) = again {
@@ -209,6 +216,7 @@ impl SecureWorkspaces {
     fn gone(&self, key: &ObjectKey) {
         self.queue.cancel(key);
         let Some(entry) = self.store.forget(key) else { return };
+        self.ctx.pressure.is_shared(self.store.namespaces() > 1);
         if let (Some(workspace), Some(lookup)) = (entry.workspace, self.ctx.sessions.peek(&entry.connection))
             && let Ok(session) = lookup.session
         {
@@ -270,14 +278,14 @@ impl SecureWorkspaces {
         pass.run().await
     }
 
-    /// Tells the resources of a Connection that has been away for long; a few at a time.
+    /// Tells the resources of a Connection that has been away for long, and has them looked at when it is back.
     async fn mark_outages(&self) {
-        let mut away_since = std::collections::HashMap::new();
+        let mut away_since = HashMap::new();
         loop {
-            tokio::time::sleep(self.ctx.tuning.outage_grace.min(Duration::from_secs(15))).await;
             self.ctx.metrics.drift_standing.set(self.store.standing_drift());
             let all = self.ctx.sessions.all();
             away_since.retain(|key, _| all.iter().any(|(known, _)| known == key));
+            let mut more = false;
             for (connection, lookup) in all {
                 let is_away = match &lookup.session {
                     Ok(session) => !session.is_connected(),
@@ -286,36 +294,53 @@ impl SecureWorkspaces {
                 };
                 if !is_away {
                     away_since.remove(&connection);
-                    let marked = self.store.keys_where(|_, entry| entry.marked && entry.connection == connection);
-                    self.wake(marked);
+                    more |= self.unmark_dependants(&connection).await;
                     continue;
                 }
                 let since = *away_since.entry(connection.clone()).or_insert_with(Instant::now);
                 if since.elapsed() >= self.ctx.tuning.outage_grace {
                     let why =
                         lookup.session.err().map_or_else(|| "File 360 does not answer".to_owned(), |why| why.to_string());
-                    self.mark_dependants(&connection, &why).await;
+                    more |= self.mark_dependants(&connection, &why).await;
                 }
+            }
+            if !more {
+                tokio::time::sleep(self.ctx.tuning.outage_grace.min(Duration::from_secs(15))).await;
             }
         }
     }
 
-    async fn mark_dependants(&self, connection: &ObjectKey, why: &str) {
-        for key in self.store.keys_where(|_, entry| !entry.marked && entry.connection == *connection) {
+    /// Tells some of the resources of a Connection that it has been away for long; whether there are more.
+    async fn mark_dependants(&self, connection: &ObjectKey, why: &str) -> bool {
+        let mut unmarked = self.store.keys_where(|_, entry| !entry.marked && entry.connection == *connection);
+        let more = unmarked.len() > MARKS_AT_ONCE;
+        unmarked.truncate(MARKS_AT_ONCE);
+        for key in unmarked {
             self.ctx.outage_marks.until_ready().await;
-            let back = self
-                .ctx
-                .sessions
-                .peek(connection)
-                .is_some_and(|now| now.session.is_ok_and(|session| session.is_connected()));
-            if back {
-                return;
+            if self.ctx.sessions.peek(connection).is_some_and(|now| now.is_connected()) {
+                return false;
             }
             match pass::mark_outage(&self.ctx, &self.store, &key, why).await {
                 Ok(()) => self.store.marked(&key),
                 Err(error) if error.kind == Kind::NotFound => {}
-                Err(error) => debug!(object = %key, %error, "The outage could not be written"),
+                Err(error) => {
+                    debug!(object = %key, %error, "The outage could not be written");
+                    // The API server has its own trouble: another try comes with the next look.
+                    return false;
+                }
             }
         }
+        more
+    }
+
+    /// Looks at some of the resources that tell of an outage which is over, no faster than they were told of it: what changed
+    /// in File 360 meanwhile is looked at without this. Whether there are more.
+    async fn unmark_dependants(&self, connection: &ObjectKey) -> bool {
+        let (marked, more) = self.store.unmark(connection, MARKS_AT_ONCE);
+        for key in marked {
+            self.ctx.outage_marks.until_ready().await;
+            self.queue.push(key);
+        }
+        more
     }
 }

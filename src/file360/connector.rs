@@ -5,6 +5,7 @@ mod content;
 mod feed;
 mod folders;
 mod members;
+mod rate_limit;
 mod slots;
 mod streams;
 mod transport;

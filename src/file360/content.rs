@@ -3,8 +3,8 @@
 //! [`Content`] is the second half of [`File360`](super::File360). Bytes stream in both directions: no call holds a file in
 //! memory, and none has a time limit of its own; what ends a transfer is silence between two chunks.
 //!
-//! A file is *visible* when its item is [`Available`](super::model::ItemState::Available). Whoever follows the feed and meets
-//! an item that is not visible leaves it: a `fileUploaded` or `versionAdded` entry comes when it becomes so.
+//! A file is *visible* when its item is [`Available`](super::model::ItemState::Available). Whoever follows the feed and
+//! meets an item that is not visible leaves it: a `fileUploaded` or `versionAdded` entry comes when it becomes so.
 
 use std::collections::BTreeMap;
 
@@ -64,8 +64,8 @@ pub struct NewFile {
     pub on_conflict: OnConflict,
 }
 
-/// One repeatable call: a call repeated under the same key within 24 hours has the effect of one and returns the first answer.
-/// 1 to 200 printable ASCII characters.
+/// One repeatable call: a call repeated under the same key within 24 hours has the effect of one and returns the first
+/// answer. 1 to 200 printable ASCII characters.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct IdempotencyKey(pub String);
 
@@ -81,15 +81,16 @@ pub trait Content: Send + Sync {
     /// A page of what is directly in a folder.
     async fn children(&self, folder: &str, cursor: Option<&str>) -> Result<Page<Item>>;
 
-    /// A page of all files at any depth below `path`, ordered by id, so that each file that is there from the first page to the
-    /// last is returned exactly once, moved or not within `path`. A page can be short, or empty, and still have a next one.
+    /// A page of all files at any depth below `path`, ordered by id, so that each file that is there from the first page to
+    /// the last is returned exactly once, moved or not within `path`. A page can be short, or empty, and still have a next
+    /// one.
     async fn files(&self, workspace: &str, path: &str, cursor: Option<&str>) -> Result<Page<Item>>;
 
     /// The versions of a file, the newest first. Pending and rejected ones only for who decides about them.
     async fn versions(&self, item: &str) -> Result<Vec<Version>>;
 
-    /// The bytes of one version. What is not visible to the caller is [`Kind::NotFound`](crate::error::Kind::NotFound); what is
-    /// quarantined is a conflict, code `quarantined`. The length is checked while it streams.
+    /// The bytes of one version. What is not visible to the caller is [`Kind::NotFound`](crate::error::Kind::NotFound); what
+    /// is quarantined is a conflict, code `quarantined`. The length is checked while it streams.
     async fn download(&self, item: &str, version: u64) -> Result<Download>;
 
     /// Adds a file to a folder: it is there when the whole of it is durable, or not at all.
@@ -102,8 +103,9 @@ pub trait Content: Send + Sync {
         cause: &Cause,
     ) -> Result<Item>;
 
-    /// Adds a version to a file, unless somebody changed it since `etag`: the item's, or `"sha256-<hex>"` for the content that
-    /// it replaces ([`Kind::Stale`](crate::error::Kind::Stale)). Below an intake policy the item comes back as it is for readers.
+    /// Adds a version to a file, unless somebody changed it since `etag`: the item's, or `"sha256-<hex>"` for the content
+    /// that it replaces ([`Kind::Stale`](crate::error::Kind::Stale)). Below an intake policy the item comes back as it is
+    /// for readers.
     #[allow(clippy::too_many_arguments, reason = "what a version is made of, and what guards it")]
     async fn put_content(
         &self,
@@ -119,15 +121,16 @@ pub trait Content: Send + Sync {
     /// Renames, moves, labels, locks; unless somebody changed the item since `etag`.
     async fn patch_item(&self, id: &str, etag: &str, patch: &ItemPatch, cause: &Cause) -> Result<Item>;
 
-    /// Merges metadata into up to 1,000 items, together at most 1 MiB of JSON. Every entry stands for itself; results are in the order of `patches`.
+    /// Merges metadata into up to 1,000 items, together at most 1 MiB of JSON. Every entry stands for itself; results are in
+    /// the order of `patches`.
     async fn set_metadata(&self, patches: &[MetadataPatch], key: &IdempotencyKey, cause: &Cause) -> Result<BatchResults>;
 
-    /// Moves an item to the trash, unless somebody changed it since `etag`; one that is gone is a success. Below an intake policy
-    /// for deletes it stays until that is decided.
+    /// Moves an item to the trash, unless somebody changed it since `etag`; one that is gone is a success. Below an intake
+    /// policy for deletes it stays until that is decided.
     async fn delete_item(&self, id: &str, etag: &str, cause: &Cause) -> Result<()>;
 
-    /// Sets or removes up to 1,000 facets, together at most 1 MiB of JSON: all or nothing. One about a file or version that is gone is
-    /// [`Kind::NotFound`](crate::error::Kind::NotFound) for all.
+    /// Sets or removes up to 1,000 facets, together at most 1 MiB of JSON: all or nothing. One about a file or version that
+    /// is gone is [`Kind::NotFound`](crate::error::Kind::NotFound) for all.
     async fn put_facets(&self, facets: &[FacetPut], key: &IdempotencyKey) -> Result<()>;
 
     /// The caller's facet of that name on a version.
@@ -146,15 +149,15 @@ pub trait Content: Send + Sync {
     /// Removes a document that still has `etag`; one that is gone is a success.
     async fn delete_client_state(&self, key: &str, etag: &str) -> Result<()>;
 
-    /// A page of the caller's own documents whose keys start with `prefix`, ordered by key. A page can be short and still have
-    /// a next one.
+    /// A page of the caller's own documents whose keys start with `prefix`, ordered by key. A page can be short and still
+    /// have a next one.
     async fn client_states(&self, prefix: &str, cursor: Option<&str>) -> Result<Page<ClientStateRow>>;
 
     /// Sets or removes up to 1,000 documents, together at most 1 MiB of JSON, whatever they were: all or nothing.
     async fn put_client_states(&self, puts: &[ClientStatePut], key: &IdempotencyKey) -> Result<()>;
 
-    /// Makes a share link. One that the sharing rule does not allow is [`Kind::Rejected`](crate::error::Kind::Rejected), code
-    /// `sharing-policy-denied`. Programs download from its address with `/content` added.
+    /// Makes a share link. One that the sharing rule does not allow is [`Kind::Rejected`](crate::error::Kind::Rejected),
+    /// code `sharing-policy-denied`. Programs download from its address with `/content` added.
     async fn create_link(&self, item: &str, new: &NewLink, key: &IdempotencyKey, cause: &Cause) -> Result<Link>;
 
     /// Has a mail sent. It is durable, not yet delivered, when this returns.

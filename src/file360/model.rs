@@ -598,12 +598,12 @@ pub struct Item {
     /// Media type of the visible version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mime_type: Option<String>,
-    /// Who uploaded the visible version; of a folder, who made it. Kind `Guest` without an `id` is an outsider, whose address
-    /// is proven only with `emailVerified`.
+    /// Who uploaded the visible version; of a folder, who made it. Kind `Guest` without an `id` is an outsider, whose
+    /// address is proven only with `emailVerified`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub created_by: Option<Actor>,
-    /// Name of the upload request through which the file arrived. It stays whatever versions follow, because the metadata that
-    /// the outsider entered stays too.
+    /// Name of the upload request through which the file arrived. It stays whatever versions follow, because the metadata
+    /// that the outsider entered stays too.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub upload_request: Option<String>,
     /// When it was made.

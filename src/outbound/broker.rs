@@ -77,7 +77,7 @@ impl Nats {
 
     /// The connection; made if there is none. A login that is refused is read again once, so that a changed Secret needs no restart.
     pub async fn live(&self) -> Result<Arc<Live>> {
-        self.live.get(|live| live.is_up(), self.connect()).await
+        Box::pin(self.live.get(|live| live.is_up(), self.connect())).await
     }
 
     async fn connect(&self) -> Result<Arc<Live>> {

@@ -80,13 +80,13 @@ impl Cluster {
         for kind in target.kinds() {
             known.extend(self.find(kind, &self.namespace, &target.name).await?);
         }
+        let kinds: Vec<&str> = known.iter().map(|seen| seen.kind.name()).collect();
+        let names: Vec<String> = known.iter().map(|seen| format!("{}/{}", seen.kind.prefix(), target.name)).collect();
+        let several = format!("there is a {} named {}; say {}", kinds.join(" and a "), target.name, names.join(" or "));
         match (known.len(), known.pop()) {
             (_, None) => Err(failed(format!("no {target} in namespace {}", self.namespace))),
             (1, Some(seen)) => Ok(seen),
-            _ => Err(Failure::Usage(format!(
-                "there is a SecureWorkspace and a Connection named {0}; say secureworkspace/{0} or connection/{0}",
-                target.name
-            ))),
+            _ => Err(Failure::Usage(several)),
         }
     }
 
@@ -138,16 +138,24 @@ pub struct Target {
 impl Target {
     /// The kinds that it can be.
     pub fn kinds(&self) -> Vec<Kind> {
-        self.kind.map_or_else(|| vec![Kind::SecureWorkspace, Kind::Connection], |kind| vec![kind])
+        self.kind.map_or_else(|| vec![Kind::SecureWorkspace, Kind::FileRoute, Kind::Connection], |kind| vec![kind])
     }
 
     /// The same, restricted to SecureWorkspaces.
-    pub fn workspace(mut self) -> Result<Self, Failure> {
-        if self.kind == Some(Kind::Connection) {
-            return Err(Failure::Usage(format!("{self} is no SecureWorkspace")));
+    pub fn workspace(self) -> Result<Self, Failure> {
+        self.of(Kind::SecureWorkspace)
+    }
+
+    /// The same, restricted to FileRoutes.
+    pub fn route(self) -> Result<Self, Failure> {
+        self.of(Kind::FileRoute)
+    }
+
+    fn of(self, kind: Kind) -> Result<Self, Failure> {
+        if self.kind.is_some_and(|named| named != kind) {
+            return Err(Failure::Usage(format!("{self} is no {}", kind.name())));
         }
-        self.kind = Some(Kind::SecureWorkspace);
-        Ok(self)
+        Ok(Self { kind: Some(kind), ..self })
     }
 }
 
@@ -155,7 +163,7 @@ impl std::fmt::Display for Target {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.kind {
             Some(kind) => write!(f, "{} {}", kind.name(), self.name),
-            None => write!(f, "SecureWorkspace or Connection {}", self.name),
+            None => write!(f, "SecureWorkspace, FileRoute or Connection {}", self.name),
         }
     }
 }
@@ -169,8 +177,12 @@ impl std::str::FromStr for Target {
         };
         let kind = match kind.to_lowercase().trim_end_matches(".file360.io") {
             "secureworkspace" | "secureworkspaces" | "sws" => Kind::SecureWorkspace,
+            "fileroute" | "fileroutes" | "froute" => Kind::FileRoute,
             "connection" | "connections" | "f3c" => Kind::Connection,
-            _ => return Err(format!("{kind} is no kind of this plugin; use secureworkspace/NAME or connection/NAME")),
+            _ => {
+                let known = "secureworkspace/NAME, fileroute/NAME or connection/NAME";
+                return Err(format!("{kind} is no kind of this plugin; use {known}"));
+            }
         };
         Ok(Self { kind: Some(kind), name: name.to_owned() })
     }
@@ -219,9 +231,13 @@ mod tests {
     #[test]
     fn an_argument_names_a_kind_or_leaves_it_open() {
         let read = |text: &str| text.parse::<Target>().map(|target| (target.kinds(), target.name));
-        assert_eq!(read("acme").unwrap().0.len(), 2);
+        assert_eq!(read("acme").unwrap().0.len(), 3);
         assert_eq!(read("sws/acme"), Ok((vec![Kind::SecureWorkspace], "acme".into())));
+        assert_eq!(read("froute/acme"), Ok((vec![Kind::FileRoute], "acme".into())));
         assert_eq!(read("Connection/file360"), Ok((vec![Kind::Connection], "file360".into())));
         assert!(read("pod/x").unwrap_err().contains("pod"));
+        assert!("froute/x".parse::<Target>().unwrap().workspace().is_err());
+        assert!("sws/x".parse::<Target>().unwrap().route().is_err());
+        assert_eq!("x".parse::<Target>().unwrap().route().unwrap().kinds(), [Kind::FileRoute]);
     }
 }

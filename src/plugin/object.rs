@@ -18,14 +18,20 @@ pub enum Kind {
     Connection,
     /// A workspace.
     SecureWorkspace,
+    /// A route for files.
+    FileRoute,
 }
 
 impl Kind {
+    /// Every kind.
+    pub const ALL: [Self; 3] = [Self::Connection, Self::SecureWorkspace, Self::FileRoute];
+
     /// As in a manifest.
     pub fn name(self) -> &'static str {
         match self {
             Self::Connection => "Connection",
             Self::SecureWorkspace => "SecureWorkspace",
+            Self::FileRoute => "FileRoute",
         }
     }
 
@@ -34,6 +40,7 @@ impl Kind {
         match self {
             Self::Connection => "connections",
             Self::SecureWorkspace => "secureworkspaces",
+            Self::FileRoute => "fileroutes",
         }
     }
 
@@ -42,6 +49,7 @@ impl Kind {
         match self {
             Self::Connection => "connection",
             Self::SecureWorkspace => "secureworkspace",
+            Self::FileRoute => "fileroute",
         }
     }
 }
@@ -161,6 +169,11 @@ impl Seen {
         serde_json::from_value(self.status.get("plan")?.clone()).ok()
     }
 
+    /// The deliveries of a FileRoute that the status lists as given up.
+    pub fn dead_letters(&self) -> Option<&Vec<Value>> {
+        self.status.get("deadLetters")?.as_array()
+    }
+
     /// Namespace and name of its Connection; its own for a Connection.
     pub fn connection(&self) -> (String, String) {
         if self.kind == Kind::Connection {
@@ -175,6 +188,8 @@ impl Seen {
         let first = |kind: &str| self.condition(kind).filter(Condition::holds);
         first("DeletionBlocked")
             .or_else(|| self.condition("Ready").filter(|ready| !ready.holds()))
+            .or_else(|| first("DeadLetters"))
+            .or_else(|| first("Backlogged"))
             .or_else(|| first("Drifted"))
             .or_else(|| first("Suspended"))
             .or_else(|| self.condition("Ready"))

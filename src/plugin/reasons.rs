@@ -57,6 +57,10 @@ const fn workspace(condition: &'static str, reason: &'static str, cause: &'stati
     Entry { kind: Kind::SecureWorkspace, condition, reason, cause, next }
 }
 
+const fn route(condition: &'static str, reason: &'static str, cause: &'static str, next: &'static str) -> Entry {
+    Entry { kind: Kind::FileRoute, condition, reason, cause, next }
+}
+
 const CONNECTION_NEXT: &str = "Look at the Connection: kubectl file360 why {connection}";
 
 #[rustfmt::skip]
@@ -122,6 +126,24 @@ static ENTRIES: &[Entry] = &[
         "Correct the Secret that the Connection names. The resource goes after --orphan-after with this reason.",
     ),
     workspace("DeletionBlocked", "CleanupFailed", "A step of the deletion failed; it is tried again.", "See the message."),
+
+    route("Ready", "Running", "The route runs: files are taken up as they come.", "Nothing to do."),
+    route("Ready", "Reading", "Files that were there before are being looked at. Delivery goes on meanwhile.", "Wait."),
+    route("Ready", "SourceUnavailable", "The source cannot be read at the moment; it is tried again, and nothing is lost meanwhile.", CONNECTION_NEXT),
+    route("Ready", "DryRun", "mode: DryRun: what the rules would do is counted, and nothing is touched.", "Look at status.dryRun, then set spec.mode: Apply."),
+    route("Ready", "Suspended", "It is suspended, as its spec says. What arrives meanwhile is taken up afterwards.", "kubectl file360 resume -n {ns} fileroute/{name}, or wait for spec.suspendUntil."),
+    route("Ready", "ConnectionNotGranted", "The Connection does not exist, or does not grant its use to this namespace and kind.", "Correct spec.connectionRef, or ask the owner of the Connection for an entry in spec.grants with kind FileRoute."),
+    route("Ready", "InvalidExpression", "An expression cannot be compiled; the message names field, line and column. Nothing runs.", "Correct it; file360-operator check finds such things before they are applied."),
+    route("Ready", "InvalidSpec", "A field has a value that cannot be used, or goes with another field. Nothing runs.", "Correct the field that the message names; file360-operator check finds such things before they are applied."),
+    route("Ready", "TestsFailed", "Tests inside the resource do not route as they say. Nothing runs.", "Correct the rules or the tests that the message names; file360-operator check runs them, too."),
+    route("Ready", "ScopeNotGranted", "from.workspaces.ids names workspaces of the tenant, and the grant does not reach that far.", "Declare the workspaces in namespace {ns} and use names or selector, or ask the owner of the Connection for scope: Tenant."),
+    route("Ready", "Unsupported", "The server cannot do what a route needs: changes, client state and facets.", "Update the server behind the Connection, or its middleware."),
+    route("Ready", "ReferenceNotFound", "Something that is referred to is missing.", "Create or correct what the message names, in namespace {ns}."),
+    route("Ready", "ConnectionUnavailable", "The Connection is not usable or suspended. Nothing runs; the route goes on when it is back.", CONNECTION_NEXT),
+    route("Ready", "Failed", "The route could not be started, or its dry run failed.", "See the message; it is tried again unless Stalled is there."),
+    route("Backlogged", "DeliveriesWait", "Deliveries failed and are tried again. Failures of a destination that is away do not use up a file's tries.", "Bring back the destination that the message names, or wait."),
+    route("DeadLetters", "DeliveriesGivenUp", "Deliveries failed for good, or more often than delivery.retries allows. They are not tried again by themselves.", "Correct the cause, then: kubectl file360 replay -n {ns} {name}"),
+    route("Suspended", "Suspended", "It is suspended, as its spec says.", "kubectl file360 resume -n {ns} fileroute/{name}, or wait for spec.suspendUntil."),
 ];
 
 #[cfg(test)]
@@ -138,11 +160,7 @@ mod tests {
         let mut keys = BTreeSet::new();
         for line in include_str!("../../docs/reasons.md").lines() {
             if let Some(title) = line.strip_prefix("## ") {
-                kind = [Kind::Connection, Kind::SecureWorkspace]
-                    .map(Kind::name)
-                    .into_iter()
-                    .find(|name| *name == title)
-                    .unwrap_or("");
+                kind = Kind::ALL.map(Kind::name).into_iter().find(|name| *name == title).unwrap_or("");
             } else if let Some(title) = line.strip_prefix("### ") {
                 condition = title.to_owned();
             } else if !kind.is_empty() && line.starts_with("| `") {

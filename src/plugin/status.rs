@@ -26,7 +26,7 @@ const EVENTS: usize = 10;
 
 Exit code 1: something that is shown is not ready.")]
 pub struct StatusArgs {
-    /// One resource: NAME, secureworkspace/NAME or connection/NAME. Default: all of the namespace.
+    /// One resource: NAME, secureworkspace/NAME, fileroute/NAME or connection/NAME. Default: all of the namespace.
     name: Option<Target>,
     /// All namespaces.
     #[arg(short = 'A', long, conflicts_with = "name")]
@@ -47,8 +47,10 @@ pub async fn run(access: &Access, args: &StatusArgs, printer: &Printer) -> Outco
 
 async fn all(cluster: &Cluster, args: &StatusArgs, printer: &Printer) -> Outcome {
     let namespace = (!args.all_namespaces).then_some(cluster.namespace.as_str());
-    let mut seen = cluster.list(Kind::Connection, namespace).await?;
-    seen.extend(cluster.list(Kind::SecureWorkspace, namespace).await?);
+    let mut seen = Vec::new();
+    for kind in Kind::ALL {
+        seen.extend(cluster.list(kind, namespace).await?);
+    }
     seen.sort_by(|a, b| (&a.namespace, a.kind, &a.name).cmp(&(&b.namespace, b.kind, &b.name)));
     let now = Timestamp::now();
     if args.output == Output::Table {
@@ -133,6 +135,7 @@ fn details(seen: &Seen, events: Result<&[Happening], &String>, now: Timestamp) -
     let mut parts = vec![head(seen, now), conditions(seen, now)];
     parts.extend(seen.plan().map(|plan| format!("Plan (what would be done)\n{}", indented(&super::plan::lines(&plan)))));
     parts.extend(drift(seen, now));
+    parts.extend(dead_letters(seen, now));
     let happenings = match events {
         Err(why) => format!("Events: {why}"),
         Ok([]) => "Events: none".to_owned(),
@@ -144,22 +147,11 @@ fn details(seen: &Seen, events: Result<&[Happening], &String>, now: Timestamp) -
 }
 
 fn head(seen: &Seen, now: Timestamp) -> String {
-    let mut facts: Vec<(&str, Option<String>)> = Vec::new();
-    if seen.kind == Kind::SecureWorkspace {
-        let (namespace, name) = seen.connection();
-        facts.push(("Display name", seen.spec_text("/displayName")));
-        facts.push(("Connection", Some(format!("{namespace}/{name}"))));
-        facts.push(("Workspace", seen.status_text("/workspaceId")));
-        facts.push(("Address", seen.status_text("/url")));
-        facts.push(("Mode", seen.spec_text("/mode").or_else(|| Some("Apply".into()))));
-        facts.push(("Access", access(&seen.status)));
-    } else {
-        let server = ["product", "version"].map(|name| seen.status_text(&format!("/server/{name}")).unwrap_or_default());
-        facts.push(("Endpoint", seen.spec_text("/endpoint")));
-        facts.push(("Server", Some(server.join(" ").trim().to_owned()).filter(|text| !text.is_empty())));
-        facts.push(("Contract", seen.status_text("/server/contract")));
-        facts.push(("Change feed", seen.status_text("/feed/state")));
-    }
+    let mut facts = match seen.kind {
+        Kind::SecureWorkspace => workspace_facts(seen),
+        Kind::FileRoute => route_facts(seen),
+        Kind::Connection => connection_facts(seen),
+    };
     facts.push(("Suspended", seen.is_suspended().then(|| suspension(seen))));
     facts.push(("Next change", next_change(seen, now)));
     facts.push(("Age", Some(age(seen.created, now))));
@@ -172,6 +164,81 @@ fn head(seen: &Seen, now: Timestamp) -> String {
         facts.into_iter().filter_map(|(name, value)| value.map(|value| vec![format!("  {name}"), value])).collect();
     // The title is longer than the names of the facts and must not push them apart.
     format!("{}\n{}", seen.title(), table(&["", ""], &rows).trim_start_matches('\n'))
+}
+
+type Fact = (&'static str, Option<String>);
+
+fn workspace_facts(seen: &Seen) -> Vec<Fact> {
+    let (namespace, name) = seen.connection();
+    vec![
+        ("Display name", seen.spec_text("/displayName")),
+        ("Connection", Some(format!("{namespace}/{name}"))),
+        ("Workspace", seen.status_text("/workspaceId")),
+        ("Address", seen.status_text("/url")),
+        ("Mode", seen.spec_text("/mode").or_else(|| Some("Apply".into()))),
+        ("Access", access(&seen.status)),
+    ]
+}
+
+fn route_facts(seen: &Seen) -> Vec<Fact> {
+    let (namespace, name) = seen.connection();
+    vec![
+        ("Connection", Some(format!("{namespace}/{name}"))),
+        ("Mode", seen.spec_text("/mode").or_else(|| Some("Apply".into()))),
+        ("Files", counts(&seen.status)),
+        ("Rules", rules(&seen.status)),
+        ("Dry run", seen.status_text("/dryRun/summary")),
+        ("Push to", seen.status_text("/ingestUrl")),
+    ]
+}
+
+fn connection_facts(seen: &Seen) -> Vec<Fact> {
+    let server = ["product", "version"].map(|name| seen.status_text(&format!("/server/{name}")).unwrap_or_default());
+    vec![
+        ("Endpoint", seen.spec_text("/endpoint")),
+        ("Server", Some(server.join(" ").trim().to_owned()).filter(|text| !text.is_empty())),
+        ("Contract", seen.status_text("/server/contract")),
+        ("Change feed", seen.status_text("/feed/state")),
+    ]
+}
+
+/// Totals of a route.
+fn counts(status: &Value) -> Option<String> {
+    let counts = status.get("counts")?;
+    let count = |name: &str| counts[name].as_u64().unwrap_or_default();
+    Some(format!(
+        "{} seen, {} delivered ({} bytes), {} unmatched, {} given up",
+        count("seen"),
+        count("delivered"),
+        count("bytes"),
+        count("unmatched"),
+        count("failed")
+    ))
+}
+
+/// How many files each rule took.
+fn rules(status: &Value) -> Option<String> {
+    let rules = status["rules"].as_array()?.iter();
+    let told = rules.map(|rule| {
+        format!("{} {}", line(rule["name"].as_str().unwrap_or_default(), 63), rule["matched"].as_u64().unwrap_or_default())
+    });
+    Some(told.collect::<Vec<_>>().join(", "))
+}
+
+/// Deliveries that were given up, if any.
+pub fn dead_letters(seen: &Seen, now: Timestamp) -> Option<String> {
+    let letters = seen.dead_letters().filter(|letters| !letters.is_empty())?;
+    let text = |letter: &Value, name: &str| line(letter[name].as_str().unwrap_or("-"), 200);
+    let rows: Vec<Vec<String>> = letters
+        .iter()
+        .map(|letter| {
+            let at = age(letter["at"].as_str().and_then(|at| at.parse().ok()), now);
+            let to = format!("{}/{}", text(letter, "rule"), text(letter, "destination"));
+            vec![text(letter, "file"), text(letter, "version"), to, at, text(letter, "error")]
+        })
+        .collect();
+    let table = table(&["FILE", "VERSION", "TO", "AGE", "ERROR"], &rows);
+    Some(format!("Given up (the last {})\n{}", rows.len(), indented(&table)))
 }
 
 fn access(status: &Value) -> Option<String> {

@@ -16,9 +16,10 @@ use super::{Access, Outcome};
   kubectl file360 suspend -n procurement acme-onboarding --reason 'audit week'
   kubectl file360 suspend -n file360 connection/file360 --reason 'maintenance of the tenant' --until 4h
 
-A suspended SecureWorkspace is still observed. A suspended Connection is not called at all.")]
+A suspended SecureWorkspace is still observed. A suspended FileRoute takes up later what arrives meanwhile. A suspended
+Connection is not called at all.")]
 pub struct SuspendArgs {
-    /// NAME, secureworkspace/NAME or connection/NAME.
+    /// NAME, secureworkspace/NAME, fileroute/NAME or connection/NAME.
     name: Target,
     /// Why; shown in the status.
     #[arg(long, value_name = "TEXT")]
@@ -35,7 +36,7 @@ pub struct SuspendArgs {
 #[command(after_help = "Example:
   kubectl file360 resume -n procurement acme-onboarding")]
 pub struct ResumeArgs {
-    /// NAME, secureworkspace/NAME or connection/NAME.
+    /// NAME, secureworkspace/NAME, fileroute/NAME or connection/NAME.
     name: Target,
     #[command(flatten)]
     waiting: Waiting,
@@ -92,8 +93,11 @@ pub async fn resume(access: &Access, args: &ResumeArgs, printer: &Printer) -> Ou
         return Ok(true);
     }
     let confirmed = |now: &Seen| is_after(now, &written) && !now.has("Suspended");
-    match cluster.wait(&seen, args.waiting.timeout, confirmed).await? {
+    // A route first looks at what arrived meanwhile.
+    let settled = |now: &Seen| confirmed(now) && now.condition("Ready").is_none_or(|ready| ready.reason != "Reading");
+    match cluster.wait(&seen, args.waiting.timeout, settled).await? {
         Waited::Holds(now) => Ok(say_ready(&now, printer)),
+        Waited::TooLate(now) if confirmed(&now) => Ok(say_ready(&now, printer)),
         Waited::TooLate(now) => Err(too_late("confirm the end of the suspension", &now, args.waiting.timeout)),
     }
 }

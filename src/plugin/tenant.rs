@@ -24,6 +24,7 @@ use crate::file360::File360;
 use crate::file360::connector::{Connector, Settings, Transport};
 use crate::file360::model::Service;
 use crate::outbound::guard::Guard;
+use crate::outbound::trust::Trust;
 use crate::reconcile::ObjectKey;
 use crate::session::Session;
 use crate::telemetry::http::Readiness;
@@ -143,6 +144,9 @@ fn context(cluster: &Cluster, cluster_id: String, args: &TenantArgs) -> Result<A
         namespace: None,
         guard,
         extra_ca: args.ca_file.as_deref().map(read_ca).transpose()?.unwrap_or_default(),
+        trust: Trust::new(&[]).map_err(|error| failed(error.to_string()))?,
+        folders: std::collections::BTreeMap::new(),
+        public_url: None,
         metrics: Arc::new(Metrics::default()),
         readiness: Arc::new(Readiness::default()),
         stop_writes: CancellationToken::new(),

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::cluster::{Cluster, Target};
 use super::object::{Kind, Seen};
 use super::reasons::{entry, next_step};
-use super::status::{drift, events, happened};
+use super::status::{dead_letters, drift, events, happened};
 use super::text::{Printer, age, indented};
 use super::{Access, Outcome, Output, yaml};
 
@@ -18,7 +18,7 @@ use super::{Access, Outcome, Output, yaml};
 
 Exit code 1: it is not ready.")]
 pub struct WhyArgs {
-    /// NAME, secureworkspace/NAME or connection/NAME.
+    /// NAME, secureworkspace/NAME, fileroute/NAME or connection/NAME.
     name: Target,
     /// How to print.
     #[arg(short, long, value_enum, default_value_t)]
@@ -83,7 +83,8 @@ async fn evidence(cluster: &Cluster, seen: &Seen) -> Vec<String> {
     }
     lines.extend(seen.plan().map(|plan| format!("Plan {}", super::plan::lines(&plan))));
     lines.extend(drift(seen, now));
-    if seen.kind == Kind::SecureWorkspace && !seen.is_ready() {
+    lines.extend(dead_letters(seen, now));
+    if seen.kind != Kind::Connection && !seen.is_ready() {
         lines.push(connection(cluster, seen).await);
     }
     if let Ok(events) = events(cluster, seen).await {

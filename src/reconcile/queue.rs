@@ -1,8 +1,11 @@
 //! The work queue of a controller.
 //!
 //! Promises: a key is worked on by one worker at a time; a key that is pushed while it is worked on comes once more
-//! afterwards; namespaces take turns, so that one tenant's thousands do not make another wait; of several times for one key
-//! the earliest wins. Memory is O(keys that wait).
+//! afterwards; of several times for one key the earliest wins. Memory is O(keys that wait).
+//!
+//! One tenant's thousands do not make another wait (T6): namespaces take turns, and a namespace never holds more than
+//! [`SHARE`] times as many workers as are left. So there is always a worker for one more namespace, however slowly the
+//! others' passes go, and nothing has to be known about who will come. [`Pressure`] may allow fewer.
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -13,16 +16,23 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 
 use super::ObjectKey;
+use super::pressure::Pressure;
+
+/// How many times as many workers as are free one namespace may hold: alone, four fifths of all.
+const SHARE: usize = 4;
 
 /// See the module.
-#[derive(Default)]
 pub struct Queue {
     state: Mutex<State>,
     changed: Notify,
+    pressure: Arc<Pressure>,
 }
 
 #[derive(Default)]
 struct State {
+    workers: usize,
+    /// Workers that each namespace holds.
+    held: HashMap<Arc<str>, usize>,
     /// Namespaces that have something ready, in turn.
     turns: VecDeque<Arc<str>>,
     ready: HashMap<Arc<str>, VecDeque<ObjectKey>>,
@@ -54,18 +64,34 @@ impl State {
         line.push_back(key);
     }
 
-    fn pop(&mut self) -> Option<ObjectKey> {
-        let namespace = self.turns.pop_front()?;
+    /// The next key; no namespace holds more than `most` workers.
+    fn pop(&mut self, most: usize) -> Option<ObjectKey> {
+        let free = self.workers.saturating_sub(self.running.len());
+        let may_take = |namespace| self.held.get(namespace).copied().unwrap_or_default() < most.min(SHARE * free);
+        let turn = self.turns.iter().position(may_take)?;
+        let namespace = self.turns.remove(turn)?;
         let line = self.ready.get_mut(&namespace)?;
         let key = line.pop_front()?;
         if line.is_empty() {
             self.ready.remove(&namespace);
         } else {
-            self.turns.push_back(namespace);
+            self.turns.push_back(namespace.clone());
         }
+        *self.held.entry(namespace).or_default() += 1;
         self.queued.remove(&key);
         self.running.insert(key.clone());
         Some(key)
+    }
+
+    fn release(&mut self, key: &ObjectKey) {
+        if self.running.remove(key)
+            && let Some(held) = self.held.get_mut(&key.namespace)
+        {
+            *held -= 1;
+            if *held == 0 {
+                self.held.remove(&key.namespace);
+            }
+        }
     }
 
     /// Moves what is due to the ready lines; returns when the next one is.
@@ -83,6 +109,16 @@ impl State {
 }
 
 impl Queue {
+    /// An empty queue for so many workers: each calls [`next`](Self::next) and [`done`](Self::done) in turn.
+    pub fn new(workers: usize) -> Self {
+        Self::under(Arc::new(Pressure::new(workers)), workers)
+    }
+
+    /// The same, in which a namespace holds no more workers than `pressure` allows.
+    pub fn under(pressure: Arc<Pressure>, workers: usize) -> Self {
+        Self { state: Mutex::new(State { workers, ..State::default() }), changed: Notify::new(), pressure }
+    }
+
     /// Work on `key` as soon as its turn comes.
     pub fn push(&self, key: ObjectKey) {
         self.state.lock().enqueue(key);
@@ -122,7 +158,7 @@ impl Queue {
                     return None;
                 }
                 let next_timer = state.fire(Instant::now());
-                if let Some(key) = state.pop() {
+                if let Some(key) = state.pop(self.pressure.most()) {
                     let more = !state.turns.is_empty();
                     drop(state);
                     if more {
@@ -142,10 +178,14 @@ impl Queue {
     /// The work on `key` ended.
     pub fn done(&self, key: &ObjectKey) {
         let mut state = self.state.lock();
-        state.running.remove(key);
+        state.release(key);
         if state.again.remove(key) {
             state.enqueue(key.clone());
-            drop(state);
+        }
+        let more = !state.turns.is_empty();
+        drop(state);
+        if more {
+            // What waited because its namespace held too many may come now.
             self.changed.notify_one();
         }
     }
@@ -178,7 +218,7 @@ mod tests {
 
     #[tokio::test]
     async fn t6_namespaces_take_turns() {
-        let queue = Queue::default();
+        let queue = Queue::new(8);
         for n in 0..100 {
             queue.push(key("big", &n.to_string()));
         }
@@ -188,9 +228,65 @@ mod tests {
         assert_eq!((&*first.namespace, &*second.namespace), ("big", "small"));
     }
 
+    /// What workers can take now.
+    async fn take_all(queue: &Queue) -> Vec<ObjectKey> {
+        let mut taken = Vec::new();
+        while let Ok(Some(key)) = tokio::time::timeout(Duration::ZERO, queue.next()).await {
+            taken.push(key);
+        }
+        taken
+    }
+
+    #[tokio::test]
+    async fn t6_a_namespace_whose_passes_never_end_leaves_workers_to_others() {
+        let queue = Queue::new(10);
+        for n in 0..100 {
+            queue.push(key("big", &n.to_string()));
+        }
+        let held = take_all(&queue).await;
+        assert_eq!(held.len(), 8, "four fifths");
+        for namespace in ["small", "second"] {
+            queue.push(key(namespace, "one"));
+            assert_eq!(take_all(&queue).await, [key(namespace, "one")], "it waits for nobody");
+        }
+        queue.done(&key("second", "one"));
+        assert!(take_all(&queue).await.is_empty(), "what is free stays free for others");
+        for key in &held {
+            queue.done(key);
+        }
+        assert_eq!(take_all(&queue).await.len(), 8, "the rest of the big one goes on");
+    }
+
+    #[tokio::test]
+    async fn t6_under_pressure_a_namespace_holds_fewer_workers() {
+        let pressure = Arc::new(Pressure::new(64));
+        let queue = Queue::under(pressure.clone(), 64);
+        for n in 0..100 {
+            queue.push(key("big", &n.to_string()));
+        }
+        pressure.is_shared(true);
+        let held = take_all(&queue).await;
+        assert_eq!(held.len(), 8, "as long as nothing is known");
+        queue.push(key("small", "one"));
+        assert_eq!(take_all(&queue).await, [key("small", "one")]);
+        pressure.is_shared(false);
+        queue.done(&key("small", "one"));
+        assert_eq!(take_all(&queue).await.len(), 52 - 8, "alone, it may have four fifths");
+    }
+
+    #[tokio::test]
+    async fn every_worker_is_used_when_there_are_few() {
+        let queue = Queue::new(1);
+        queue.push(key("a", "x"));
+        queue.push(key("a", "y"));
+        assert_eq!(take_all(&queue).await, [key("a", "x")]);
+        queue.done(&key("a", "x"));
+        assert_eq!(take_all(&queue).await, [key("a", "y")]);
+    }
+
     #[tokio::test]
     async fn a_key_pushed_while_it_runs_comes_once_more() {
-        let queue = Queue::default();
+        let queue = Queue::new(8);
         queue.push(key("a", "x"));
         let running = queue.next().await.unwrap();
         queue.push(key("a", "x"));
@@ -204,7 +300,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn the_earliest_time_wins_and_a_push_replaces_it() {
-        let queue = Queue::default();
+        let queue = Queue::new(8);
         queue.push_after(key("a", "x"), Duration::from_mins(1));
         queue.push_after(key("a", "x"), Duration::from_secs(5));
         queue.push_after(key("a", "x"), Duration::from_secs(30));
@@ -221,7 +317,7 @@ mod tests {
 
     #[tokio::test]
     async fn closing_frees_every_worker() {
-        let queue = Arc::new(Queue::default());
+        let queue = Arc::new(Queue::new(8));
         let workers: Vec<_> = (0..4)
             .map(|_| {
                 let queue = queue.clone();

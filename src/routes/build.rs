@@ -5,15 +5,25 @@ use std::sync::Arc;
 
 use super::content::Bandwidth;
 use super::delivery::{Destination, RouteId};
+use super::destinations::broker::BrokerDestination;
 use super::destinations::file360::{self, Publication};
 use super::destinations::http::{Addresses, HttpDestination};
+use super::destinations::index::{IndexDestination, Readers};
+use super::destinations::object_store::ObjectStoreDestination;
 use super::environment::NAMES_WITH_RESPONSE;
+use super::objects::ObjectSource;
 use super::paths::PathPattern;
 use super::route::{Breaker, DEFAULT_CONCURRENCY, Retry, Route, Target, Unmatched, bytes};
 use super::rules::Rules;
 use crate::api::file_route::{DestinationSpec, FileEvent, FileRouteSpec, Send};
+use crate::api::places::ObjectStore;
+use crate::error::Result;
 use crate::expression::{Expression, InvalidField};
+use crate::outbound::guard::Guard;
 use crate::outbound::http;
+use crate::outbound::object_store::Store;
+use crate::outbound::secrets::References;
+use crate::outbound::trust::Trust;
 
 /// Files at once for routes that send no content, when the spec does not say.
 const LIGHT_CONCURRENCY: usize = 32;
@@ -26,6 +36,22 @@ pub trait Workshop {
     fn addresses(&self) -> Arc<dyn Addresses>;
     /// For publications.
     fn publication(&self) -> file360::Surroundings;
+    /// For connections that are not HTTP.
+    fn network(&self) -> Network;
+    /// Tells who may read a file.
+    fn readers(&self) -> Arc<dyn Readers>;
+    /// Opens an object store; nothing is sent yet.
+    fn store(&self, spec: &ObjectStore) -> Result<Arc<dyn Store>>;
+}
+
+/// What connections to brokers and indexes are made with.
+pub struct Network {
+    /// Secrets of the namespace.
+    pub references: Arc<dyn References>,
+    /// Which addresses are fine.
+    pub guard: Arc<Guard>,
+    /// Whom to trust.
+    pub trust: Trust,
 }
 
 /// Compiles everything of `spec`.
@@ -58,6 +84,14 @@ pub fn route(id: Arc<RouteId>, spec: &FileRouteSpec, workshop: &dyn Workshop) ->
         targets,
         unmatched,
     })
+}
+
+/// The source of a route that reads an object store; `None` for every other.
+pub fn objects(spec: &FileRouteSpec, route: &Route, workshop: &dyn Workshop) -> Result<Option<ObjectSource>, InvalidField> {
+    let Some(from) = &spec.from.object_store else { return Ok(None) };
+    let store = workshop.store(&from.store);
+    let store = store.map_err(|error| InvalidField::value("from.objectStore", error.to_string()))?;
+    ObjectSource::new(from, store, route.bandwidth.clone()).map(Some)
 }
 
 fn destinations(spec: &FileRouteSpec) -> impl Iterator<Item = &DestinationSpec> {
@@ -135,6 +169,19 @@ fn destination(spec: &DestinationSpec, workshop: &dyn Workshop) -> Result<Arc<dy
     }
     if let Some(file360) = &spec.file360 {
         return Ok(Arc::new(Publication::new(file360, workshop.publication())?));
+    }
+    if let (Some(store), Some(key)) = (&spec.object_store, &spec.key) {
+        let store = workshop.store(store).map_err(|error| InvalidField::value("objectStore", error.to_string()))?;
+        let made = ObjectStoreDestination::new(store, key);
+        return Ok(Arc::new(made.map_err(|(field, invalid)| InvalidField::expression(field, &invalid))?));
+    }
+    if let Some(broker) = &spec.broker {
+        let Network { references, guard, trust } = workshop.network();
+        return Ok(Arc::new(BrokerDestination::new(broker, references, guard, trust)?));
+    }
+    if let Some(index) = &spec.index {
+        let Network { references, guard, trust } = workshop.network();
+        return Ok(Arc::new(IndexDestination::new(index, references, guard, trust, workshop.readers())?));
     }
     Err(InvalidField::value("", "needs exactly one of file360, objectStore, http, broker and index"))
 }

@@ -23,7 +23,7 @@ use super::route::{Route, Target};
 use super::rules::UNMATCHED;
 use super::window::Window;
 use super::work::{Finished, Outcome, Source, Work, attempt};
-use crate::api::file_route::{DeadLetterStatus, InventoryStatus, RouteCounts};
+use crate::api::file_route::{DeadLetterStatus, RouteCounts};
 use crate::error::{Error, Kind, Result, clean};
 use crate::file360::content::Content;
 use crate::file360::model::{ClientStatePut, FacetPut};
@@ -96,7 +96,6 @@ pub(super) struct Counted {
     etag: Option<String>,
     dead: BTreeMap<String, DeadLetterStatus>,
     waiting: usize,
-    pub(super) inventory: Option<InventoryStatus>,
     pub(super) trouble: Option<String>,
     pub(super) is_caught_up: bool,
 }
@@ -115,8 +114,6 @@ pub struct Checkpoint {
     pub counts: RouteCounts,
     /// Files by rule.
     pub rules: BTreeMap<String, u64>,
-    /// The last comparison of both ends.
-    pub inventory: Option<InventoryStatus>,
     /// The last request to try dead letters again.
     pub replayed: Option<String>,
 }
@@ -142,8 +139,6 @@ pub struct Snapshot {
     pub away: Vec<(String, String)>,
     /// Why the source cannot be read.
     pub trouble: Option<String>,
-    /// The last comparison of both ends.
-    pub inventory: Option<InventoryStatus>,
     /// Everything that was there has been taken up.
     pub is_caught_up: bool,
 }
@@ -203,7 +198,7 @@ impl Engine {
         })
         .await?;
         // In the order in which they happened, so that versions of one file stay in order.
-        waiting.sort_by(|(_, a), (_, b)| a.event_at.cmp(&b.event_at));
+        waiting.sort_by_key(|(_, parked)| parked.event_at);
         let checkpoint = found.as_ref().and_then(|found| serde_json::from_value::<Checkpoint>(found.value.clone()).ok());
         {
             let mut state = self.state.lock();
@@ -213,7 +208,6 @@ impl Engine {
             if let Some(checkpoint) = &checkpoint {
                 state.counts = checkpoint.counts;
                 state.rules.clone_from(&checkpoint.rules);
-                state.inventory.clone_from(&checkpoint.inventory);
             }
             state.checkpoint.clone_from(&checkpoint);
         }
@@ -305,9 +299,15 @@ impl Engine {
     /// Nothing is to be recorded; what waited waits no more. Its record goes, so that the file is taken up when it is the route's again.
     async fn forget(&self, work: &mut Work) -> Result<()> {
         let mut submission = Submission { token: work.token.take(), ..Submission::default() };
-        if let (true, Origin::Item { item, version, .. }) = (work.is_parked, &work.origin) {
-            let name = self.names.facet.clone();
-            submission.facets.push(FacetPut { item_id: item.clone(), version: *version, name, value: None });
+        match &work.origin {
+            Origin::Item { item, version, .. } if work.is_parked => {
+                let name = self.names.facet.clone();
+                submission.facets.push(FacetPut { item_id: item.clone(), version: *version, name, value: None });
+            }
+            Origin::Object { key, .. } if work.is_parked => {
+                submission.documents.push(ClientStatePut { key: self.names.object(key), value: None });
+            }
+            _ => {}
         }
         submission.documents.extend(self.unpark(work));
         self.ledger.submit(submission).await
@@ -502,7 +502,6 @@ impl Engine {
             open: self.window.len(),
             away: self.away(),
             trouble: state.trouble.clone(),
-            inventory: state.inventory.clone(),
             is_caught_up: state.is_caught_up,
         }
     }
@@ -540,7 +539,7 @@ impl Engine {
                     last_written = Instant::now();
                 }
                 Err(error) => {
-                    warn!(route = %self.route.id.name, %error, "The checkpoint could not be written; trying again")
+                    warn!(route = %self.route.id.name, %error, "The checkpoint could not be written; trying again");
                 }
             }
         }
@@ -551,13 +550,7 @@ impl Engine {
         let (checkpoint, etag) = {
             let state = self.state.lock();
             let before = state.checkpoint.clone().unwrap_or_default();
-            let checkpoint = Checkpoint {
-                cursor,
-                counts: state.counts,
-                rules: state.rules.clone(),
-                inventory: state.inventory.clone(),
-                ..before
-            };
+            let checkpoint = Checkpoint { cursor, counts: state.counts, rules: state.rules.clone(), ..before };
             (checkpoint, state.etag.clone())
         };
         let key = self.names.checkpoint();

@@ -85,6 +85,9 @@ pub struct Entry {
     /// It is not tried again unless somebody asks.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub given_up: bool,
+    /// How often the destination had answered when this file failed last.
+    #[serde(skip)]
+    pub answers: u64,
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde fixes the signature")]

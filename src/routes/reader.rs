@@ -188,11 +188,12 @@ impl Reader {
             _ => {}
         }
         match change.kind {
+            // R8: what the route itself brings and labels does not start it again.
+            ChangeKind::FileUploaded | ChangeKind::VersionAdded | ChangeKind::FileChanged if is_own => Ok(()),
             ChangeKind::FileUploaded | ChangeKind::FileRestored => {
                 self.file(change, FileEvent::Uploaded, again, batch).await
             }
             ChangeKind::VersionAdded => self.file(change, FileEvent::VersionAdded, again, batch).await,
-            ChangeKind::FileChanged if is_own => Ok(()),
             ChangeKind::FileChanged => self.file_changed(change, batch).await,
             ChangeKind::FileDeleted if self.mirrors => self.gone(change, batch).await,
             ChangeKind::LinkChanged => self.shared(change, workspace, batch).await,

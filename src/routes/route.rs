@@ -127,6 +127,7 @@ pub struct Breaker {
 
 #[derive(Default)]
 struct BreakerState {
+    answers: u64,
     failures: u32,
     away_until: Option<Instant>,
     why: Option<Error>,
@@ -150,7 +151,7 @@ impl Breaker {
     pub fn answered(&self) -> bool {
         let mut state = self.state.lock();
         let was_away = state.away_until.is_some();
-        *state = BreakerState::default();
+        *state = BreakerState { answers: state.answers + 1, ..BreakerState::default() };
         was_away
     }
 
@@ -168,6 +169,11 @@ impl Breaker {
         state.away_until = Some(until);
         state.why = Some(error.clone());
         Some(until)
+    }
+
+    /// How often it answered.
+    pub fn answers(&self) -> u64 {
+        self.state.lock().answers
     }
 
     /// Why it counts as away, if it does.
@@ -200,7 +206,7 @@ mod tests {
 
     #[test]
     fn waits_double_up_to_the_longest() {
-        let retry = Retry { retries: 8, initial: Duration::from_secs(2), max: Duration::from_secs(60) };
+        let retry = Retry { retries: 8, initial: Duration::from_secs(2), max: Duration::from_mins(1) };
         let waits: Vec<u64> = (1..=7).map(|failures| retry.delay(failures, 0.5).as_secs()).collect();
         assert_eq!(waits, [2, 4, 8, 16, 32, 60, 60]);
         assert!(retry.delay(u32::MAX, 1.0) <= Duration::from_secs(66));
@@ -208,7 +214,7 @@ mod tests {
 
     #[test]
     fn a_destination_that_is_away_is_tried_by_one_at_a_time() {
-        let retry = Retry { retries: 8, initial: Duration::from_secs(2), max: Duration::from_secs(60) };
+        let retry = Retry { retries: 8, initial: Duration::from_secs(2), max: Duration::from_mins(1) };
         let (breaker, start) = (Breaker::default(), Instant::now());
         let down = Error::new(Kind::Unavailable, "down");
         assert!(breaker.wait(start, &retry).is_none());
@@ -223,7 +229,7 @@ mod tests {
 
     #[test]
     fn r5_one_file_that_always_fails_does_not_make_a_destination_away() {
-        let retry = Retry { retries: 8, initial: Duration::from_secs(2), max: Duration::from_secs(60) };
+        let retry = Retry { retries: 8, initial: Duration::from_secs(2), max: Duration::from_mins(1) };
         let (breaker, now) = (Breaker::default(), Instant::now());
         for _ in 0..20 {
             assert_eq!(breaker.failed(&Error::new(Kind::Denied, "not this one"), now, &retry, 0.5), None);

@@ -40,6 +40,12 @@ impl Rules {
     /// Compiles every expression of the rules themselves; those of destinations are compiled with them.
     pub fn compile(spec: &FileRouteSpec) -> Result<Self, InvalidField> {
         let rules = spec.rules.iter().enumerate().map(|(at, rule)| {
+            if rule.name == UNMATCHED {
+                return Err(InvalidField::value(
+                    format!("rules[{at}].name"),
+                    "`unmatched` stands for files that no rule takes",
+                ));
+            }
             let compiled = |field: String, text: &str| {
                 Expression::compile(text, NAMES).map_err(|invalid| InvalidField::expression(field, &invalid))
             };
@@ -63,13 +69,13 @@ impl Rules {
                 None => true,
                 Some(Ok(holds)) => holds,
                 Some(Err(failed)) if failed.is_missing_key => false,
-                Some(Err(failed)) => return Err(named(failed, &format!("rule {}: when", rule.name))),
+                Some(Err(failed)) => return Err(named(&failed, &format!("rule {}: when", rule.name))),
             };
             if takes {
                 let set = rule.set.iter().map(|(name, expression)| {
                     let value = expression
                         .text(variables)
-                        .map_err(|failed| named(failed, &format!("rule {}: set.{name}", rule.name)))?;
+                        .map_err(|failed| named(&failed, &format!("rule {}: set.{name}", rule.name)))?;
                     Ok((name.clone(), value))
                 });
                 return Ok(Verdict { rule: Some(at), name: rule.name.clone(), set: set.collect::<Result<_, Failed>>()? });
@@ -99,8 +105,8 @@ impl Rules {
     }
 }
 
-fn named(failed: Failed, place: &str) -> Failed {
-    Failed { message: format!("{place}: {}", failed.message), ..failed }
+fn named(failed: &Failed, place: &str) -> Failed {
+    Failed { message: format!("{place}: {}", failed.message), is_missing_key: failed.is_missing_key }
 }
 
 #[cfg(test)]

@@ -70,6 +70,7 @@ impl Window {
 
 impl Token {
     /// Another piece of work of the same batch.
+    #[must_use]
     pub fn share(&self) -> Self {
         self.open.fetch_add(1, Ordering::AcqRel);
         Self { open: self.open.clone(), changed: self.changed.clone() }

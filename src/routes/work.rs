@@ -231,6 +231,8 @@ struct Base<'a> {
 struct Try {
     slot: String,
     key: String,
+    /// How often the destination has answered.
+    answers: u64,
     result: Tried,
 }
 
@@ -250,14 +252,14 @@ impl Base<'_> {
         let slot = format!("{}/{}", self.rule, target.name);
         let key = key(&self.route.id, &self.work.origin, &self.rule, &target.name, &self.work.occasion);
         if self.work.to.get(&slot).is_some_and(|entry| entry.at.is_some() && entry.key == key) {
-            return Try { slot, key, result: Tried::Before };
+            return Try { slot, key, answers: target.breaker.answers(), result: Tried::Before };
         }
         if self.work.to.get(&slot).is_some_and(|entry| entry.given_up && entry.key == key) {
-            return Try { slot, key, result: Tried::GivenUp };
+            return Try { slot, key, answers: target.breaker.answers(), result: Tried::GivenUp };
         }
         let retry = &self.route.retry;
         if let Some((until, why)) = target.breaker.wait(Instant::now(), retry) {
-            return Try { slot, key, result: Tried::Away(until, why) };
+            return Try { slot, key, answers: target.breaker.answers(), result: Tried::Away(until, why) };
         }
         let delivery = Delivery {
             key: key.clone(),
@@ -288,7 +290,7 @@ impl Base<'_> {
                 Tried::Failed(error)
             }
         };
-        Try { slot, key, result }
+        Try { slot, key, answers: target.breaker.answers(), result }
     }
 }
 
@@ -363,7 +365,10 @@ fn conclude(route: &Route, work: &mut Work, rule: &str, tries: Tries, now: Times
                 finished.errors.push((tried.slot, error));
             }
             Tried::Failed(error) => {
-                entry.attempts = entry.attempts.saturating_add(1);
+                // A destination that answers nobody says nothing about the file: what counts is that others were answered in between.
+                let is_the_files = !is_about_the_destination(&error) || (entry.tries > 0 && tried.answers > entry.answers);
+                entry.attempts = entry.attempts.saturating_add(u32::from(is_the_files));
+                entry.answers = tried.answers;
                 entry.tries = entry.tries.saturating_add(1);
                 entry.error = Some(clean(&error.to_string(), MAX_ERROR));
                 let is_final = error.disposition() == Disposition::Terminal && !is_about_the_destination(&error);

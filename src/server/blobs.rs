@@ -1,4 +1,6 @@
-//! Content: one file per SHA-256, `blobs/ab/cdef…`. It is on disk, under its final name, before any metadata refers to it.
+//! Content by its SHA-256. Large content is a file each, `blobs/ab/cdef…`, on disk under its final name before any metadata
+//! refers to it. Small content is a row, written in the transaction that refers to it: thousands of small files a second
+//! share one sync.
 
 use std::collections::HashMap;
 use std::fs::{self, File};
@@ -10,6 +12,7 @@ use axum::body::Body;
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
 use parking_lot::Mutex;
+use rusqlite::{Connection, OptionalExtension, params};
 use sha2::{Digest, Sha256};
 use tokio::sync::mpsc;
 
@@ -21,7 +24,10 @@ const CHUNKS: usize = 8;
 /// How long a sender may be silent.
 const PATIENCE: std::time::Duration = std::time::Duration::from_mins(1);
 
-/// The folder of all content.
+/// Largest content that is a row.
+pub const SMALL: u64 = 32 * 1024;
+
+/// The folder of all large content.
 #[derive(Clone)]
 pub struct Blobs {
     folder: Arc<PathBuf>,
@@ -34,7 +40,29 @@ pub struct Blob {
     pub sha256: String,
     /// Bytes.
     pub size: u64,
+    /// Small content that has arrived and is not a row yet.
+    arrived: Option<Bytes>,
     pins: Arc<Mutex<HashMap<String, usize>>>,
+}
+
+impl Blob {
+    /// Makes small content a row, in the transaction that refers to it.
+    pub fn keep(&self, db: &Connection) -> Result<(), Refusal> {
+        if let Some(bytes) = &self.arrived {
+            db.prepare_cached("INSERT OR IGNORE INTO contents (sha256, bytes) VALUES (?1, ?2)")?
+                .execute(params![self.sha256, bytes.as_ref()])?;
+        }
+        Ok(())
+    }
+}
+
+/// Small content; `None`: it is a file.
+pub fn small(db: &Connection, sha256: &str, size: u64) -> Result<Option<Bytes>, Refusal> {
+    if size > SMALL {
+        return Ok(None);
+    }
+    let mut find = db.prepare_cached("SELECT bytes FROM contents WHERE sha256 = ?1")?;
+    Ok(find.query_row([sha256], |row| row.get::<_, Vec<u8>>(0)).optional()?.map(Bytes::from))
 }
 
 impl Drop for Blob {
@@ -58,7 +86,6 @@ impl Blobs {
             fs::remove_dir_all(&unfinished)?;
         }
         fs::create_dir_all(&unfinished)?;
-        fs::create_dir_all(folder.join("parts"))?;
         Ok(Self { folder: Arc::new(folder), pins: Arc::default() })
     }
 
@@ -68,18 +95,30 @@ impl Blobs {
         self.folder.join(first).join(rest)
     }
 
-    /// Where a part of an upload session is.
-    pub fn part_path(&self, file: &str) -> PathBuf {
-        self.folder.join("parts").join(file)
-    }
-
     /// Streams a body to disk.
     pub async fn receive(&self, body: Body, most: u64) -> Result<Blob, Refusal> {
         self.receive_stream(body.into_data_stream().map(|chunk| chunk.map_err(|error| error.to_string())), most).await
     }
 
-    /// Streams chunks to disk. An error in the stream leaves nothing behind.
+    /// Keeps small content and streams large content to disk. An error in the stream leaves nothing behind.
     pub async fn receive_stream<S>(&self, mut chunks: S, most: u64) -> Result<Blob, Refusal>
+    where
+        S: Stream<Item = Result<Bytes, String>> + Unpin,
+    {
+        let mut first = Vec::new();
+        while let Some(chunk) = next(&mut chunks).await? {
+            first.extend_from_slice(&chunk);
+            if first.len() as u64 > SMALL.min(most) {
+                let begun = futures::stream::iter([Ok(Bytes::from(first))]);
+                return self.receive_large(begun.chain(chunks), most).await;
+            }
+        }
+        let mut blob = self.pin(names::hex(&names::sha256(&first)), first.len() as u64);
+        blob.arrived = Some(first.into());
+        Ok(blob)
+    }
+
+    async fn receive_large<S>(&self, mut chunks: S, most: u64) -> Result<Blob, Refusal>
     where
         S: Stream<Item = Result<Bytes, String>> + Unpin,
     {
@@ -88,8 +127,8 @@ impl Blobs {
         let writing = tokio::task::spawn_blocking(move || this.write(receiver));
         let mut arrived = 0_u64;
         let outcome = loop {
-            match tokio::time::timeout(PATIENCE, chunks.next()).await {
-                Ok(Some(Ok(chunk))) => {
+            match next(&mut chunks).await {
+                Ok(Some(chunk)) => {
                     arrived += chunk.len() as u64;
                     if arrived > most {
                         break Err(Refusal::new(413, "too-large", format!("A file has at most {most} bytes.")));
@@ -99,8 +138,7 @@ impl Blobs {
                     }
                 }
                 Ok(None) => break Ok(()),
-                Ok(Some(Err(error))) => break Err(Refusal::malformed(format!("The body broke off: {error}"))),
-                Err(_) => break Err(Refusal::new(408, "timeout", "The body did not arrive in time.")),
+                Err(refusal) => break Err(refusal),
             }
         };
         if outcome.is_ok() {
@@ -156,7 +194,7 @@ impl Blobs {
     /// Keeps the sweep away from content that is about to be referred to.
     pub fn pin(&self, sha256: String, size: u64) -> Blob {
         *self.pins.lock().entry(sha256.clone()).or_default() += 1;
-        Blob { sha256, size, pins: Arc::clone(&self.pins) }
+        Blob { sha256, size, arrived: None, pins: Arc::clone(&self.pins) }
     }
 
     /// Removes content that nothing refers to and nobody is about to refer to.
@@ -166,6 +204,19 @@ impl Blobs {
             return false;
         }
         fs::remove_file(self.path(sha256)).is_ok() || !self.path(sha256).exists()
+    }
+}
+
+/// The next chunk of a body whose sender may not be silent for long.
+async fn next<S>(chunks: &mut S) -> Result<Option<Bytes>, Refusal>
+where
+    S: Stream<Item = Result<Bytes, String>> + Unpin,
+{
+    match tokio::time::timeout(PATIENCE, chunks.next()).await {
+        Ok(Some(Ok(chunk))) => Ok(Some(chunk)),
+        Ok(None) => Ok(None),
+        Ok(Some(Err(error))) => Err(Refusal::malformed(format!("The body broke off: {error}"))),
+        Err(_) => Err(Refusal::new(408, "timeout", "The body did not arrive in time.")),
     }
 }
 

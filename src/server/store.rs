@@ -1,5 +1,7 @@
 //! The database: one writer that commits many operations at once, and readers that never wait for it.
 
+#[cfg(test)]
+mod plans;
 pub mod readers;
 pub mod schema;
 pub mod writer;

@@ -216,6 +216,9 @@ fn remove_orphan(db: &rusqlite::Connection, blobs: &super::blobs::Blobs, sha256:
     if !needed && !blobs.remove_unpinned(sha256) {
         return Ok(0);
     }
+    if !needed {
+        db.prepare_cached("DELETE FROM contents WHERE sha256 = ?1")?.execute([sha256])?;
+    }
     Ok(db.prepare_cached("DELETE FROM orphans WHERE sha256 = ?1")?.execute([sha256])?)
 }
 

@@ -25,29 +25,29 @@ pub struct Index {
 impl Index {
     /// Notes the revision that a listing or the feed told; it never goes back.
     pub fn saw(&self, workspace: &str, revision: u64) {
-        let mut rows = self.rows.lock();
-        match rows.get_mut(workspace) {
-            Some(row) => row.revision = row.revision.max(revision),
-            None => {
-                rows.insert(workspace.into(), Row { revision, resource: None });
-            }
-        }
+        self.note(workspace, |row| row.revision = row.revision.max(revision));
     }
 
     /// Notes which resource (key and uid) manages a workspace.
     pub fn belongs(&self, workspace: &str, revision: u64, key: &ObjectKey, uid: &Arc<str>) {
+        self.note(workspace, |row| {
+            row.revision = row.revision.max(revision);
+            if row.resource.as_ref().is_none_or(|(known, known_uid)| known != key || known_uid != uid) {
+                row.resource = Some((key.clone(), uid.clone()));
+            }
+        });
+    }
+
+    /// Changes the row of a workspace, a new one if it has none.
+    fn note(&self, workspace: &str, change: impl FnOnce(&mut Row)) {
         let mut rows = self.rows.lock();
-        match rows.get_mut(workspace) {
-            Some(row) => {
-                row.revision = row.revision.max(revision);
-                if row.resource.as_ref().is_none_or(|(known, known_uid)| known != key || known_uid != uid) {
-                    row.resource = Some((key.clone(), uid.clone()));
-                }
-            }
-            None => {
-                rows.insert(workspace.into(), Row { revision, resource: Some((key.clone(), uid.clone())) });
-            }
+        // Nearly always there is one: then its name is not copied.
+        if let Some(row) = rows.get_mut(workspace) {
+            return change(row);
         }
+        let mut row = Row { revision: 0, resource: None };
+        change(&mut row);
+        rows.insert(workspace.into(), row);
     }
 
     /// What is known about a workspace.

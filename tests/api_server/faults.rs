@@ -41,6 +41,26 @@ async fn c2_storms_of_errors_lost_replies_and_broken_answers_end_in_the_same_sta
 }
 
 #[tokio::test]
+async fn a_slow_pass_says_so_and_leaves_no_trace() {
+    let world = World::new().await;
+    world.workspace("w", json!({})).await;
+    world.remote.faults(json!({"latencyMs": 1500})).await;
+    let request = json!({"metadata": {"annotations": {"reconcile.file360.io/requestedAt": "now"}}});
+    world.patch("SecureWorkspace", "w", request).await;
+    world.reason("SecureWorkspace", "w", "Reconciling", "Progressing").await;
+    let is_handled = |object: &Value| object["status"]["lastHandledReconcileAt"] == "now";
+    let object = world.until("SecureWorkspace", "w", "the end of the pass", is_handled).await;
+    assert_eq!(condition(&object, "Reconciling"), Value::Null, "it found nothing to do, and is over");
+
+    // A finalizer that is due after the announcement is no conflict with it.
+    world.workspace("w", json!({"uploadRequests": [{"name": "docs", "path": "/"}]})).await;
+    let object = world.get("SecureWorkspace", "w").await;
+    assert_eq!(condition(&object, "Reconciling"), Value::Null);
+    assert!(object["metadata"]["finalizers"].is_array());
+    assert!(!world.log().contains("The pass failed"), "{}", world.log());
+}
+
+#[tokio::test]
 async fn an_expired_cursor_leads_to_a_listing_and_nothing_is_missed() {
     let world = World::new().await;
     world.workspace("w", json!({"displayName": "Declared"})).await;

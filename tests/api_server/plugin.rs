@@ -9,6 +9,8 @@ use tokio::io::AsyncWriteExt as _;
 
 use file360_operator::api::HANDOVER;
 
+use crate::routes::{arrived, claims, route, to_cases};
+use crate::support::case_system::CaseSystem;
 use crate::support::kubernetes;
 use crate::support::remote::CLIENT_SECRET;
 use crate::support::world::{World, condition, on_connection};
@@ -83,7 +85,7 @@ async fn somebody(world: &World, rules: Value) -> PathBuf {
 }
 
 fn readers() -> Value {
-    json!([{"apiGroups": ["file360.io"], "resources": ["connections", "secureworkspaces"], "verbs": ["get", "list"]}])
+    json!([{"apiGroups": ["file360.io"], "resources": ["connections", "secureworkspaces", "fileroutes"], "verbs": ["get", "list"]}])
 }
 
 fn ghost() -> Value {
@@ -117,7 +119,7 @@ async fn status_shows_all_and_everything_about_one() {
     assert_eq!(mine.len(), 3);
 
     let ran = run(&world, &["status", "nobody"]).await.ends(1);
-    assert!(ran.err.contains("no SecureWorkspace or Connection nobody"), "{}", ran.err);
+    assert!(ran.err.contains("no SecureWorkspace, FileRoute or Connection nobody"), "{}", ran.err);
     run(&world, &["status", "-A", "good"]).await.ends(2);
     let nobody = somebody(&world, json!([])).await;
     let ran = run_as(&world, &nobody, &["status"], "").await.ends(1);
@@ -298,6 +300,92 @@ async fn suspend_and_resume_are_confirmed_by_the_status() {
     assert!(ran.err.contains("did not confirm the suspension"), "{}", ran.err);
 }
 
+/// A route named like its workspace, with two files that the case system refused.
+async fn with_dead_letters(world: &World, cases: &CaseSystem) {
+    let workspace = claims(world, "claims").await;
+    cases.refuse(Some("poison"));
+    route(world, "claims", to_cases(cases, "Content")).await;
+    for name in ["bad.txt", "worse.txt"] {
+        world.remote.upload(&workspace, "/Inbox", name, b"this is poison").await;
+    }
+    let both = |object: &Value| object["status"]["deadLetters"].as_array().is_some_and(|letters| letters.len() == 2);
+    world.until("FileRoute", "claims", "two dead letters", both).await;
+}
+
+#[tokio::test]
+async fn replay_tries_dead_letters_again_and_says_what_is_left() {
+    let world = World::new().await;
+    let cases = CaseSystem::start().await;
+    with_dead_letters(&world, &cases).await;
+    let ran = run(&world, &["replay", "claims"]).await.ends(1);
+    assert!(ran.out.contains("2 dead letters tried again; 2 dead letters given up again"), "{}", ran.out);
+    assert!(ran.out.contains("/Inbox/worse.txt") && ran.out.contains("all/case"), "{}", ran.out);
+
+    run(&world, &["suspend", "froute/claims", "--reason", "repair"]).await.ends(0);
+    let ran = run(&world, &["replay", "claims"]).await.ends(1);
+    assert!(ran.err.contains("is suspended: nothing is tried"), "{}", ran.err);
+    let ran = run(&world, &["resume", "froute/claims"]).await.ends(0);
+    assert!(ran.out.contains("Ready=True Running"), "{}", ran.out);
+
+    cases.refuse(None);
+    let ran = run(&world, &["replay", "froute/claims"]).await.ends(0);
+    assert!(ran.out.contains("2 dead letters tried again; nothing is left"), "{}", ran.out);
+    assert_eq!(cases.accepted().len(), 2);
+    assert!(run(&world, &["replay", "claims"]).await.ends(0).out.contains("has no dead letters"));
+    assert_eq!(cases.accepted().len(), 2);
+    run(&world, &["replay", "sws/claims"]).await.ends(2);
+}
+
+#[tokio::test]
+async fn replay_says_when_files_still_wait_and_when_nobody_answers() {
+    let mut world = World::new().await;
+    let cases = CaseSystem::start().await;
+    with_dead_letters(&world, &cases).await;
+    cases.stop();
+    let ran = run(&world, &["replay", "claims", "--timeout", "5s"]).await.ends(1);
+    assert!(ran.out.contains("2 dead letters tried again; files wait for another try"), "{}", ran.out);
+    cases.refuse(None);
+    cases.start_again().await;
+    arrived(&cases, 2).await;
+    cases.refuse(Some("poison"));
+    let workspace = world.workspace_id("claims").await;
+    world.remote.upload(&workspace, "/Inbox", "again.txt", b"poison").await;
+    world.condition("FileRoute", "claims", "DeadLetters", "True").await;
+    world.kill_operator();
+    let ran = run(&world, &["replay", "claims", "--timeout", "1s"]).await.ends(1);
+    assert!(ran.err.contains("did not take up the dead letters within 1s"), "{}", ran.err);
+}
+
+#[tokio::test]
+async fn a_route_is_shown_explained_and_run_like_the_others() {
+    let world = World::new().await;
+    let cases = CaseSystem::start().await;
+    with_dead_letters(&world, &cases).await;
+    let ran = run(&world, &["status"]).await.ends(0);
+    let row = ran.out.lines().find(|line| line.contains("fileroute/claims")).unwrap_or_default();
+    assert!(row.contains("Running") && row.contains("2 deliveries were given up"), "{}", ran.out);
+    let ran = run(&world, &["status", "claims"]).await.ends(2);
+    assert!(ran.err.contains("say secureworkspace/claims or fileroute/claims"), "{}", ran.err);
+    let ran = run(&world, &["status", "froute/claims"]).await.ends(0);
+    for expected in ["2 seen, 0 delivered", "2 given up", "all 2", "Given up (the last 2)", "/Inbox/bad.txt"] {
+        assert!(ran.out.contains(expected), "{expected} is missing:\n{}", ran.out);
+    }
+    let ran = run(&world, &["why", "froute/claims"]).await.ends(0);
+    assert!(ran.out.contains("is ready (DeliveriesGivenUp)") && ran.out.contains("/Inbox/bad.txt"), "{}", ran.out);
+    assert!(ran.out.contains(&format!("kubectl file360 replay -n {} claims", world.namespace)), "{}", ran.out);
+    run(&world, &["reconcile", "froute/claims"]).await.ends(0);
+    let mut wrong = to_cases(&cases, "Content");
+    wrong["rules"][0]["when"] = json!("fil.size > 1");
+    crate::routes::apply(&world, "claims", wrong).await;
+    world.reason("FileRoute", "claims", "Ready", "InvalidExpression").await;
+    let ran = run(&world, &["why", "froute/claims"]).await.ends(1);
+    assert!(
+        ran.out.contains("is not ready (InvalidExpression)") && ran.out.contains("file360-operator check"),
+        "{}",
+        ran.out
+    );
+}
+
 #[tokio::test]
 async fn approve_plan_lets_exactly_the_reviewed_plan_run() {
     let world = World::new().await;
@@ -437,7 +525,7 @@ async fn import_takes_up_what_people_made_and_changes_nothing() {
         let object = world.reason("SecureWorkspace", &name, "Ready", "Planned").await;
         for action in object["status"]["plan"]["actions"].as_array().unwrap() {
             let action = action.as_str().unwrap();
-            let is_mark = action.starts_with("mark folder") || action.starts_with("change upload request docs");
+            let is_mark = action.starts_with("mark folder") || action.starts_with("mark upload request docs");
             assert!(is_mark || ["take up the workspace", "change bookkeeping"].contains(&action), "{name}: {action}");
         }
     }

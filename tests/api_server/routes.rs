@@ -35,6 +35,20 @@ pub fn to_cases(cases: &CaseSystem, send: &str) -> Value {
     })
 }
 
+/// Waits until the route's totals are so. Numbers alone are written once a minute; a request to reconcile brings them at once.
+async fn counted(world: &World, name: &str, what: &str, holds: impl Fn(&Value) -> bool) -> Value {
+    eventually(what, || async {
+        let token = format!("{:x}", rand::random::<u64>());
+        world
+            .patch("FileRoute", name, json!({"metadata": {"annotations": {"reconcile.file360.io/requestedAt": token}}}))
+            .await;
+        let handled = |object: &Value| object["status"]["lastHandledReconcileAt"] == token.as_str();
+        let object = world.until("FileRoute", name, "the request", handled).await;
+        if holds(&object["status"]["counts"]) { Ok(object) } else { Err(object["status"]["counts"].to_string()) }
+    })
+    .await
+}
+
 /// Waits until the case system has this many.
 pub async fn arrived(cases: &CaseSystem, count: usize) {
     eventually(&format!("{count} arrivals"), || async {
@@ -60,8 +74,7 @@ async fn an_upload_reaches_the_case_system_whole_and_once() {
     bodies.sort();
     assert_eq!(bodies, [&b"came after it"[..], b"the last", b"was there before the route"]);
     assert_eq!(cases.repeated(), 0);
-    let object =
-        world.until("FileRoute", "claims", "three deliveries", |object| object["status"]["counts"]["delivered"] == 3).await;
+    let object = counted(&world, "claims", "three deliveries", |counts| counts["delivered"] == 3).await;
     assert_eq!(object["status"]["counts"]["seen"], 3, "{}", object["status"]);
     assert_eq!(object["status"]["rules"], json!([{"name": "all", "matched": 3}]));
 }
@@ -97,9 +110,7 @@ async fn rules_choose_by_metadata_and_what_none_takes_is_accounted_for() {
         (item["path"] == "/Unrouted/letter.txt").then_some(()).ok_or_else(|| item["path"].to_string())
     })
     .await;
-    let object = world
-        .until("FileRoute", "claims", "the unmatched file", |object| object["status"]["counts"]["unmatched"] == 1)
-        .await;
+    let object = counted(&world, "claims", "the unmatched file", |counts| counts["unmatched"] == 1).await;
     assert_eq!(
         object["status"]["counts"]["delivered"], 1,
         "r8: the route's own metadata and move start nothing: {}",
@@ -264,4 +275,125 @@ async fn t1_a_route_reaches_only_what_its_namespace_declares_unless_the_grant_sa
     assert!(cases.accepted().is_empty(), "a workspace of another namespace is none of its own");
     let page = serde_json::to_value(api.get("thief").await.unwrap()).unwrap();
     assert_eq!(page["status"]["counts"]["seen"], 0);
+}
+
+#[tokio::test]
+async fn files_go_to_a_folder_and_objects_come_from_one() {
+    let mut world = World::without_operator(crate::support::kubernetes::shared().await).await;
+    let out = tempfile::tempdir().unwrap();
+    let folder = format!("files={}", out.path().display());
+    world.start_operator(&["--folder", &folder]).await;
+    world.connect().await;
+    let workspace = claims(&world, "claims").await;
+    let mut spec = to_cases(&CaseSystem::start().await, "Content");
+    spec["rules"] = json!([{"name": "all", "to": [
+        {"name": "archive", "objectStore": {"fs": {"folder": "files"}}, "key": "'out/' + file.metadata.claim + '/' + file.name"}]}]);
+    route(&world, "archive", spec).await;
+    upload_with(&world, &workspace, "a.txt", &[("claim", "7")]).await;
+    let own = out.path().join(&world.namespace);
+    eventually("the file", || async {
+        let found = tokio::fs::read(own.join("out/7/a.txt")).await.map_err(|error| error.to_string())?;
+        (found == b"a.txt").then_some(()).ok_or_else(|| format!("{found:?}"))
+    })
+    .await;
+    // R6: what a sender says never leads out of the namespace's folder.
+    upload_with(&world, &workspace, "b.txt", &[("claim", "..%2F..%2Fescaped")]).await;
+    counted(&world, "archive", "two deliveries or a dead letter", |counts| {
+        counts["delivered"] == 2 || counts["failed"] == 1
+    })
+    .await;
+    assert!(!out.path().join("escaped").exists() && !out.path().parent().unwrap().join("escaped").exists());
+
+    std::fs::create_dir_all(own.join("in/invoices")).unwrap();
+    std::fs::write(own.join("in/invoices/42-march.pdf"), b"an invoice").unwrap();
+    std::fs::write(own.join("in/invoices/42-march.pdf.json"), br#"{"year": 2026}"#).unwrap();
+    route(&world, "publish", json!({
+        "from": {"objectStore": {"fs": {"folder": "files"}, "prefix": "in/", "settle": "0s", "every": "200ms",
+            "metadata": {"sidecar": "{key}.json", "fromKey": "in/invoices/(?P<customer>[0-9]+)-.*"}}},
+        "rules": [{"name": "invoice", "when": "file.metadata.customer == '42'", "to": [{"name": "publish", "file360": {
+            "workspaceRef": {"name": "claims"}, "path": "'/Invoices/' + file.metadata.year", "metadata": {"customer": "file.metadata.customer"}}}]}],
+        "unmatched": {"ignore": {}},
+    })).await;
+    let published = format!("/v1/workspaces/{workspace}/resolve?path=/Invoices/2026/42-march.pdf");
+    let item = eventually("the publication", || async {
+        let (status, item) = world.remote.call("GET", &published, &[], None).await;
+        (status == 200).then_some(item).ok_or_else(|| format!("{status}"))
+    })
+    .await;
+    assert_eq!((&item["metadata"], &item["version"]), (&json!({"customer": "42"}), &json!(1)));
+    // The same content again is no new version; other content is.
+    std::fs::write(own.join("in/invoices/42-march.pdf"), b"an invoice, corrected").unwrap();
+    eventually("the second version", || async {
+        let item = world.remote.get(&published).await;
+        (item["version"] == 2).then_some(()).ok_or_else(|| item.to_string())
+    })
+    .await;
+    // A restart takes nothing up again.
+    world.kill_operator();
+    world.start_operator(&["--folder", &folder]).await;
+    std::fs::write(own.join("in/invoices/42-april.pdf"), b"the next").unwrap();
+    std::fs::write(own.join("in/invoices/42-april.pdf.json"), br#"{"year": 2026}"#).unwrap();
+    eventually("the next invoice", || async {
+        let path = format!("/v1/workspaces/{workspace}/resolve?path=/Invoices/2026/42-april.pdf");
+        let (status, _) = world.remote.call("GET", &path, &[], None).await;
+        (status == 200).then_some(()).ok_or_else(|| format!("{status}"))
+    })
+    .await;
+    assert_eq!(world.remote.get(&published).await["version"], 2);
+}
+
+/// A signed push of one file; the status of the answer.
+async fn push(url: &str, key: &str, id: &str, content: &[u8]) -> u16 {
+    use base64::Engine as _;
+    use base64::engine::general_purpose::STANDARD;
+    use hmac::{KeyInit as _, Mac as _};
+    use sha2::Digest as _;
+    let digest = sha2::Sha256::digest(content);
+    let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
+    let timestamp = jiff::Timestamp::now().as_second();
+    let mut mac = hmac::Hmac::<sha2::Sha256>::new_from_slice(key.as_bytes()).unwrap();
+    mac.update(format!("{id}.{timestamp}.{hex}").as_bytes());
+    let signature = STANDARD.encode(mac.finalize().into_bytes());
+    let request = reqwest::Client::new()
+        .put(url)
+        .header("webhook-id", id)
+        .header("webhook-timestamp", timestamp)
+        .header("webhook-signature", format!("v1,{signature}"))
+        .header("repr-digest", format!("sha-256=:{}:", STANDARD.encode(digest)))
+        .header("content-type", "text/plain")
+        .header("content-disposition", format!("attachment; filename=\"{id}.txt\""))
+        .body(content.to_vec());
+    request.send().await.map_or(0, |answer| answer.status().as_u16())
+}
+
+#[tokio::test]
+async fn what_a_system_pushes_is_committed_before_it_gets_its_answer_and_then_routed() {
+    let mut world = World::without_operator(crate::support::kubernetes::shared().await).await;
+    let address = format!("127.0.0.1:{}", crate::support::free_port());
+    world.start_operator(&["--inbound-address", &address, "--public-url", &format!("http://{address}")]).await;
+    world.connect().await;
+    let cases = CaseSystem::start().await;
+    let workspace = claims(&world, "claims").await;
+    let key = "0123456789abcdef0123456789abcdef";
+    let secret = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "erp"}, "stringData": {"2026": key}});
+    crate::support::kubernetes::apply(&world.client, &world.namespace, &secret).await.unwrap();
+    let mut spec = to_cases(&cases, "Content");
+    spec["from"] = json!({"http": {"path": "erp", "hmacRef": {"name": "erp"}, "inbox": {"workspaceRef": {"name": "claims"}, "path": "/Inbox"}}});
+    route(&world, "erp", spec).await;
+    let url = world.get("FileRoute", "erp").await["status"]["ingestUrl"].as_str().unwrap().to_owned();
+    assert_eq!(url, format!("http://{address}/ingest/{}/erp", world.namespace));
+    eventually("the endpoint", || async {
+        let status = push(&url, key, "first", b"from the ERP system").await;
+        (status == 201).then_some(()).ok_or_else(|| status.to_string())
+    })
+    .await;
+    let path = format!("/v1/workspaces/{workspace}/resolve?path=/Inbox/first.txt");
+    assert_eq!(world.remote.get(&path).await["size"], 19, "it is committed when the answer comes");
+    arrived(&cases, 1).await;
+    assert_eq!(push(&url, key, "first", b"from the ERP system").await, 201, "the same id again is answered as before");
+    let forged = push(&url, "another key that is long enough", "second", b"forged").await;
+    assert!((400..500).contains(&forged), "t4: {forged}");
+    assert_eq!(push(&url, key, "third", b"the third").await, 201);
+    arrived(&cases, 2).await;
+    assert_eq!(cases.accepted().len(), 2, "one file for one id");
 }

@@ -1,10 +1,12 @@
 //! Who reaches what. These tests need an operator for all namespaces, so they have a control plane of their own.
 
+use std::time::{Duration, Instant};
+
 use serde_json::json;
 
 use crate::support::controlplane::ControlPlane;
-use crate::support::kubernetes;
 use crate::support::world::{World, condition};
+use crate::support::{eventually, kubernetes};
 
 /// Two worlds on one control plane and one cluster-wide operator: the first has the Connection, the second is a tenant.
 struct Cluster {
@@ -114,4 +116,24 @@ async fn d2_a_namespace_that_ends_takes_its_outsiders_with_it_and_keeps_the_cont
     assert_eq!((&state[0]["state"], &state[0]["owner"]["state"]), (&json!("Active"), &json!("Released")));
     let members = state[0]["parts"]["members"].as_array().unwrap();
     assert_eq!(members.iter().map(|member| member["name"].as_str().unwrap()).collect::<Vec<_>>(), ["user0"]);
+}
+
+#[tokio::test]
+async fn t6_a_tenant_whose_file_360_hangs_holds_up_no_other() {
+    let cluster = Cluster::new(json!({})).await;
+    cluster.tenant.connect().await;
+    // Every call lasts almost as long as the operator waits for one.
+    cluster.home.remote.faults(json!({"latencyMs": 29_000})).await;
+    for number in 0..80 {
+        cluster.home.apply_workspace(&format!("w{number}"), json!({})).await;
+    }
+    eventually("the passes that hang", || async {
+        let calls = cluster.home.remote.calls().await;
+        let hanging = calls["requestCounters"]["createWorkspaceByKey"].as_u64().unwrap_or_default();
+        if hanging >= 50 { Ok(()) } else { Err(hanging.to_string()) }
+    })
+    .await;
+    let started = Instant::now();
+    cluster.tenant.workspace("w", json!({})).await;
+    assert!(started.elapsed() < Duration::from_secs(15), "it waited {:?} for the other tenant's passes", started.elapsed());
 }

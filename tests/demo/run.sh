@@ -113,6 +113,59 @@ for file in iso9001.pdf photos.zip; do
   [ "$want" = "$have" ] || fail "$file did not arrive as it was sent"
 done
 
+say "Files move: claims go to a case system by what they are, invoices to the customer with a link for the contacts"
+mkdir "$work/cases"
+cases=$(free_port)
+tests/demo/case_system.py "$cases" "$work/cases" &
+pids+=($!)
+for sample in claims-route publish-invoices; do
+  sed -e "s#https://cases.example.com#http://127.0.0.1:$cases#" -e "s#allowedHosts: cases.example.com#allowedHosts: 127.0.0.1#" \
+    "config/samples/$sample.yaml" | kubectl apply -f -
+done
+for route in procurement/claims sales/publish-invoices; do
+  kubectl wait --for=condition=Ready --timeout=30s -n "${route%/*}" "froute/${route#*/}" >/dev/null || fail "$route does not run"
+done
+for workspace in procurement/supplier-claims sales/customer-acme; do
+  kubectl wait --for=condition=Ready --timeout=30s -n "${workspace%/*}" "sws/${workspace#*/}" >/dev/null || fail "$workspace is not ready"
+done
+claim_url() { kubectl get secret -n procurement claim-upload -o jsonpath='{.data.url}' | base64 -d; }
+has_claim_url() { [ -n "$(claim_url 2>/dev/null)" ]; }
+await 10 "the address for claims" has_claim_url
+head -c 200000 /dev/urandom >"$work/dent.jpg"
+printf 'what happened\n' >"$work/letter.txt"
+curl -fsS -H 'Accept: application/json' -F documentType=photo -F claimId=4711 -F "file=@$work/dent.jpg;type=image/jpeg" "$(claim_url)/files" >/dev/null
+curl -fsS -H 'Accept: application/json' -F documentType=other -F "file=@$work/letter.txt;type=text/plain" "$(claim_url)/files" >/dev/null
+photo_arrived() { ls "$work/cases" | grep -q 4711_photos && cmp -s "$work/dent.jpg" "$work"/cases/*4711_photos; }
+await 20 "the photo at the case system" photo_arrived
+claims=$(workspace_id procurement supplier-claims)
+at() { as_people -G --data-urlencode "path=$2" "$file360/v1/workspaces/$1/resolve"; }
+labelled() { at "$claims" /Inbox/dent.jpg | jq -e '.metadata | .routedTo == "cases" and .caseRef == "CASE-1"' >/dev/null; }
+await 20 "the case's number on the photo" labelled
+unrouted() { at "$claims" /Unrouted/letter.txt >/dev/null 2>&1; }
+await 20 "the letter among what nobody takes" unrouted
+billing=$(workspace_id sales acme-billing)
+printf '%%PDF-1.7 invoice 2027-123\n' >"$work/out-123.pdf"
+out=$(at "$billing" /Out | jq -r .id)
+as_people -X POST -H 'Content-Type: application/pdf' -H "Idempotency-Key: demo-invoice" --data-binary "@$work/out-123.pdf" -g \
+  "$file360/v1/items/$out/files?name=out-123.pdf&metadata[documentType]=invoice&metadata[number]=2027-123" >/dev/null
+customer=$(workspace_id sales customer-acme)
+invoice="/Invoices/$(date -u +%Y)/invoice-2027-123.pdf"
+published() { [ "$(at "$customer" "$invoice" 2>/dev/null | jq -r .sha256)" = "$(sha256sum "$work/out-123.pdf" | cut -d' ' -f1)" ]; }
+await 20 "the invoice in the customer's workspace" published
+shared() { as_people "$file360/v1/workspaces/$customer/links" | jq -e '.items | length == 1 and .[0].audience == "Guests" and (.[0].recipients | length == 2)' >/dev/null; }
+await 20 "the link for the customer's contacts" shared
+at "$claims" /Inbox/dent.jpg | jq -r '"   \(.path)  -> case system, \(.metadata.caseRef)"'
+at "$claims" /Unrouted/letter.txt | jq -r '"   \(.path)  (no rule takes it)"'
+at "$customer" "$invoice" | jq -r '"   \(.path)  -> published, shared with the contacts of the workspace"'
+# Delivered, unmatched, failed. Numbers alone are written once a minute; a request to reconcile brings them at once.
+account() {
+  kubectl annotate --overwrite -n "$1" "froute/$2" "reconcile.file360.io/requestedAt=$RANDOM" >/dev/null
+  kubectl get froute -n "$1" "$2" -o jsonpath='{.status.counts.delivered}/{.status.counts.unmatched}/{.status.counts.failed}'
+}
+accounted() { [ "$(account procurement claims)" = 1/1/0 ] && [ "$(account sales publish-invoices)" = 1/0/0 ]; }
+await 20 "the routes' own accounts" accounted
+kubectl get fileroutes -A
+
 say "Somebody tampers with the deal room: mallory becomes owner, sales is thrown out"
 falcon=$(workspace_id sales project-falcon)
 members "$falcon" >"$work/before.txt"
@@ -136,7 +189,7 @@ as_people "$file360/v1/items/$inbox/children" | jq -e '.items | length == 2' >/d
 sed 's/^/   /' "$work/acme.txt"
 
 say "How it ended"
-kubectl get connections,secureworkspaces -A -o wide
+kubectl get connections,secureworkspaces,fileroutes -A -o wide
 printf '\n'
 cat <<TEXT
 What you just saw

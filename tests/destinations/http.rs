@@ -53,9 +53,10 @@ struct Crm {
 }
 
 impl Crm {
+    #[allow(clippy::unused_async, reason = "the cases wait for the start of any counterpart")]
     async fn start() -> Self {
         let authority = Authority::new("crm");
-        let server = Counterpart::start(Some(authority.server("127.0.0.1", None))).await;
+        let server = Counterpart::start(Some(authority.server("127.0.0.1", None)));
         let world = World::new();
         world.secrets.put("ca", "ca.crt", &authority.pem);
         world.secrets.put("store", "token", "correct-horse");
@@ -158,7 +159,8 @@ impl World {
 
     fn sends(&self, server: &Counterpart, send: &str, more: Value) -> HttpDestination {
         let mut http = json!({"url": format!("http://127.0.0.1:{}/api", server.port)});
-        http.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        let Value::Object(more) = more else { panic!("{more} is no map") };
+        http.as_object_mut().unwrap().extend(more);
         self.destination(json!({"send": send, "http": http})).unwrap()
     }
 }
@@ -188,7 +190,7 @@ async fn failure(destination: &HttpDestination) -> Error {
 
 #[tokio::test]
 async fn an_event_says_what_is_known_about_a_file_and_where_it_comes_from() {
-    let server = Counterpart::start(None).await;
+    let server = Counterpart::start(None);
     server.answers_with(
         202,
         &[("location", "/cases/7?token=x"), ("x-request-id", "r-1"), ("set-cookie", "a=b")],
@@ -225,7 +227,7 @@ async fn an_event_says_what_is_known_about_a_file_and_where_it_comes_from() {
 
 #[tokio::test]
 async fn a_template_calls_an_api_as_it_is() {
-    let server = Counterpart::start(None).await;
+    let server = Counterpart::start(None);
     let destination = World::new().posts(
         &server,
         json!({
@@ -247,7 +249,7 @@ async fn a_template_calls_an_api_as_it_is() {
 
 #[tokio::test]
 async fn get_and_delete_send_no_body() {
-    let server = Counterpart::start(None).await;
+    let server = Counterpart::start(None);
     for method in ["GET", "DELETE"] {
         World::new().posts(&server, json!({"method": method})).deliver(&photo()).await.unwrap();
         let seen = server.only();
@@ -258,7 +260,7 @@ async fn get_and_delete_send_no_body() {
 
 #[tokio::test]
 async fn a_reference_is_an_address_that_works_for_a_while() {
-    let server = Counterpart::start(None).await;
+    let server = Counterpart::start(None);
     let world = World::new();
     world.sends(&server, "Reference", json!({})).deliver(&photo()).await.unwrap();
     let event = server.only().json();
@@ -277,7 +279,7 @@ async fn a_reference_is_an_address_that_works_for_a_while() {
 
 #[tokio::test]
 async fn content_goes_as_it_is_with_its_name_type_digest_and_event_in_headers() {
-    let server = Counterpart::start(None).await;
+    let server = Counterpart::start(None);
     let bytes = pattern(3000, 1);
     World::new()
         .sends(&server, "Content", json!({"method": "PUT"}))
@@ -295,7 +297,7 @@ async fn content_goes_as_it_is_with_its_name_type_digest_and_event_in_headers() 
 
 #[tokio::test]
 async fn content_goes_as_a_part_of_a_form_beside_a_document() {
-    let server = Counterpart::start(None).await;
+    let server = Counterpart::start(None);
     let form = json!({"multipart": {"file": "VersionData", "json": "entity_content"}, "template": "{'Title': file.name}"});
     let bytes = pattern(200_000, 1);
     World::new().sends(&server, "Content", form).deliver(&delivery("a\"\r\nb.pdf", &bytes)).await.unwrap();
@@ -317,7 +319,7 @@ async fn content_goes_as_a_part_of_a_form_beside_a_document() {
 
 #[tokio::test]
 async fn r6_what_an_expression_gives_leaves_neither_its_header_nor_its_segment() {
-    let server = Counterpart::start(None).await;
+    let server = Counterpart::start(None);
     let world = World::new();
     let hostile = [
         (json!({"headers": {"X-Name": "file.name"}}), "a\r\nX-Admin: yes"),
@@ -342,7 +344,7 @@ async fn r6_what_an_expression_gives_leaves_neither_its_header_nor_its_segment()
 
 #[tokio::test]
 async fn every_status_says_whether_to_try_again() {
-    let server = Counterpart::start(None).await;
+    let server = Counterpart::start(None);
     let destination = World::new().posts(&server, json!({}));
     let after = |seconds| Disposition::RetryAfter(Duration::from_secs(seconds));
     for (status, kind, next) in [
@@ -374,7 +376,7 @@ async fn every_status_says_whether_to_try_again() {
 
 #[tokio::test]
 async fn what_counts_as_success_is_declared() {
-    let server = Counterpart::start(None).await;
+    let server = Counterpart::start(None);
     let destination = World::new().posts(&server, json!({"success": ["201", "409-410"]}));
     server.answers_with(409, &[], "there already");
     let receipt = destination.deliver(&photo()).await.unwrap();
@@ -386,7 +388,7 @@ async fn what_counts_as_success_is_declared() {
 
 #[tokio::test]
 async fn endless_and_deep_answers_are_bounded() {
-    let server = Counterpart::start(None).await;
+    let server = Counterpart::start(None);
     let destination = World::new().posts(&server, json!({"timeout": "20s"}));
     server.answers(|_| async { Response::new(endless()) });
     let receipt = destination.deliver(&photo()).await.unwrap();
@@ -408,7 +410,7 @@ async fn endless_and_deep_answers_are_bounded() {
 
 #[tokio::test]
 async fn a_silent_or_dripping_server_does_not_hold_a_delivery() {
-    let server = Counterpart::start(None).await;
+    let server = Counterpart::start(None);
     let destination = World::new().posts(&server, json!({"timeout": "300ms"}));
     server.answers(|_| futures::future::pending());
     let error = failure(&destination).await;
@@ -426,7 +428,7 @@ async fn a_silent_or_dripping_server_does_not_hold_a_delivery() {
 
 #[tokio::test]
 async fn an_answer_that_breaks_off_is_asked_for_again() {
-    let server = Counterpart::start(None).await;
+    let server = Counterpart::start(None);
     server.answers(|_| async {
         let broken = futures::stream::iter([Ok("{\"id\":"), Err(std::io::Error::other("gone"))]);
         Response::new(Body::from_stream(broken))
@@ -437,7 +439,7 @@ async fn an_answer_that_breaks_off_is_asked_for_again() {
 
 #[tokio::test]
 async fn t3_a_redirect_is_not_followed_and_the_credential_goes_nowhere() {
-    let (server, thief) = (Counterpart::start(None).await, Counterpart::start(None).await);
+    let (server, thief) = (Counterpart::start(None), Counterpart::start(None));
     let world = World::new();
     world.secrets.put("store", "token", "correct-horse");
     let destination = world.sends(&server, "Content", json!({"auth": bearer()}));
@@ -452,7 +454,7 @@ async fn t3_a_redirect_is_not_followed_and_the_credential_goes_nowhere() {
 
 #[tokio::test]
 async fn an_answer_can_be_written_back_without_the_credential_it_echoes() {
-    let server = Counterpart::start(None).await;
+    let server = Counterpart::start(None);
     let world = World::new();
     world.secrets.put("store", "token", "correct-horse");
     server.answers_with(200, &[("location", "/x/correct-horse")], r#"{"id": 17, "echo": {"auth": "Bearer correct-horse"}}"#);
@@ -474,7 +476,7 @@ async fn an_answer_can_be_written_back_without_the_credential_it_echoes() {
 
 #[tokio::test]
 async fn t3_addresses_inside_are_refused_also_behind_a_name() {
-    let server = Counterpart::start(None).await;
+    let server = Counterpart::start(None);
     let world = World::guarded(&[]);
     for url in ["https://127.0.0.1/x", "https://[::1]/x", "https://169.254.169.254/latest", "https://2130706433/"] {
         let invalid = world.destination(json!({"http": {"url": url}})).err().expect(url);
@@ -498,7 +500,7 @@ async fn t3_addresses_inside_are_refused_also_behind_a_name() {
 
 #[tokio::test]
 async fn a_host_that_is_allowed_by_name_needs_no_tls_and_may_be_inside() {
-    let server = Counterpart::start(None).await;
+    let server = Counterpart::start(None);
     let http = json!({"url": format!("http://localhost:{}/x", server.port)});
     World::guarded(&["localhost"]).destination(json!({"http": http})).unwrap().deliver(&photo()).await.unwrap();
     assert!(server.only().header("host").starts_with("localhost:"));
@@ -511,7 +513,7 @@ async fn a_host_that_is_allowed_by_name_needs_no_tls_and_may_be_inside() {
 #[tokio::test]
 async fn a_certificate_must_come_from_the_bundle_and_a_corrected_bundle_works_at_once() {
     let (right, wrong) = (Authority::new("right"), Authority::new("wrong"));
-    let server = Counterpart::start(Some(right.server("127.0.0.1", None))).await;
+    let server = Counterpart::start(Some(right.server("127.0.0.1", None)));
     let world = World::new();
     let url = format!("https://127.0.0.1:{}/", server.port);
     let public = world.destination(json!({"http": {"url": url}})).unwrap();
@@ -534,7 +536,7 @@ async fn a_certificate_must_come_from_the_bundle_and_a_corrected_bundle_works_at
 #[tokio::test]
 async fn a_server_name_is_what_the_certificate_must_have() {
     let authority = Authority::new("crm");
-    let server = Counterpart::start(Some(authority.server("crm.internal", None))).await;
+    let server = Counterpart::start(Some(authority.server("crm.internal", None)));
     let world = World::new();
     world.secrets.put("ca", "ca.crt", &authority.pem);
     let destination = |name: Option<&str>| {
@@ -554,7 +556,7 @@ async fn a_server_name_is_what_the_certificate_must_have() {
 #[tokio::test]
 async fn a_client_certificate_is_shown_and_a_renewed_one_works_at_once() {
     let (authority, clients, strangers) = (Authority::new("crm"), Authority::new("clients"), Authority::new("strangers"));
-    let server = Counterpart::start(Some(authority.server("127.0.0.1", Some(&clients)))).await;
+    let server = Counterpart::start(Some(authority.server("127.0.0.1", Some(&clients))));
     let world = World::new();
     world.secrets.put("ca", "ca.crt", &authority.pem);
     let show = |issued: std::collections::HashMap<&'static str, String>| {
@@ -580,7 +582,7 @@ async fn a_client_certificate_is_shown_and_a_renewed_one_works_at_once() {
 
 #[tokio::test]
 async fn each_way_to_authenticate_sends_what_it_should() {
-    let server = Counterpart::start(None).await;
+    let server = Counterpart::start(None);
     let world = World::new();
     for (key, value) in [("token", "correct-horse"), ("user", "ada"), ("password", "pass:word"), ("key", "Token abc")] {
         world.secrets.put("store", key, value);
@@ -607,7 +609,7 @@ async fn each_way_to_authenticate_sends_what_it_should() {
 
 #[tokio::test]
 async fn t5_a_credential_whose_secret_does_not_name_the_host_is_not_sent() {
-    let server = Counterpart::start(None).await;
+    let server = Counterpart::start(None);
     let world = World::new();
     world.secrets.put("store", "token", "correct-horse");
     world.secrets.only_for(&["crm.example.com"]);
@@ -619,7 +621,7 @@ async fn t5_a_credential_whose_secret_does_not_name_the_host_is_not_sent() {
 
 #[tokio::test]
 async fn a_credential_that_cannot_stand_in_a_header_is_a_wrong_secret() {
-    let server = Counterpart::start(None).await;
+    let server = Counterpart::start(None);
     let world = World::new();
     world.secrets.put("store", "token", "correct\r\nX-Admin: horse");
     let error = failure(&world.posts(&server, json!({"auth": bearer()}))).await;
@@ -630,7 +632,7 @@ async fn a_credential_that_cannot_stand_in_a_header_is_a_wrong_secret() {
 
 #[tokio::test]
 async fn content_starts_again_from_its_beginning_with_a_fresh_credential() {
-    let server = Counterpart::start(None).await;
+    let server = Counterpart::start(None);
     let world = World::new();
     world.secrets.put("store", "token", "old-horse");
     let destination = world.sends(&server, "Content", json!({"auth": bearer()}));
@@ -662,8 +664,8 @@ struct Tokens {
 }
 
 impl Tokens {
-    async fn start() -> Self {
-        let (server, world) = (Counterpart::start(None).await, World::new());
+    fn start() -> Self {
+        let (server, world) = (Counterpart::start(None), World::new());
         world.secrets.put("store", "id", "client-1");
         world.secrets.put("store", "secret", "s3cr&t horse");
         let (issued, secret) = (Arc::new(AtomicUsize::new(0)), Arc::new(Mutex::new("s3cr&t horse".to_owned())));
@@ -703,7 +705,7 @@ impl Tokens {
 
 #[tokio::test]
 async fn a_token_is_fetched_once_for_many_and_renewed_once_when_it_is_refused() {
-    let tokens = Tokens::start().await;
+    let tokens = Tokens::start();
     let destination = tokens.destination();
     let (first, second) = (photo(), delivery("other.pdf", b"x"));
     let all = (0..20).map(|n| destination.deliver(if n % 2 == 0 { &first } else { &second }));
@@ -725,7 +727,7 @@ async fn a_token_is_fetched_once_for_many_and_renewed_once_when_it_is_refused() 
 
 #[tokio::test]
 async fn a_token_that_is_refused_twice_is_a_denial() {
-    let tokens = Tokens::start().await;
+    let tokens = Tokens::start();
     tokens.server.answers(|seen| async move {
         if seen.target == "/token" {
             axum::Json(json!({"access_token": "canary-token", "expires_in": 3600})).into_response()
@@ -740,7 +742,7 @@ async fn a_token_that_is_refused_twice_is_a_denial() {
 
 #[tokio::test]
 async fn a_client_secret_that_changed_is_used_at_once() {
-    let tokens = Tokens::start().await;
+    let tokens = Tokens::start();
     let destination = tokens.destination();
     *tokens.secret.lock() = "renewed horse".into();
     let error = failure(&destination).await;
@@ -755,7 +757,7 @@ async fn a_client_secret_that_changed_is_used_at_once() {
 
 #[tokio::test]
 async fn a_failing_token_endpoint_is_an_outage_and_nothing_reaches_the_api() {
-    let tokens = Tokens::start().await;
+    let tokens = Tokens::start();
     for (status, body, kind) in [
         (503, "", Kind::Unavailable),
         (429, "", Kind::RateLimited),
@@ -778,7 +780,7 @@ async fn a_failing_token_endpoint_is_an_outage_and_nothing_reaches_the_api() {
 
 #[tokio::test]
 async fn a_client_can_authenticate_in_the_form() {
-    let tokens = Tokens::start().await;
+    let tokens = Tokens::start();
     let oauth2 = json!({
         "tokenUrl": format!("http://127.0.0.1:{}/token", tokens.server.port), "clientAuthentication": "Body",
         "clientIdRef": suite::secret("id"), "clientSecretRef": suite::secret("secret"),
@@ -796,7 +798,7 @@ async fn a_client_can_authenticate_in_the_form() {
 
 #[tokio::test]
 async fn a_csrf_token_is_fetched_once_and_again_when_it_is_refused() {
-    let server = Counterpart::start(None).await;
+    let server = Counterpart::start(None);
     let world = World::new();
     world.secrets.put("store", "token", "correct-horse");
     let valid = Arc::new(AtomicUsize::new(1));
@@ -845,7 +847,7 @@ async fn a_source_that_refuses_is_not_taken_for_a_refused_credential() {
         }
     }
 
-    let server = Counterpart::start(None).await;
+    let server = Counterpart::start(None);
     let world = World::new();
     world.secrets.put("store", "token", "old-horse");
     let destination = world.sends(&server, "Content", json!({"auth": bearer()}));
@@ -866,7 +868,7 @@ fn signature(key: &[u8], signed: &[u8]) -> String {
 
 #[tokio::test]
 async fn a_receiver_can_verify_who_sent_a_body_and_a_content() {
-    let server = Counterpart::start(None).await;
+    let server = Counterpart::start(None);
     let world = World::new();
     world.secrets.put("store", "hmac", &format!("whsec_{}", STANDARD.encode([7; 32])));
     let hmac = json!({"auth": {"hmac": {"keyRef": suite::secret("hmac")}}});
@@ -975,7 +977,7 @@ async fn t5_secrets_are_in_no_error_and_no_log_at_any_level() {
     let writer = log.clone();
     let filter = "off,reqwest=trace,hyper=trace,hyper_util=trace,rustls=trace,file360_operator=trace";
     tracing_subscriber::fmt().with_env_filter(filter).with_writer(move || writer.clone()).with_ansi(false).init();
-    let tokens = Tokens::start().await;
+    let tokens = Tokens::start();
     let world = &tokens.world;
     for key in ["token", "user", "password", "key", "hmac"] {
         world.secrets.put("canaries", key, &format!("canary-{key}-0123456789abcdef"));

@@ -8,7 +8,7 @@ use file360_operator::api::places::{ObjectStore, S3};
 use file360_operator::error::{Disposition, Kind};
 use file360_operator::outbound::guard::Guard;
 use file360_operator::outbound::object_store::{Settings, Store, store};
-use file360_operator::routes::delivery::{Delivery, Destination};
+use file360_operator::routes::delivery::{Delivery, Destination, File};
 use file360_operator::routes::destinations::object_store::ObjectStoreDestination;
 use futures::StreamExt as _;
 
@@ -71,7 +71,10 @@ impl Place for Bucket {
 
     async fn strays(&self) -> Vec<String> {
         let files = files_below(&self.server.data()).into_iter().map(|(name, _)| name);
-        files.filter(|name| !name.starts_with(&format!("{}/", S3Server::BUCKET))).collect()
+        // `.vgwlocks` is how the server keeps two writers apart.
+        files
+            .filter(|name| !name.starts_with(&format!("{}/", S3Server::BUCKET)) && !name.starts_with(".vgwlocks/"))
+            .collect()
     }
 
     fn decode(&self, shown: &str) -> String {
@@ -112,11 +115,18 @@ cases!(
     ]
 );
 
+/// The same of a file whose source does not tell its SHA-256: it goes in parts when it is large.
+fn unknown(delivery: Delivery) -> Delivery {
+    let file = File { sha256: None, ..(*delivery.file).clone() };
+    Delivery { file: Arc::new(file), ..delivery }
+}
+
 #[tokio::test]
 async fn r1_a_delivery_that_was_made_is_not_made_again() {
     let bucket = start().await;
-    for size in [5000, 20 << 20] {
-        let made = delivery(&format!("{size}.bin"), &pattern(size, 1));
+    for (size, is_known) in [(5000, true), (20 << 20, true), (20 << 20, false)] {
+        let made = delivery(&format!("{size}-{is_known}.bin"), &pattern(size, 1));
+        let made = if is_known { made } else { unknown(made) };
         assert!(!bucket.destination.deliver(&made).await.unwrap().duplicate);
         let again = bucket.destination.deliver(&made).await.unwrap();
         assert!(again.duplicate && again.bytes == 0, "{size}: {again:?}");
@@ -126,13 +136,14 @@ async fn r1_a_delivery_that_was_made_is_not_made_again() {
 #[tokio::test]
 async fn r1_a_newer_version_replaces_the_object_and_another_file_does_not() {
     let bucket = start().await;
-    for size in [4000, 12 << 20] {
-        let name = format!("{size}.bin");
+    for (size, is_known) in [(4000, true), (12 << 20, true), (12 << 20, false)] {
+        let name = format!("{size}-{is_known}.bin");
         let version = |item: &str, version: u64, seed: usize| {
             let bytes = pattern(size + seed, seed);
             let whole = delivery(&name, &bytes);
             let of = version_of(item, version, &name, whole.file.size, whole.file.sha256.clone());
-            (Delivery { content: whole.content, ..of }, bytes)
+            let of = Delivery { content: whole.content, ..of };
+            (if is_known { of } else { unknown(of) }, bytes)
         };
         let here = || std::fs::read(bucket.server.bucket().join(&name)).unwrap();
         let (first, bytes) = version("item-1", 1, 1);
@@ -147,7 +158,7 @@ async fn r1_a_newer_version_replaces_the_object_and_another_file_does_not() {
         assert_eq!((error.kind, error.code.as_str()), (Kind::Conflict, "key-taken"), "{error}");
         assert!(here() == bytes, "the object stays as it was");
     }
-    std::fs::write(bucket.server.bucket().join("by-hand.txt"), "not ours").unwrap();
+    bucket.server.put_by_hand("by-hand.txt", "not ours", &[]);
     let error = bucket.destination.deliver(&delivery("by-hand.txt", b"ours")).await.unwrap_err();
     assert_eq!(error.code, "key-taken", "what nobody delivered is somebody's: {error}");
 }
@@ -158,17 +169,33 @@ async fn r3_nothing_of_an_upload_that_was_given_up_stays_behind() {
     let bytes = pattern(20 << 20, 3);
     let content = suite::Staged { fails_at: Some(bytes.len() - 1), ..suite::Staged::of(&bytes) };
     let broken = Delivery { content: Arc::new(content), ..delivery("broken.bin", &bytes) };
-    bucket.destination.deliver(&broken).await.unwrap_err();
+    bucket.destination.deliver(&unknown(broken)).await.unwrap_err();
     // Given up by whoever waits, as when the operator stops.
     let stalls =
-        Delivery { content: Arc::new(suite::Stalling { size: bytes.len() as u64 }), ..delivery("stalls.bin", &bytes) };
-    let given_up = tokio::time::timeout(std::time::Duration::from_secs(2), bucket.destination.deliver(&stalls)).await;
-    assert!(given_up.is_err());
+        || Delivery { content: Arc::new(suite::Stalling { size: bytes.len() as u64 }), ..delivery("stalls.bin", &bytes) };
+    for stalls in [stalls(), unknown(stalls())] {
+        let given_up = tokio::time::timeout(std::time::Duration::from_secs(2), bucket.destination.deliver(&stalls)).await;
+        assert!(given_up.is_err());
+    }
     suite::eventually("the parts go", async || {
         let left: Vec<String> = files_below(&bucket.server.bucket()).into_iter().map(|(name, _)| name).collect();
         if left.is_empty() { Ok(()) } else { Err(format!("{left:?}")) }
     })
     .await;
+}
+
+/// The suite's own case is about small files and those with a known SHA-256.
+#[tokio::test]
+async fn r3_wrong_content_in_parts_is_not_delivered() {
+    let bucket = start().await;
+    let bytes = pattern(20 << 20, 3);
+    for said in [bytes.len() as u64 - 1, bytes.len() as u64 + 1] {
+        let content = suite::Staged { said, ..suite::Staged::of(&bytes) };
+        let wrong = Delivery { content: Arc::new(content), ..suite::delivery_of("wrong.bin", said, None) };
+        let error = bucket.destination.deliver(&wrong).await.unwrap_err();
+        assert_ne!(error.disposition(), Disposition::Terminal, "{error}");
+        assert_eq!(bucket.arrived().await, []);
+    }
 }
 
 #[tokio::test]
@@ -222,8 +249,11 @@ async fn an_object_says_what_it_is_and_where_it_came_from() {
     assert_eq!(object.metadata["file360-key"], made.key);
     assert_eq!(Some(&object.metadata["file360-sha256"]), made.file.sha256.as_ref());
     assert_eq!(object.entry.size, 7);
+    bucket.server.put_by_hand("tagged.txt", "content", &["x-amz-meta-claimId: 4711", "content-type: text/plain"]);
+    let object = bucket.store.head("tagged.txt").await.unwrap();
+    assert_eq!((object.metadata["claimid"].as_str(), object.mime_type.as_deref()), ("4711", Some("text/plain")));
     assert_eq!(bucket.store.describe(), format!("s3://127.0.0.1:{}/archive", bucket.server.port));
-    assert_eq!(bucket.destination.listing(&suite::route()).await.unwrap().unwrap(), ["described.pdf"]);
+    assert_eq!(bucket.destination.listing(&suite::route()).await.unwrap().unwrap(), ["described.pdf", "tagged.txt"]);
 }
 
 #[tokio::test]

@@ -7,11 +7,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use file360_operator::error::{Error, Kind, Result};
-use file360_operator::file360::connector::{Connector, Credential, Observer, Redacted, Settings, Transport};
+use file360_operator::file360::connector::{Connector, Credential, Observer, Settings, Transport};
 use file360_operator::file360::model::{
     BusinessKey, Capability, Folder, Item, NewFolder, NewWorkspace, OnConflict, Page, Workspace,
 };
 use file360_operator::file360::{ByteStream, Cause, Creation, Download, File360, IdempotencyKey, NewFile};
+use file360_operator::redacted::Redacted;
 use futures::{StreamExt, TryStreamExt};
 use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;

@@ -118,6 +118,25 @@ async fn parts_arrive_in_any_order_and_become_one_file_with_one_commit() {
 }
 
 #[tokio::test]
+async fn small_and_large_parts_become_one_file() {
+    let fixture = start().await;
+    let api = fixture.operator().await;
+    let (_, folder, _) = with_file(&api, "one", "x").await;
+    let new = json!({"parentId": id(&folder), "name": "joined"});
+    let upload = api.post("/v1/uploads", new).send().await.expect(201);
+    let path = format!("/v1/uploads/{}", id(&upload));
+    let texts: [&'static str; 3] = ["small ", Box::leak("large ".repeat(10_000).into_boxed_str()), "end"];
+    for (number, text) in (1..).zip(texts) {
+        api.raw(Method::PUT, &format!("{path}/parts/{number}"), "text/plain", text).send().await.expect(200);
+    }
+    let made = api.post(&format!("{path}/commit"), json!({})).send().await.expect(201);
+    let content = format!("{}/content", item(&made));
+    assert_eq!(api.get(&content).send().await.bytes, texts.concat().as_bytes());
+    let tail = api.get(&content).header("range", "bytes=60003-").send().await;
+    assert_eq!((tail.status.as_u16(), tail.bytes.as_slice()), (206, b"ge end".as_slice()));
+}
+
+#[tokio::test]
 async fn trash_keeps_files_until_they_come_back_or_their_time_is_over() {
     let fixture = start().await;
     let (api, admin) = (fixture.operator().await, fixture.client("admin").await);
@@ -135,21 +154,29 @@ async fn trash_keeps_files_until_they_come_back_or_their_time_is_over() {
     admin.delete(&purge()).header("if-match", "*").send().await.expect(204);
     api.get(&item(&file)).send().await.refused(404, "not-found");
     let other = api.upload(&folder, "c.txt", "only here").await.expect(201);
-    api.delete(&item(&other)).matching(&other).send().await.expect(204);
+    let large = api.upload(&folder, "d.txt", Box::leak("much".repeat(20_000).into_boxed_str())).await.expect(201);
+    assert!(blob_exists(&fixture, &other) && blob_exists(&fixture, &large));
+    for file in [&other, &large] {
+        api.delete(&item(file)).matching(file).send().await.expect(204);
+    }
     fixture.server.clock().set_offset_seconds(31 * 86_400);
     // Once for the item, once for the bytes that nothing refers to any more.
     fixture.server.sweep().await;
     fixture.server.sweep().await;
     let api = fixture.operator().await;
     api.get(&item(&other)).send().await.refused(404, "not-found");
-    assert!(!blob_exists(&fixture, &other), "the bytes are gone");
+    assert!(!blob_exists(&fixture, &other) && !blob_exists(&fixture, &large), "the bytes are gone");
     let kept = api.all(&format!("/v1/items/{}/children", id(&folder))).await;
     assert!(blob_exists(&fixture, &kept[0]), "bytes that are in use stay");
 }
 
+/// Small content is a row, large content a file.
 fn blob_exists(fixture: &Fixture, file: &Value) -> bool {
     let sha256 = file["sha256"].as_str().unwrap();
-    fixture.folder.path().join("blobs").join(&sha256[..2]).join(&sha256[2..]).exists()
+    let database = rusqlite::Connection::open(fixture.folder.path().join("file360.db")).unwrap();
+    let row = "SELECT EXISTS (SELECT 1 FROM contents WHERE sha256 = ?1)";
+    database.query_row(row, [sha256], |row| row.get(0)).unwrap()
+        || fixture.folder.path().join("blobs").join(&sha256[..2]).join(&sha256[2..]).exists()
 }
 
 #[tokio::test]

@@ -9,10 +9,11 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
+use sha2::Digest as _;
 use tempfile::TempDir;
 
 /// How long a program may take to answer on a busy machine.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A program that answers at a port.
 struct Program {
@@ -160,6 +161,22 @@ impl S3Server {
         self.data().join(Self::BUCKET)
     }
 
+    /// Puts an object with another client, with these headers.
+    pub fn put_by_hand(&self, key: &str, content: &str, headers: &[&str]) {
+        let mut command = Command::new("curl");
+        command.args(["--silent", "--show-error", "--fail", "--request", "PUT", "--data-binary", "@-", "--aws-sigv4"]);
+        command.arg(format!("aws:amz:{}:s3", Self::REGION)).args(["--user", &format!("{}:{}", Self::KEY_ID, Self::SECRET)]);
+        for header in headers {
+            command.args(["--header", header]);
+        }
+        let hash: String = sha2::Sha256::digest(content).iter().map(|byte| format!("{byte:02x}")).collect();
+        command.args(["--header", &format!("x-amz-content-sha256: {hash}")]);
+        command.arg(format!("{}/{}/{key}", self.endpoint, Self::BUCKET)).stdin(Stdio::piped());
+        let mut child = command.spawn().expect("curl is there: run tests/tools.sh");
+        std::io::Write::write_all(&mut child.stdin.take().unwrap(), content.as_bytes()).unwrap();
+        assert!(child.wait().unwrap().success(), "curl could not put {key}");
+    }
+
     /// All buckets.
     pub fn data(&self) -> PathBuf {
         self.folder.path().join("data")
@@ -218,7 +235,7 @@ impl SftpServer {
             std::fs::write(at("sshd_config"), config).unwrap();
             vec![text(&sshd), "-D".into(), "-e".into(), "-f".into(), text(&at("sshd_config"))]
         });
-        let username = String::from_utf8(Command::new("id").arg("-un").output().unwrap().stdout).unwrap().trim().to_owned();
+        let username = said("id", &["-un"]);
         let port = program.port;
         Self { program, folder, port, username, private_key, host_key }
     }
@@ -229,6 +246,75 @@ impl SftpServer {
     }
 
     /// What is around the root.
+    pub fn around(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Takes it away, with every connection.
+    pub fn stop(&self) {
+        self.program.stop();
+    }
+
+    /// Brings it back as it was.
+    pub fn start_again(&self) {
+        self.program.start_again();
+    }
+}
+
+/// ProFTPD's mod_sftp, for a user of its own with a password: another implementation than OpenSSH's.
+pub struct ProFtpd {
+    program: Program,
+    folder: TempDir,
+    /// Port on 127.0.0.1.
+    pub port: u16,
+    /// The server's host key, as in `known_hosts` without the host.
+    pub host_key: String,
+}
+
+impl ProFtpd {
+    /// The user.
+    pub const USERNAME: &str = "acme";
+    /// Its password.
+    pub const PASSWORD: &str = "correct-horse-battery-staple";
+
+    /// A server with one user.
+    pub fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| text(&folder.path().join(name));
+        std::fs::create_dir(at("root")).unwrap();
+        let (host_private, host_key) = key_pair();
+        write_private(&folder.path().join("host_key"), &host_private);
+        let hash = said("openssl", &["passwd", "-6", Self::PASSWORD]);
+        let (uid, gid) = (said("id", &["-u"]), said("id", &["-g"]));
+        let user = format!("{}:{hash}:{uid}:{gid}::{}:/bin/sh\n", Self::USERNAME, at("root"));
+        write_private(&folder.path().join("passwd"), &user);
+        let proftpd = system_program("proftpd");
+        let program = Program::start(&folder.path().join("log"), |port| {
+            let config = format!(
+                "ServerType standalone\nDefaultAddress 127.0.0.1\nSocketBindTight on\nUseIPv6 off\nPort {port}\nUser {}\nGroup {}\n\
+                 PidFile {}\nScoreboardFile none\nDelayEngine off\nWtmpLog off\nTransferLog none\nSystemLog {}\n\
+                 LoadModule mod_sftp.c\nAuthOrder mod_auth_file.c\nAuthUserFile {}\nRequireValidShell off\nRootLogin on\n\
+                 AllowOverwrite on\nSFTPEngine on\nSFTPHostKey {}\nSFTPAuthMethods password\n",
+                said("id", &["-un"]),
+                said("id", &["-gn"]),
+                at("pid"),
+                at("syslog"),
+                at("passwd"),
+                at("host_key"),
+            );
+            std::fs::write(at("config"), config).unwrap();
+            vec![text(&proftpd), "-n".into(), "-q".into(), "-c".into(), at("config")]
+        });
+        let port = program.port;
+        Self { program, folder, port, host_key }
+    }
+
+    /// The user's folder.
+    pub fn root(&self) -> PathBuf {
+        self.folder.path().join("root")
+    }
+
+    /// What is around it.
     pub fn around(&self) -> &Path {
         self.folder.path()
     }
@@ -334,11 +420,22 @@ pub fn bin_dir() -> PathBuf {
 
 /// sshd insists on being started by its whole path; as root, on a folder for its unprivileged part.
 fn sshd() -> PathBuf {
+    let _ = std::fs::create_dir_all("/run/sshd");
+    system_program("sshd")
+}
+
+/// A program of the system's packages, which may be where only the administrator's `PATH` leads.
+fn system_program(name: &str) -> PathBuf {
     let paths = std::env::var_os("PATH").unwrap_or_default();
     let mut folders = std::env::split_paths(&paths).chain(["/usr/sbin".into(), "/usr/local/sbin".into()]);
-    let found = folders.find_map(|folder| Some(folder.join("sshd")).filter(|path| path.is_file()));
-    let _ = std::fs::create_dir_all("/run/sshd");
-    found.expect("sshd is there: run tests/tools.sh")
+    let found = folders.find_map(|folder| Some(folder.join(name)).filter(|path| path.is_file()));
+    found.unwrap_or_else(|| panic!("{name} is missing: run tests/tools.sh"))
+}
+
+/// The first line that a program prints.
+fn said(program: &str, arguments: &[&str]) -> String {
+    let output = Command::new(program).args(arguments).output().unwrap_or_else(|error| panic!("{program}: {error}"));
+    String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
 fn write_private(path: &Path, content: &str) {

@@ -12,29 +12,34 @@ use tokio_util::sync::CancellationToken;
 
 use super::FileRoutes;
 use crate::api::FileRoute;
-use crate::api::connection::GrantScope;
+use crate::api::connection::{GrantScope, MaxSharing};
 use crate::api::file_route::DryRunStatus;
+use crate::api::places::ObjectStore;
 use crate::controllers::context::Context;
 use crate::controllers::secure_workspace::SecureWorkspaces;
 use crate::error::{Error, Kind, Result, clean};
 use crate::expression::InvalidField;
 use crate::file360::content::IdempotencyKey;
-use crate::file360::model::{Audience, NewLink};
+use crate::file360::model::{AccessList, Audience, NewLink};
 use crate::file360::{Cause, File360};
 use crate::outbound::http::{self, Clients};
+use crate::outbound::object_store::{self, Settings, Store};
 use crate::outbound::secrets::References;
 use crate::reconcile::ObjectKey;
-use crate::routes::build::{Workshop, route};
+use crate::routes::build::{Network, Workshop, route};
 use crate::routes::content::hex;
 use crate::routes::delivery::{Delivery, Origin, RouteId};
 use crate::routes::destinations::file360;
 use crate::routes::destinations::http::Addresses;
+use crate::routes::destinations::index::Readers;
 use crate::routes::engine::{Engine, Observer, Parts};
 use crate::routes::items::{ItemSource, Scope, Scoped};
 use crate::routes::ledger::Names;
+use crate::routes::objects::Lister;
 use crate::routes::paths::PathPattern;
 use crate::routes::reader::Reader;
 use crate::routes::route::Route;
+use crate::routes::work::Source;
 use crate::routes::{build, dry_run};
 use crate::session::{Lookup, Session};
 
@@ -109,6 +114,11 @@ impl Surroundings<'_> {
         })
     }
 
+    /// What no share may exceed.
+    fn ceiling(&self) -> Option<MaxSharing> {
+        self.lookup.connection.spec.sharing.as_ref().map(|sharing| sharing.max.clone())
+    }
+
     fn cause(&self) -> Cause {
         Cause(self.object.uid().unwrap_or_default())
     }
@@ -175,25 +185,38 @@ impl Surroundings<'_> {
         let scope = Arc::new(Scope::default());
         scope.set(workspaces);
         let route = self.compile(&scope)?;
-        let source = self.source(&route, &scope);
+        let workshop = Bench { around: self, scope: scope.clone() };
+        let objects =
+            build::objects(&self.object.spec, &route, &workshop).map_err(|invalid| refused(&invalid))?.map(Arc::new);
+        let items = self.source(&route, &scope);
         let mirrors = route.mirrors();
+        let source: Arc<dyn Source> = match &objects {
+            Some(objects) => objects.clone(),
+            None => items.clone(),
+        };
         let parts = Parts {
             route,
-            source: source.clone(),
+            source,
             files: self.session.driver.clone(),
             metrics: self.ctx.metrics.clone(),
             observer: Arc::new(Hears { key: self.key.clone(), controller: self.controller.clone() }),
         };
         let (engine, writer) = Engine::new(parts);
-        let uid = self.object.uid().unwrap_or_default();
-        let reader = Reader { engine: engine.clone(), source, session: self.session.clone(), uid, mirrors };
         let stop = self.session.stop.child_token();
+        let uid = self.object.uid().unwrap_or_default();
+        let reader = Reader { engine: engine.clone(), source: items, session: self.session.clone(), uid, mirrors };
         let reading = {
             let (engine, stop) = (engine.clone(), stop.clone());
             async move {
                 let work = async {
                     let checkpoint = engine.restore().await;
-                    tokio::join!(engine.clone().run(), reader.run(checkpoint));
+                    let read = async {
+                        match objects {
+                            Some(source) => Lister { engine: engine.clone(), source }.run().await,
+                            None => reader.run(checkpoint).await,
+                        }
+                    };
+                    tokio::join!(engine.clone().run(), read);
                 };
                 tokio::select! { () = work => {}, () = stop.cancelled() => {} }
             }
@@ -204,6 +227,12 @@ impl Surroundings<'_> {
 
     /// Looks at what the rules would do, and touches nothing.
     pub async fn dry_run(&self) -> Result<DryRunStatus> {
+        if self.object.spec.from.object_store.is_some() {
+            return Err(refused(&InvalidField::value(
+                "mode",
+                "DryRun looks at files in workspaces; it does not go with from.objectStore",
+            )));
+        }
         let scope = Arc::new(Scope::default());
         scope.set(self.scope()?);
         let route = self.compile(&scope)?;
@@ -233,7 +262,26 @@ impl Workshop for Bench<'_, '_> {
     }
 
     fn addresses(&self) -> Arc<dyn Addresses> {
-        Arc::new(Links { tenant: self.around.session.driver.clone(), cause: self.around.cause() })
+        Arc::new(Links {
+            tenant: self.around.session.driver.clone(),
+            cause: self.around.cause(),
+            ceiling: self.around.ceiling(),
+        })
+    }
+
+    fn network(&self) -> Network {
+        let ctx = self.around.ctx;
+        Network { references: self.around.references.clone(), guard: ctx.guard.clone(), trust: ctx.trust.clone() }
+    }
+
+    fn readers(&self) -> Arc<dyn Readers> {
+        Arc::new(Access(self.around.session.driver.clone()))
+    }
+
+    fn store(&self, spec: &ObjectStore) -> Result<Arc<dyn Store>> {
+        let ctx = self.around.ctx;
+        let settings = Settings { guard: ctx.guard.clone(), extra_ca: ctx.extra_ca.clone(), folders: ctx.folders.clone() };
+        object_store::store(spec, &self.around.key.namespace, self.around.references.clone(), &settings)
     }
 
     fn publication(&self) -> file360::Surroundings {
@@ -249,7 +297,7 @@ impl Workshop for Bench<'_, '_> {
                 pattern: (spec.from.workspaces.is_some() || spec.from.http.is_some()).then(|| build::pattern(spec)),
             }),
             references: around.references.clone(),
-            ceiling: around.lookup.connection.spec.sharing.as_ref().map(|sharing| sharing.max.clone()),
+            ceiling: around.ceiling(),
             cause: around.cause(),
             facet: Names::of(&around.id()).facet,
         }
@@ -275,10 +323,21 @@ impl file360::Workspaces for Declared {
     }
 }
 
+/// Who reads a file is what File 360 says.
+struct Access(Arc<dyn File360>);
+
+#[async_trait]
+impl Readers for Access {
+    async fn readers(&self, item: &str) -> Result<AccessList> {
+        self.0.access(item).await
+    }
+}
+
 /// Download addresses are share links that end soon.
 struct Links {
     tenant: Arc<dyn File360>,
     cause: Cause,
+    ceiling: Option<MaxSharing>,
 }
 
 #[async_trait]
@@ -287,6 +346,13 @@ impl Addresses for Links {
         let Origin::Item { item, .. } = &delivery.file.origin else {
             return Err(Error::new(Kind::Rejected, "send: Reference needs a file in File 360; use send: Content"));
         };
+        if let Some(max) =
+            self.ceiling.as_ref().and_then(|ceiling| ceiling.link_audience).filter(|max| *max < Audience::Anyone)
+        {
+            let why =
+                format!("send: Reference needs links for Anyone; the Connection's ceiling is {max:?}. Use send: Content");
+            return Err(Error::new(Kind::Rejected, why));
+        }
         let now = Timestamp::now();
         let new = NewLink {
             audience: Audience::Anyone,

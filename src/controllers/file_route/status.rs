@@ -13,7 +13,7 @@ use crate::reconcile::conditions::Conditions;
 use crate::routes::engine::Snapshot;
 
 /// The status after a pass.
-pub fn after(object: &FileRoute, outcome: &Outcome, now: Timestamp) -> FileRouteStatus {
+pub fn after(object: &FileRoute, outcome: &Outcome, ingest_url: Option<String>, now: Timestamp) -> FileRouteStatus {
     let last = object.status.clone().unwrap_or_default();
     let generation = object.metadata.generation.unwrap_or_default();
     let mut conditions = Conditions::after(&last.conditions, generation, now);
@@ -22,6 +22,7 @@ pub fn after(object: &FileRoute, outcome: &Outcome, now: Timestamp) -> FileRoute
         last_handled_reconcile_at: object.annotations().get(REQUESTED_AT).cloned(),
         conditions: Vec::new(),
         dry_run: None,
+        ingest_url,
         ..last.clone()
     };
     match outcome {
@@ -46,7 +47,6 @@ fn runs(conditions: &mut Conditions<'_>, next: &mut FileRouteStatus, snapshot: &
     next.counts = Some(snapshot.counts);
     next.rules = snapshot.rules.iter().map(|(name, matched)| RuleCount { name: name.clone(), matched: *matched }).collect();
     next.checkpoint.clone_from(&snapshot.checkpoint);
-    next.inventory.clone_from(&snapshot.inventory);
     next.dead_letters.clone_from(&snapshot.dead_letters);
     match &snapshot.trouble {
         Some(why) => {
@@ -112,7 +112,6 @@ pub fn differ_in_numbers_only(last: Option<&FileRouteStatus>, next: &FileRouteSt
         counts: next.counts,
         rules: next.rules.clone(),
         checkpoint: next.checkpoint.clone(),
-        inventory: next.inventory.clone(),
         conditions: with_messages_of(&last.conditions, &next.conditions),
         ..last.clone()
     };

@@ -56,7 +56,7 @@ pub async fn run(pass: &mut Pass<'_>) -> Result<Next> {
                     "{} Went after --orphan-after; the workspace and its outsiders' access stay as they are.",
                     obstacle.message
                 );
-                pass.ctx.event(&pass.object, true, "Orphaned", &note).await;
+                pass.ctx.event(&*pass.object, true, "Orphaned", &note).await;
                 return leave(pass, None).await;
             }
             obstacle
@@ -96,7 +96,7 @@ fn orphaned(pass: &Pass<'_>, reason: &str) -> bool {
 }
 
 async fn leave(pass: &mut Pass<'_>, session: Option<&Arc<Session>>) -> Result<Next> {
-    finalizers::remove(&pass.ctx.client, &pass.object).await?;
+    finalizers::remove(&pass.ctx.client, &*pass.object).await?;
     if let (Some(session), Some(id)) =
         (session, pass.object.status.as_ref().and_then(|status| status.workspace_id.as_deref()))
     {

@@ -6,6 +6,8 @@ use std::time::Duration;
 use jiff::Timestamp;
 use kube::ResourceExt;
 use kube::api::Api;
+use parking_lot::Mutex;
+use tokio::time::Instant;
 use tracing::{debug, info};
 
 use super::desired::Desired;
@@ -69,17 +71,20 @@ pub struct Pass<'a> {
     pub(super) ctx: &'a Context,
     pub(super) store: &'a Store,
     pub(super) key: ObjectKey,
-    pub(super) object: SecureWorkspace,
+    pub(super) object: Arc<SecureWorkspace>,
     pub(super) cause: Cause,
     pub(super) now: Timestamp,
     pub(super) report: Report,
+    /// The object as it is since it was said that the pass is slow.
+    announced: Arc<Mutex<Option<SecureWorkspace>>>,
 }
 
 impl<'a> Pass<'a> {
     /// Prepares a pass; nothing is read or written.
     pub fn new(ctx: &'a Context, store: &'a Store, key: ObjectKey, object: SecureWorkspace) -> Self {
         let cause = Cause(object.uid().unwrap_or_default());
-        Self { ctx, store, key, cause, now: ctx.now(), object, report: Report::default() }
+        let (object, announced) = (Arc::new(object), Arc::default());
+        Self { ctx, store, key, cause, now: ctx.now(), object, report: Report::default(), announced }
     }
 
     /// Runs the pass and reports.
@@ -89,18 +94,27 @@ impl<'a> Pass<'a> {
         }
         let slow = tokio::time::sleep(self.ctx.tuning.slow_pass);
         let result = {
-            let ctx = self.ctx;
-            let before = self.object.clone();
+            let (ctx, store, before, announced) = (self.ctx, self.store, self.object.clone(), self.announced.clone());
             let mut work = std::pin::pin!(self.converge());
             tokio::select! {
                 result = &mut work => result,
                 () = slow => {
-                    say_reconciling(ctx, &before, ctx.now()).await;
+                    // The pass stands still meanwhile: it must not write the object at the same time.
+                    *announced.lock() = say_reconciling(ctx, store, &before).await;
                     work.await
                 }
             }
         };
         self.finish(result).await
+    }
+
+    /// Builds on what was written about the slow pass. The spec stays the one that the pass works on.
+    fn take_up_announcement(&mut self) {
+        let Some(written) = self.announced.lock().take() else { return };
+        let object = Arc::make_mut(&mut self.object);
+        object.metadata.resource_version = written.metadata.resource_version;
+        object.metadata.finalizers = written.metadata.finalizers;
+        object.status = written.status;
     }
 
     async fn finish(&mut self, result: Result<Option<Arc<Session>>>) -> Result<Next> {
@@ -228,7 +242,7 @@ impl<'a> Pass<'a> {
             cleanup::release(self, session, &workspace.id).await?;
             self.ctx
                 .event(
-                    &self.object,
+                    &*self.object,
                     false,
                     "HandedOver",
                     "Released the workspace; the same namespace and name on another cluster may take it up.",
@@ -314,6 +328,7 @@ impl<'a> Pass<'a> {
 
     /// The finalizer is there before the first step that deletion has to undo (D1).
     async fn ensure_finalizer(&mut self, lookup: &Lookup, desired: &Desired) -> Result<()> {
+        self.take_up_announcement();
         let has = self.object.finalizers().iter().any(|finalizer| finalizer == FINALIZER);
         if has || !self.needs_finalizer(desired) {
             return Ok(());
@@ -321,7 +336,7 @@ impl<'a> Pass<'a> {
         if !lookup.connection.finalizers().iter().any(|finalizer| finalizer == FINALIZER) {
             self.keep_connection(lookup).await?;
         }
-        self.object = finalizers::add(&self.ctx.client, &self.object).await?;
+        self.object = Arc::new(finalizers::add(&self.ctx.client, &*self.object).await?);
         self.store.wrote(&self.key, &self.object);
         Ok(())
     }
@@ -370,17 +385,17 @@ impl<'a> Pass<'a> {
         if !lines.is_empty() {
             let text = format!("{by} changed the workspace in File 360; put right: {}.", lines.join("; "));
             info!(object = %self.key, by, corrections = lines.len(), "Drift corrected");
-            self.ctx.event(&self.object, false, "DriftCorrected", &text).await;
+            self.ctx.event(&*self.object, false, "DriftCorrected", &text).await;
         }
         let outsiders = done.iter().filter(|step| step.action.lets_outsiders_in()).count();
         let removed = done.iter().filter(|step| step.origin == Origin::Spec && step.action.is_removal()).count();
         if outsiders + removed > 0 {
             let text = done.iter().filter(|step| step.action.lets_outsiders_in() || step.action.is_removal());
             let text: Vec<String> = text.map(|step| step.action.to_string()).collect();
-            self.ctx.event(&self.object, false, "AccessChanged", &format!("{}.", text.join("; "))).await;
+            self.ctx.event(&*self.object, false, "AccessChanged", &format!("{}.", text.join("; "))).await;
         }
         if done.iter().any(|step| matches!(step.action, Action::TakeOwnership)) {
-            self.ctx.event(&self.object, false, "Adopted", "Took up an existing workspace.").await;
+            self.ctx.event(&*self.object, false, "Adopted", "Took up an existing workspace.").await;
         }
     }
 
@@ -392,18 +407,21 @@ impl<'a> Pass<'a> {
 
     /// Writes the status when it changed.
     pub(super) async fn publish(&mut self) -> Result<()> {
+        self.take_up_announcement();
         let next = status::after(&self.object, &self.report, self.now);
         let flipped = status::flipped(self.object.status.as_ref(), &next);
-        let written = publish::publish(&self.ctx.client, &self.object, self.object.status.as_ref(), &next).await;
+        let started = Instant::now();
+        let written = publish::publish(&self.ctx.client, &*self.object, self.object.status.as_ref(), &next).await;
         match written {
             Ok(None) => {}
             Ok(Some(object)) => {
+                self.ctx.pressure.wrote(started.elapsed());
                 self.ctx.metrics.status_written(KIND);
                 self.store.wrote(&self.key, &object);
                 if let Some((warning, reason, message)) = flipped {
-                    self.ctx.event(&self.object, warning, &reason, &message).await;
+                    self.ctx.event(&*self.object, warning, &reason, &message).await;
                 }
-                self.object = object;
+                self.object = Arc::new(object);
             }
             // Gone in between: there is nobody left to tell.
             Err(error) if error.kind == Kind::NotFound => {}
@@ -431,12 +449,20 @@ pub(super) fn has_outsiders(observed: &Observed) -> bool {
         || observed.links.iter().any(|link| matches!(link.audience, Audience::Guests | Audience::Anyone))
 }
 
-async fn say_reconciling(ctx: &Context, object: &SecureWorkspace, now: Timestamp) {
-    let next = status::reconciling(object, now);
+/// Tells that the pass over an object is slow; the object as it is then, if it had to be written.
+async fn say_reconciling(ctx: &Context, store: &Store, object: &SecureWorkspace) -> Option<SecureWorkspace> {
+    let next = status::reconciling(object, ctx.now());
     match publish::publish(&ctx.client, object, object.status.as_ref(), &next).await {
-        Ok(Some(_)) => ctx.metrics.status_written(KIND),
-        Ok(None) => {}
-        Err(error) => debug!(%error, "The slow pass could not be announced"),
+        Ok(written) => {
+            let written = written?;
+            ctx.metrics.status_written(KIND);
+            store.wrote(&ObjectKey::of(&written), &written);
+            Some(written)
+        }
+        Err(error) => {
+            debug!(%error, "The slow pass could not be announced");
+            None
+        }
     }
 }
 
@@ -472,12 +498,13 @@ pub async fn preview(ctx: &Context, object: SecureWorkspace) -> Result<Preview> 
     let declared = object.spec.clone();
     let key = ObjectKey::of(&object);
     let mut pass = Pass::new(ctx, &store, key, object);
-    pass.object.spec.suspend = Some(true);
-    pass.object.spec.suspend_until = None;
+    let suspended = Arc::make_mut(&mut pass.object);
+    suspended.spec.suspend = Some(true);
+    suspended.spec.suspend_until = None;
     if pass.converge().await?.is_none() {
         return Err(Error::new(Kind::Unavailable, "the Connection has no session"));
     }
-    pass.object.spec = declared;
+    Arc::make_mut(&mut pass.object).spec = declared;
     pass.report.suspended = false;
     let plan = std::mem::take(&mut pass.report.plan);
     pass.guard(&plan);

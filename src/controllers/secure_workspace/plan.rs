@@ -12,8 +12,8 @@ pub use action::{Action, Aspect, Origin, Step};
 
 use crate::api::secure_workspace::{AccessMode, Applied, Drift, DriftPolicy, PlanStatus};
 use crate::file360::model::{
-    Folder, ItemPatch, Link, Member, MemberInput, NewFolder, NewWorkspace, SharingRules, UploadRequest, Workspace,
-    WorkspacePatch, WorkspaceState,
+    Folder, ItemPatch, Link, Member, MemberInput, NewFolder, NewWorkspace, SharingRules, UploadRequest, UploadRequestInput,
+    Workspace, WorkspacePatch, WorkspaceState,
 };
 
 /// What is there: one workspace with everything that a spec can say something about.
@@ -301,7 +301,10 @@ impl Planner<'_> {
             if there.is_some_and(|request| request.input == *wanted) {
                 continue;
             }
-            let action = Action::PutRequest { name: name.clone(), input: wanted.clone(), exists: there.is_some() };
+            let mark_only = there
+                .is_some_and(|request| UploadRequestInput { managed: wanted.managed, ..request.input.clone() } == *wanted);
+            let (name, input) = (name.clone(), wanted.clone());
+            let action = Action::PutRequest { name, input, exists: there.is_some(), mark_only };
             steps.push(step(action, Aspect::Sharing, self.sharing_origin()));
         }
         steps

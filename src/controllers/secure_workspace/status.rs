@@ -132,8 +132,8 @@ fn failed(conditions: &mut Conditions<'_>, error: &Error) {
     }
 }
 
+/// The conditions of a pass that did not fail.
 fn judged(conditions: &mut Conditions<'_>, object: &SecureWorkspace, report: &Report, drift: Option<&DriftStatus>) {
-    let hash = || report.plan.hash();
     match &report.blocked {
         None => {
             let message = match drift {
@@ -142,35 +142,7 @@ fn judged(conditions: &mut Conditions<'_>, object: &SecureWorkspace, report: &Re
             };
             conditions.set("Ready", true, "Converged", message);
         }
-        Some(Blocked::Suspended) => {
-            conditions.set("Ready", false, "Suspended", "Suspended with changes outstanding; see status.plan.");
-        }
-        Some(Blocked::PlanOnly) => {
-            conditions.set("Ready", false, "Planned", "mode: Plan; status.plan says what would be done.");
-        }
-        Some(Blocked::AwaitingApproval) => {
-            let message = format!("The plan waits for approval: set spec.approvedPlan: {}.", hash());
-            conditions.set("Ready", false, "AwaitingApproval", &message);
-        }
-        Some(Blocked::PlanChanged) => {
-            let message = format!(
-                "The approved plan is not what would be done now; review status.plan and set spec.approvedPlan: {}.",
-                hash()
-            );
-            conditions.set("Ready", false, "PlanChanged", &message);
-        }
-        Some(Blocked::TooManyRemovals { removals, max }) => {
-            let listed = report.plan.steps.iter().filter(|step| step.action.is_removal()).take(10);
-            let listed: Vec<String> = listed.map(|step| step.action.to_string()).collect();
-            let message = format!(
-                "The plan removes {removals}, more than spec.maxRemovals ({max}): {}{}. If that is meant, raise spec.maxRemovals, or set spec.mode: Approve and approve the plan.",
-                listed.join("; "),
-                if *removals > 10 { "; …" } else { "" }
-            );
-            conditions.set("Ready", false, "RemovalBlocked", &message);
-            conditions.set("RemovalBlocked", true, "TooManyRemovals", &message);
-            conditions.set("Stalled", true, "RemovalBlocked", &message);
-        }
+        Some(blocked) => held_back(conditions, blocked, &report.plan),
     }
     if report.suspended {
         let spec = &object.spec;
@@ -179,22 +151,55 @@ fn judged(conditions: &mut Conditions<'_>, object: &SecureWorkspace, report: &Re
         conditions.set("Suspended", true, "Suspended", &format!("Suspended{until}: {why}."));
     }
     if let Some(drift) = drift {
-        let items: Vec<&str> = drift.items.iter().take(5).map(|item| item.path.as_str()).collect();
-        let by = drift.items.iter().find_map(|item| item.by.as_deref()).unwrap_or("somebody");
-        if report.fighting {
-            let message = format!(
-                "{by} keeps undoing what this resource declares ({}); corrections pause. Settle who owns it.",
-                items.join(", ")
-            );
-            conditions.set("Drifted", true, "DriftFight", &message);
-        } else if report.plan.tolerated.is_empty() {
-            let message =
-                format!("No longer declared, but not empty: {}. Move the content or declare the folder.", items.join(", "));
-            conditions.set("Drifted", true, "FolderNotEmpty", &message);
-        } else {
-            let message = format!("File 360 differs and is left so by spec.drift: {}.", items.join(", "));
-            conditions.set("Drifted", true, "Tolerated", &message);
+        let (reason, message) = drifted(report, drift);
+        conditions.set("Drifted", true, reason, &message);
+    }
+}
+
+/// The conditions of a plan that is not run.
+fn held_back(conditions: &mut Conditions<'_>, blocked: &Blocked, plan: &Plan) {
+    let (reason, message) = match blocked {
+        Blocked::Suspended => ("Suspended", "Suspended with changes outstanding; see status.plan.".to_owned()),
+        Blocked::PlanOnly => ("Planned", "mode: Plan; status.plan says what would be done.".to_owned()),
+        Blocked::AwaitingApproval => {
+            ("AwaitingApproval", format!("The plan waits for approval: set spec.approvedPlan: {}.", plan.hash()))
         }
+        Blocked::PlanChanged => {
+            let message = format!(
+                "The approved plan is not what would be done now; review status.plan and set spec.approvedPlan: {}.",
+                plan.hash()
+            );
+            ("PlanChanged", message)
+        }
+        Blocked::TooManyRemovals { removals, max } => {
+            let listed = plan.steps.iter().filter(|step| step.action.is_removal()).take(10);
+            let listed: Vec<String> = listed.map(|step| step.action.to_string()).collect();
+            let message = format!(
+                "The plan removes {removals}, more than spec.maxRemovals ({max}): {}{}. If that is meant, raise spec.maxRemovals, or set spec.mode: Approve and approve the plan.",
+                listed.join("; "),
+                if *removals > 10 { "; …" } else { "" }
+            );
+            conditions.set("RemovalBlocked", true, "TooManyRemovals", &message);
+            conditions.set("Stalled", true, "RemovalBlocked", &message);
+            ("RemovalBlocked", message)
+        }
+    };
+    conditions.set("Ready", false, reason, &message);
+}
+
+/// Reason and message of `Drifted`.
+fn drifted(report: &Report, drift: &DriftStatus) -> (&'static str, String) {
+    let items: Vec<&str> = drift.items.iter().take(5).map(|item| item.path.as_str()).collect();
+    let items = items.join(", ");
+    if report.fighting {
+        let by = drift.items.iter().find_map(|item| item.by.as_deref()).unwrap_or("somebody");
+        let message =
+            format!("{by} keeps undoing what this resource declares ({items}); corrections pause. Settle who owns it.");
+        ("DriftFight", message)
+    } else if report.plan.tolerated.is_empty() {
+        ("FolderNotEmpty", format!("No longer declared, but not empty: {items}. Move the content or declare the folder."))
+    } else {
+        ("Tolerated", format!("File 360 differs and is left so by spec.drift: {items}."))
     }
 }
 
@@ -338,6 +343,8 @@ pub fn flipped(last: Option<&SecureWorkspaceStatus>, next: &SecureWorkspaceStatu
     match before {
         None if is_good => None,
         Some(before) if before.status == now.status && before.reason == now.reason => None,
+        // The end of an outage is the Connection's news; thousands of Events would say the same.
+        Some(before) if before.status == "Unknown" && is_good => None,
         _ => Some((!is_good, now.reason.clone(), now.message.clone())),
     }
 }

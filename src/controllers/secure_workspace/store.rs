@@ -96,6 +96,8 @@ struct State {
     labels: HashSet<Arc<Labels>>,
     /// Objects whose labels or workspace changed since somebody asked.
     relabelled: HashSet<Arc<str>>,
+    /// How many objects each namespace has.
+    namespaces: HashMap<Arc<str>, usize>,
     round: u32,
     listed: bool,
 }
@@ -180,7 +182,9 @@ impl Store {
             round,
             pending: (!up_to_date).then(|| Box::new(object)),
         };
-        state.entries.insert(key.clone(), entry);
+        if state.entries.insert(key.clone(), entry).is_none() {
+            *state.namespaces.entry(key.namespace.clone()).or_default() += 1;
+        }
         if up_to_date { Verdict::UpToDate { again } } else { Verdict::Work }
     }
 
@@ -291,11 +295,35 @@ impl Store {
         }
     }
 
+    /// Up to `most` objects of a Connection whose status tells of an outage, and whether there are more. They count as unmarked:
+    /// whoever asks has them looked at.
+    pub fn unmark(&self, connection: &ObjectKey, most: usize) -> (Vec<ObjectKey>, bool) {
+        let mut state = self.state.lock();
+        let mut marked = state.entries.iter_mut().filter(|(_, entry)| entry.marked && entry.connection == *connection);
+        let keys = marked.by_ref().take(most).map(|(key, entry)| {
+            entry.marked = false;
+            key.clone()
+        });
+        (keys.collect(), marked.next().is_some())
+    }
+
     /// Forgets an object.
     pub fn forget(&self, key: &ObjectKey) -> Option<Entry> {
         let mut state = self.state.lock();
         state.relabelled.insert(key.namespace.clone());
-        state.entries.remove(key)
+        let entry = state.entries.remove(key)?;
+        if let Some(count) = state.namespaces.get_mut(&key.namespace) {
+            *count -= 1;
+            if *count == 0 {
+                state.namespaces.remove(&key.namespace);
+            }
+        }
+        Some(entry)
+    }
+
+    /// How many namespaces have objects.
+    pub fn namespaces(&self) -> usize {
+        self.state.lock().namespaces.len()
     }
 
     /// The objects that `wanted` picks.

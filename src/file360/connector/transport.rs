@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use url::Url;
 
 use super::auth::{Credential, TokenSource};
+use super::rate_limit::Pause;
 use super::slots::Slots;
 use crate::error::{Error, Kind, Result, clean};
 use crate::file360::model::{Problem, headers};
@@ -26,9 +27,11 @@ const CALL_TIMEOUT: Duration = Duration::from_secs(30);
 /// Failures in a row that open the breaker.
 const BREAKER_FAILURES: u32 = 5;
 const BREAKER_FIRST: Duration = Duration::from_secs(1);
-const BREAKER_LONGEST: Duration = Duration::from_secs(30);
+const BREAKER_LONGEST: Duration = Duration::from_secs(15);
 /// A server cannot make the operator wait longer than this.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_mins(5);
+/// A call waits so long for the end of a pause that the server asked for; a longer one is told to the caller.
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// Hears of every call.
 pub trait Observer: Send + Sync {
@@ -63,6 +66,7 @@ pub struct Transport {
     /// Uploads take one of these as well: half as many, so that long ones leave room for the calls that work.
     pub(super) uploads: Slots,
     bucket: RwLock<Option<DefaultDirectRateLimiter>>,
+    pause: Pause,
     fence: RwLock<Option<String>>,
     breaker: Mutex<Breaker>,
     stop_writes: CancellationToken,
@@ -226,6 +230,7 @@ impl Transport {
             slots: Slots::new(concurrency),
             uploads: Slots::new(concurrency / 2),
             bucket: RwLock::new(None),
+            pause: Pause::default(),
             fence: RwLock::new(None),
             breaker: Mutex::default(),
             stop_writes: settings.stop_writes,
@@ -270,7 +275,7 @@ impl Transport {
     async fn limited<T>(&self, call: &Call<'_>, exchange: impl Future<Output = Result<T, Fault>>) -> Result<T> {
         self.check_breaker()?;
         let _slot = if call.is_long_poll { None } else { Some(self.slots.take().await?) };
-        self.take_turn().await?;
+        self.take_turn(call).await?;
         let result = if call.mutates {
             tokio::select! {
                 biased;
@@ -289,20 +294,31 @@ impl Transport {
         result.map_err(|fault| fault.error)
     }
 
-    async fn take_turn(&self) -> Result<()> {
+    /// Waits until the limits allow one more request.
+    async fn take_turn(&self, call: &Call<'_>) -> Result<()> {
         loop {
-            let wait = {
-                let bucket = self.bucket.read();
-                let Some(bucket) = bucket.as_ref() else { return Ok(()) };
-                match bucket.check() {
-                    Ok(()) => return Ok(()),
-                    Err(not_until) => {
-                        not_until.wait_time_from(governor::clock::Clock::now(&governor::clock::DefaultClock::default()))
-                    }
+            let wait = match self.pause.rest() {
+                // Nobody waits for the feed's reader, and an ended feed would look like an outage.
+                Some(rest) if rest > LONGEST_PAUSE && !call.is_long_poll => {
+                    let mut error = Error::new(Kind::RateLimited, "File 360 says that its rate limit is used up");
+                    error.retry_after = Some(rest);
+                    return Err(error);
                 }
+                Some(rest) => rest,
+                None => match self.next_in_bucket() {
+                    Some(wait) => wait,
+                    None => return Ok(()),
+                },
             };
             tokio::time::sleep(wait).await;
         }
+    }
+
+    /// Takes one request out of the bucket; `Some`: there is none before so long.
+    fn next_in_bucket(&self) -> Option<Duration> {
+        let bucket = self.bucket.read();
+        let not_until = bucket.as_ref()?.check().err()?;
+        Some(not_until.wait_time_from(governor::clock::Clock::now(&governor::clock::DefaultClock::default())))
     }
 
     async fn exchange(&self, call: &Call<'_>) -> Result<Answer> {
@@ -359,6 +375,7 @@ impl Transport {
 
     /// Reads the answer to its end.
     pub(super) async fn answer(&self, response: reqwest::Response, token: &Redacted) -> Result<Answer> {
+        self.pause.heed(response.headers());
         let status = response.status();
         let etag = text_header(response.headers(), header::ETAG.as_str());
         let revision = text_header(response.headers(), headers::WORKSPACE_REVISION).and_then(|text| text.parse().ok());

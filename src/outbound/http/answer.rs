@@ -123,7 +123,7 @@ pub(super) async fn refusal(response: reqwest::Response, secrets: &Secrets, host
     match kind {
         Kind::Denied => message = format!("{message}; {advice}"),
         Kind::Rejected if status.is_redirection() => {
-            message.push_str("; redirects are not followed, so name the final address in url")
+            message.push_str("; redirects are not followed, so name the final address in url");
         }
         Kind::Rejected if status.is_success() => message.push_str("; list it under success if that is fine"),
         _ => {}

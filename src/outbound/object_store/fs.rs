@@ -101,12 +101,12 @@ impl Walk {
             .map_err(|error| {
                 io::Error::new(io::ErrorKind::NotConnected, format!("it cannot be opened: {}", io::Error::from(error)))
             })?;
-        down(given, &self.namespace, makes)
+        down(&given, &self.namespace, makes)
     }
 
     fn folder(&self, path: &str, makes: bool) -> io::Result<OwnedFd> {
         let root = self.root(makes)?;
-        path.split('/').filter(|segment| !segment.is_empty()).try_fold(root, |folder, segment| down(folder, segment, makes))
+        path.split('/').filter(|segment| !segment.is_empty()).try_fold(root, |folder, segment| down(&folder, segment, makes))
     }
 
     /// The folder of a file, and its name there.
@@ -123,16 +123,16 @@ impl Walk {
     }
 }
 
-fn down(folder: OwnedFd, segment: &str, makes: bool) -> io::Result<OwnedFd> {
+fn down(folder: &OwnedFd, segment: &str, makes: bool) -> io::Result<OwnedFd> {
     debug_assert!(!matches!(segment, "." | "..") && !segment.contains('/'), "names are made safe before they come here");
-    match rustix::fs::openat(&folder, segment, FOLDER, Mode::empty()) {
+    match rustix::fs::openat(folder, segment, FOLDER, Mode::empty()) {
         Err(Errno::NOENT) if makes => {
-            match rustix::fs::mkdirat(&folder, segment, Mode::from_raw_mode(0o755)) {
-                Ok(()) => rustix::fs::fsync(&folder)?,
+            match rustix::fs::mkdirat(folder, segment, Mode::from_raw_mode(0o755)) {
+                Ok(()) => rustix::fs::fsync(folder)?,
                 Err(Errno::EXIST) => {}
                 Err(error) => return Err(error.into()),
             }
-            Ok(rustix::fs::openat(&folder, segment, FOLDER, Mode::empty())?)
+            Ok(rustix::fs::openat(folder, segment, FOLDER, Mode::empty())?)
         }
         other => Ok(other?),
     }

@@ -1,7 +1,8 @@
 //! Amazon S3 and what speaks its API.
 //!
 //! A small object is one request: a `PUT` that succeeds only where nothing lies, with the content's SHA-256 in its signature, which the
-//! server checks. Larger ones go in parts and appear when all are there. The requests are made here and not by a general storage library:
+//! server checks. A larger one whose SHA-256 is known goes in one request as well, after a look at what lies there, and nothing of it is held.
+//! The rest goes in parts and appears when all are there. The requests are made here and not by a general storage library:
 //! those put keys into a form of their own (`a//b` becomes `a/b`, a space at the end goes), and then read or overwrite another object.
 
 mod client;
@@ -27,8 +28,10 @@ use crate::api::places::S3;
 use crate::error::{Error, Kind, Result};
 use crate::outbound::secrets::References;
 
-/// Largest object that goes in one request, and usual size of a part, in bytes.
+/// Largest object that is held in memory while it goes, and usual size of a part, in bytes.
 const PART: u64 = 8 * 1024 * 1024;
+/// Largest object that S3 takes in one request, in bytes.
+const LARGEST_PUT: u64 = 5 * 1024 * 1024 * 1024;
 /// Content of all uploads to S3 that the process holds at a time, in KiB. An upload waits for its share.
 const BUDGET_KIB: usize = 128 * 1024;
 /// Largest page of a listing that is read, in bytes: 1,000 keys of 1,024 bytes, each byte encoded.
@@ -106,6 +109,25 @@ impl S3Store {
         }
     }
 
+    /// A large object whose SHA-256 is known: one request, too, but nothing of it is held.
+    async fn put_streamed(&self, upload: &Upload<'_>, sha256: &str) -> Result<Stored> {
+        let Some(condition) = self.condition(upload).await? else { return Ok(duplicate(upload)) };
+        let mut request = Request::new(Method::PUT, Some(upload.key.as_str()));
+        request.headers = description(upload, Some(sha256));
+        request.headers.extend(condition.header());
+        request.body = Body { chunks: Vec::new(), size: upload.size, sha256: sha256.to_owned() };
+        match self.client.send_stream(&request, opened(upload).await?).await {
+            Ok(_) => Ok(stored(upload)),
+            // Another try was faster: what lies there now says whether it was this delivery.
+            Err(error) if error.kind == Kind::Stale && self.condition(upload).await?.is_none() => Ok(duplicate(upload)),
+            Err(error) if error.kind == Kind::Unsupported && condition != Condition::None => {
+                self.lacks_conditions.store(true, Ordering::Relaxed);
+                Err(Error::new(Kind::Unavailable, "the server knows no conditions on writing; the next try goes without"))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
     async fn put_once(&self, upload: &Upload<'_>, body: &Body, condition: &Condition) -> Result<()> {
         let mut request = Request::new(Method::PUT, Some(upload.key.as_str()));
         request.headers = description(upload, Some(&body.sha256));
@@ -156,7 +178,11 @@ impl Store for S3Store {
     }
 
     async fn put(&self, upload: Upload<'_>) -> Result<Stored> {
-        let result = if upload.size <= PART { self.put_whole(&upload).await } else { self.put_in_parts(&upload).await };
+        let result = match upload.sha256 {
+            _ if upload.size <= PART => self.put_whole(&upload).await,
+            Some(sha256) if upload.size <= LARGEST_PUT => self.put_streamed(&upload, sha256).await,
+            _ => self.put_in_parts(&upload).await,
+        };
         result.map_err(|error| error.while_doing(format!("put {} bytes to {}", upload.size, self.describe())))
     }
 

@@ -1,5 +1,6 @@
 //! Servers that speak SFTP (version 3, as OpenSSH does), without an `ssh` program.
 
+mod lenient;
 mod session;
 
 use std::sync::Arc;

@@ -56,7 +56,8 @@ impl Node {
     }
 }
 
-/// A tree of files. Paths are relative to its root, cut at `/`, without `.` and `..`. No operation follows a link inside the root.
+/// A tree of files. Paths are relative to its root, cut at `/`, without `.` and `..`. Nothing is written through a link, and what is read is
+/// no link itself. A folder on the way may be one on SFTP servers, where the account's rights are the bound; in mounted folders none may.
 #[async_trait]
 pub trait Tree: Send + Sync + 'static {
     /// `sftp` or `fs`.
@@ -132,7 +133,7 @@ impl<T: Tree> TreeStore<T> {
 
         let (temporary, sha256) = self.write_beside(&key, upload).await?;
         if self.0.rename(temporary.path(), key.as_str(), replaces).await? {
-            temporary.is_placed();
+            temporary.keep();
         } else {
             temporary.remove().await;
             // A try that was cut off after its last step, or somebody else's file.
@@ -209,7 +210,7 @@ impl<T: Tree> TreeStore<T> {
             Err(error) => Err(error),
         };
         match made {
-            Ok(true) => temporary.is_placed(),
+            Ok(true) => temporary.keep(),
             _ => temporary.remove().await,
         }
         made
@@ -270,7 +271,12 @@ impl<T: Tree> TreeStore<T> {
                     return Ok(page);
                 }
                 Is::File => {
-                    page.entries.push(Entry { etag: node.etag(), size: node.size, modified_at: node.modified_at, key: path })
+                    page.entries.push(Entry {
+                        etag: node.etag(),
+                        size: node.size,
+                        modified_at: node.modified_at,
+                        key: path,
+                    });
                 }
                 Is::Folder | Is::Other => {}
             }
@@ -372,7 +378,7 @@ fn hashed(content: Stream, hash: Arc<parking_lot::Mutex<Sha256>>) -> Stream {
     content
         .inspect(move |chunk| {
             if let Ok(chunk) = chunk {
-                hash.lock().update(chunk)
+                hash.lock().update(chunk);
             }
         })
         .boxed()
@@ -390,7 +396,7 @@ impl<T: Tree> Temporary<T> {
     }
 
     /// It has its place.
-    fn is_placed(mut self) {
+    fn keep(mut self) {
         self.path = None;
     }
 

@@ -17,8 +17,8 @@ use crate::controllers::grants;
 use crate::controllers::secure_workspace::desired::{Desired, FolderMark};
 use crate::controllers::secure_workspace::plan::{Action, Observed, plan};
 use crate::file360::model::{
-    Audience, FieldKind, Folder, Member, OwnerState, PrincipalKind, RequestField, SharingRules, UploadRequest,
-    UploadRequestInput, Workspace, WorkspacePatch,
+    Audience, FieldKind, Folder, Member, OwnerState, PrincipalKind, RequestField, SharingRules, UploadRequest, Workspace,
+    WorkspacePatch,
 };
 use crate::plugin::text::line;
 use crate::reconcile::ObjectKey;
@@ -120,7 +120,7 @@ impl<'a> Writer<'a> {
         let mut changes: Vec<String> = plan(&desired, observed, None, None)
             .steps
             .into_iter()
-            .filter(|step| !is_bookkeeping(&step.action, observed))
+            .filter(|step| !is_bookkeeping(&step.action))
             .map(|step| format!("the first pass would {}", step.action))
             .collect();
         // A rule that nobody declares counts, too, but for the one that every new workspace has.
@@ -133,15 +133,13 @@ impl<'a> Writer<'a> {
 }
 
 /// Whether a step changes nothing that people see: only the operator's marks.
-fn is_bookkeeping(action: &Action, observed: &Observed) -> bool {
+fn is_bookkeeping(action: &Action) -> bool {
     match action {
-        Action::TakeOwnership | Action::PatchFolder { mark_only: true, .. } => true,
+        Action::TakeOwnership | Action::PatchFolder { mark_only: true, .. } | Action::PutRequest { mark_only: true, .. } => {
+            true
+        }
         Action::Patch { patch, .. } => {
             *patch == WorkspacePatch { managed_fields: patch.managed_fields.clone(), ..WorkspacePatch::default() }
-        }
-        Action::PutRequest { name, input, .. } => {
-            let there = observed.requests.iter().find(|request| request.name == *name);
-            there.is_some_and(|there| UploadRequestInput { managed: input.managed, ..there.input.clone() } == *input)
         }
         _ => false,
     }

@@ -364,7 +364,7 @@ impl Publication {
         }
         let url = link.url.ok_or_else(|| Error::new(Kind::Rejected, "File 360 does not tell the link's address"))?;
         for recipient in &target.recipients {
-            let notice = notice(share, recipient, item, &target.workspace, &url, expires_at);
+            let notice = notice(share, recipient, item, &url);
             let digest = hex(&Sha256::digest(recipient)[..8]);
             let key = IdempotencyKey(format!("{}-notice-{version}-{digest}", delivery.key));
             tenant.notify(&notice, &key).await?;
@@ -373,23 +373,13 @@ impl Publication {
     }
 }
 
-fn notice(
-    share: &Sharing,
-    recipient: &str,
-    item: &Item,
-    workspace: &Workspace,
-    url: &str,
-    expires_at: Option<Timestamp>,
-) -> NewNotification {
-    let mut params = BTreeMap::from([
-        ("file".to_owned(), item.name.clone()),
-        ("workspace".to_owned(), workspace.display_name.clone()),
-        ("url".to_owned(), url.to_owned()),
-    ]);
-    if let Some(at) = expires_at {
-        params.insert("expiresAt".to_owned(), at.to_zoned(TimeZone::UTC).date().to_string());
+fn notice(share: &Sharing, recipient: &str, item: &Item, url: &str) -> NewNotification {
+    NewNotification {
+        template: "share-notice".into(),
+        locale: Some(share.locale.clone()),
+        to: recipient.to_owned(),
+        params: BTreeMap::from([("item".to_owned(), item.name.clone()), ("url".to_owned(), url.to_owned())]),
     }
-    NewNotification { template: "share-notice".into(), locale: Some(share.locale.clone()), to: recipient.to_owned(), params }
 }
 
 #[async_trait]

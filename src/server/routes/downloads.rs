@@ -4,6 +4,7 @@ use std::io::SeekFrom;
 use std::sync::Arc;
 
 use axum::body::Body;
+use bytes::Bytes;
 use http::{HeaderMap, StatusCode, header};
 use parking_lot::Mutex;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
@@ -32,6 +33,8 @@ pub struct Source {
     pub name: String,
     /// The version.
     pub version: VersionRecord,
+    /// Its content, if that is small; else it is a file.
+    pub small: Option<Bytes>,
     /// Workspace's revision, for the header.
     pub revision: Option<u64>,
 }
@@ -76,7 +79,8 @@ pub fn permit(tx: &Tx<'_, '_, '_>, placed: &Placed, wanted: Option<u64>) -> Resu
     })?;
     tx.note(|about| about.version = Some(n));
     let version = version.ok_or_else(|| Refusal::not_found("version"))?;
-    Ok(Source { name: placed.item.name.clone(), version, revision: tx.answered_revision(false) })
+    let small = blobs::small(tx.db, &version.sha256, version.size)?;
+    Ok(Source { name: placed.item.name.clone(), version, small, revision: tx.answered_revision(false) })
 }
 
 /// Sends the bytes, or the range that is asked for.
@@ -91,12 +95,11 @@ pub async fn send(app: &App, headers: &HeaderMap, source: &Source) -> Result<Ans
             return Err(refusal.header(header::CONTENT_RANGE, &format!("bytes */{size}")));
         }
     };
-    let mut file = tokio::fs::File::open(app.blobs.path(sha256)).await?;
     let (first, length) = range.map_or((0, *size), |(first, last)| (first, last - first + 1));
-    if first > 0 {
-        file.seek(SeekFrom::Start(first)).await?;
-    }
-    let body = Body::from_stream(ReaderStream::with_capacity(file.take(length), CHUNK));
+    let body = match &source.small {
+        Some(bytes) => Body::from(part(bytes, first, length)),
+        None => read_file(&app.blobs.path(sha256), first, length).await?,
+    };
     let answer = Answer { status: StatusCode::OK, headers: Vec::new(), body: Payload::Other(body) };
     let mut answer = answer
         .tagged(&tag)
@@ -112,6 +115,19 @@ pub async fn send(app: &App, headers: &HeaderMap, source: &Source) -> Result<Ans
         answer = answer.with(header::CONTENT_RANGE, &format!("bytes {first}-{last}/{size}"));
     }
     Ok(answer)
+}
+
+fn part(bytes: &Bytes, first: u64, length: u64) -> Bytes {
+    let at = |position: u64| usize::try_from(position).unwrap_or(usize::MAX).min(bytes.len());
+    bytes.slice(at(first)..at(first.saturating_add(length)))
+}
+
+async fn read_file(path: &std::path::Path, first: u64, length: u64) -> std::io::Result<Body> {
+    let mut file = tokio::fs::File::open(path).await?;
+    if first > 0 {
+        file.seek(SeekFrom::Start(first)).await?;
+    }
+    Ok(Body::from_stream(ReaderStream::with_capacity(file.take(length), CHUNK)))
 }
 
 fn disposition(name: &str) -> String {

@@ -40,8 +40,7 @@ pub async fn upload(app: App, mut call: Call, body: Body) -> Reply {
         Ok(arrival) => arrival,
         Err(refusal) => return app.refused_unless_admitted(call, refusal).await,
     };
-    // Judged before a byte is read, and again in the transaction.
-    let judged = app.read(call.clone(), |view| folder(view, view.call.param("id")).map(|_| Answer::empty(204))).await;
+    let judged = judged_first(&app, &call, |view| folder(view, view.call.param("id")).map(|_| Answer::empty(204))).await;
     if judged.outcome.is_err() {
         return judged;
     }
@@ -55,6 +54,22 @@ pub async fn upload(app: App, mut call: Call, body: Body) -> Reply {
         add(tx, &folder, &arrival, &blob)
     })
     .await
+}
+
+/// A call with content is judged before a byte is read, and again in the transaction. What is announced as small costs less
+/// to read than to judge: there, only token and scope come first.
+async fn judged_first<F>(app: &App, call: &Call, judge: F) -> Reply
+where
+    F: FnOnce(&View<'_>) -> Outcome + Send + 'static,
+{
+    let announced = call.header(header::CONTENT_LENGTH).and_then(|length| length.parse::<u64>().ok());
+    if announced.is_none_or(|length| length > blobs::SMALL) {
+        return app.read(call.clone(), judge).await;
+    }
+    match app.admit_scope(call) {
+        Ok(()) => Reply::plain(Ok(Answer::empty(204))),
+        Err(refusal) => app.refused(call.clone(), refusal).await,
+    }
 }
 
 async fn receive(app: &App, call: &Call, body: Body) -> Result<Blob, Refusal> {
@@ -192,6 +207,7 @@ fn store_version(
     permit: Permit,
 ) -> Result<(), Refusal> {
     let pending = permit == Permit::Pending;
+    blob.keep(tx.db)?;
     let mut insert = tx.db.prepare_cached(
         "INSERT INTO versions (item_id, n, state, size, sha256, mime, created_by, creator_id, created_at)
          VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
@@ -251,7 +267,7 @@ pub async fn put_content(app: App, mut call: Call, body: Body) -> Reply {
         require_content_match(view, &placed)?;
         Ok(placed)
     };
-    let judged = app.read(call.clone(), move |view| judge(view).map(|_| Answer::empty(204))).await;
+    let judged = judged_first(&app, &call, move |view| judge(view).map(|_| Answer::empty(204))).await;
     if judged.outcome.is_err() {
         return judged;
     }

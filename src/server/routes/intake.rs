@@ -56,12 +56,13 @@ pub fn list(view: &View<'_>) -> Outcome {
     view.authorize_alone()?;
     let (after, limit) = (view.call.after()?, view.call.limit()?);
     let workspace = view.call.query("workspaceId");
+    // CROSS JOIN: what is pending comes first, and its items are looked up; never the other way round.
     let mut find = view.db.prepare_cached(
         "SELECT * FROM (
            SELECT 'v' || v.item_id || printf('%012d', v.n) AS sort, i.workspace_id AS workspace, v.item_id, v.n, 0, NULL, NULL
-             FROM versions AS v JOIN items AS i ON i.id = v.item_id WHERE v.state = 1
+             FROM versions AS v CROSS JOIN items AS i ON i.id = v.item_id WHERE v.state = 1
            UNION ALL SELECT 'd' || p.item_id, i.workspace_id, p.item_id, NULL, 1, NULL, NULL
-             FROM pending_deletes AS p JOIN items AS i ON i.id = p.item_id
+             FROM pending_deletes AS p CROSS JOIN items AS i ON i.id = p.item_id
            UNION ALL SELECT 'l' || id, workspace_id, item_id, NULL, 0, id, NULL FROM links WHERE state = 1
            UNION ALL SELECT 'm' || folder_id || principal_id, workspace_id, folder_id, NULL, 0, NULL, principal_id FROM members WHERE state = 1
          ) WHERE sort > ?1 AND (?2 IS NULL OR workspace = ?2) ORDER BY sort LIMIT ?3",

@@ -5,6 +5,7 @@ use bytes::Bytes;
 use jiff::SignedDuration;
 use rusqlite::{OptionalExtension, params};
 use tokio::io::AsyncReadExt;
+use tokio::sync::mpsc::Sender;
 
 use super::files::{self, Arrival};
 use super::{Outcome, workspaces as properties};
@@ -70,7 +71,6 @@ fn judge(view: &View<'_>, new: &NewUpload) -> Result<(), Refusal> {
 struct Session {
     new: NewUpload,
     public: Upload,
-    files: Vec<String>,
 }
 
 fn find(view: &View<'_>, id: &str) -> Result<Session, Refusal> {
@@ -83,14 +83,11 @@ fn find(view: &View<'_>, id: &str) -> Result<Session, Refusal> {
         })
         .optional()?;
     let (definition, expires_at) = found.ok_or_else(|| Refusal::not_found("upload"))?;
-    let mut parts =
-        view.db.prepare_cached("SELECT n, size, sha256, file FROM upload_parts WHERE upload_id = ?1 ORDER BY n")?;
-    let rows = parts.query_map([id], |row| {
-        Ok((Part { number: row.get(0)?, size: row.get(1)?, sha256: row.get(2)? }, row.get::<_, String>(3)?))
-    })?;
-    let (parts, files) = rows.collect::<Result<Vec<_>, _>>()?.into_iter().unzip();
+    let mut parts = view.db.prepare_cached("SELECT n, size, sha256 FROM upload_parts WHERE upload_id = ?1 ORDER BY n")?;
+    let rows = parts.query_map([id], |row| Ok(Part { number: row.get(0)?, size: row.get(1)?, sha256: row.get(2)? }))?;
+    let parts = rows.collect::<Result<Vec<_>, _>>()?;
     let public = Upload { id: id.to_owned(), parts, expires_at: crate::server::records::time(expires_at) };
-    Ok(Session { new: serde_json::from_str(&definition)?, public, files })
+    Ok(Session { new: serde_json::from_str(&definition)?, public })
 }
 
 /// `GET /v1/uploads/{id}`
@@ -130,6 +127,7 @@ fn keep_part(tx: &mut Tx<'_, '_, '_>, number: u32, blob: &Blob) -> Outcome {
     tx.authorize_alone()?;
     let id = tx.call.param("id");
     find(tx, id)?;
+    blob.keep(tx.db)?;
     tx.db
         .prepare_cached(
             "INSERT OR IGNORE INTO orphans (sha256) SELECT sha256 FROM upload_parts WHERE upload_id = ?1 AND n = ?2",
@@ -181,12 +179,28 @@ async fn assemble(app: &App, session: &Session, commit: &UploadCommit) -> Result
     if session.public.parts.is_empty() || !complete {
         return Err(Refusal::new(409, "state-conflict", "Parts are missing: their numbers must run from 1 without a hole."));
     }
+    let blob = match session.public.parts.as_slice() {
+        // One part is the file already.
+        [part] => app.blobs.pin(part.sha256.clone(), part.size),
+        _ => joined(app, session).await?,
+    };
+    match &commit.sha256 {
+        Some(claimed) if !claimed.eq_ignore_ascii_case(&blob.sha256) => {
+            Err(Refusal::new(422, "digest-mismatch", "The parts do not have the digest that the request states."))
+        }
+        _ => Ok(blob),
+    }
+}
+
+/// The parts as one blob.
+async fn joined(app: &App, session: &Session) -> Result<Blob, Refusal> {
     let (sender, receiver) = tokio::sync::mpsc::channel::<Result<Bytes, String>>(4);
-    let paths: Vec<_> = session.files.iter().map(|sha256| app.blobs.path(sha256)).collect();
+    let parts: Vec<_> = session.public.parts.iter().map(|part| (part.sha256.clone(), part.size)).collect();
+    let reader = app.clone();
     let reading = tokio::spawn(async move {
-        for path in paths {
-            if let Err(error) = send_file(&path, &sender).await {
-                let _ = sender.send(Err(error.to_string())).await;
+        for (sha256, size) in parts {
+            if let Err(error) = send_part(&reader, sha256, size, &sender).await {
+                let _ = sender.send(Err(error)).await;
                 return;
             }
         }
@@ -198,16 +212,20 @@ async fn assemble(app: &App, session: &Session, commit: &UploadCommit) -> Result
         );
     let blob = app.blobs.receive_stream(Box::pin(chunks), app.config.max_file_bytes).await;
     reading.abort();
-    let blob = blob?;
-    match &commit.sha256 {
-        Some(claimed) if !claimed.eq_ignore_ascii_case(&blob.sha256) => {
-            Err(Refusal::new(422, "digest-mismatch", "The parts do not have the digest that the request states."))
-        }
-        _ => Ok(blob),
+    blob
+}
+
+async fn send_part(app: &App, sha256: String, size: u64, to: &Sender<Result<Bytes, String>>) -> Result<(), String> {
+    let path = app.blobs.path(&sha256);
+    let small = app.store.read(move |db| blobs::small(db, &sha256, size)).await.map_err(|refusal| refusal.to_string())?;
+    match small {
+        // A receiver that went away has said why.
+        Some(bytes) => to.send(Ok(bytes)).await.or(Ok(())),
+        None => send_file(&path, to).await.map_err(|error| error.to_string()),
     }
 }
 
-async fn send_file(path: &std::path::Path, to: &tokio::sync::mpsc::Sender<Result<Bytes, String>>) -> std::io::Result<()> {
+async fn send_file(path: &std::path::Path, to: &Sender<Result<Bytes, String>>) -> std::io::Result<()> {
     let mut file = tokio::fs::File::open(path).await?;
     loop {
         let mut chunk = bytes::BytesMut::with_capacity(128 * 1024);

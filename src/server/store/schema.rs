@@ -173,10 +173,12 @@ CREATE INDEX notifications_due ON notifications (due_at) WHERE due_at IS NOT NUL
 CREATE INDEX codes_due ON codes (expires_at);
 ";
 
-/// What version 2 adds: where a file came from, and the folders in a folder without a look at its files.
+/// What version 2 adds: where a file came from, the folders in a folder without a look at its files, and small content,
+/// which is durable with the version that refers to it instead of after a sync of its own.
 const SECOND: &str = "
 ALTER TABLE items ADD COLUMN upload_request TEXT;
 CREATE INDEX items_folders_of ON items (parent_id) WHERE kind = 0 AND trashed_at IS NULL;
+CREATE TABLE contents (sha256 TEXT PRIMARY KEY, bytes BLOB NOT NULL);
 ";
 
 /// What version 3 adds.

@@ -108,6 +108,8 @@ pub enum Action {
         input: UploadRequestInput,
         /// It exists and changes.
         exists: bool,
+        /// Nothing but the mark changes: somebody else made it just as it is declared.
+        mark_only: bool,
     },
     /// Revoke an upload request.
     DeleteRequest {
@@ -147,7 +149,7 @@ impl Action {
     pub fn lets_outsiders_in(&self) -> bool {
         match self {
             Self::SetMember { key, .. } => key.kind == PrincipalKind::Guest,
-            Self::PutRequest { .. } => true,
+            Self::PutRequest { mark_only, .. } => !mark_only,
             _ => false,
         }
     }
@@ -225,7 +227,8 @@ impl fmt::Display for Action {
             Self::RemoveMember { key, had, .. } => {
                 write!(f, "remove member {} ({:?}): {had:?} on {}", key.name, key.kind, key.path)
             }
-            Self::PutRequest { name, input, exists: false } => write!(f, "add upload request {name} for {}", input.path),
+            Self::PutRequest { name, input, exists: false, .. } => write!(f, "add upload request {name} for {}", input.path),
+            Self::PutRequest { name, mark_only: true, .. } => write!(f, "mark upload request {name} as declared"),
             Self::PutRequest { name, .. } => write!(f, "change upload request {name}"),
             Self::DeleteRequest { name } => write!(f, "revoke upload request {name}"),
         }

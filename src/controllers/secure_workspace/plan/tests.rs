@@ -197,6 +197,28 @@ fn a_renamed_folder_is_moved_back_and_not_made_anew() {
 }
 
 #[test]
+fn a_request_that_people_made_just_so_is_marked_and_lets_nobody_in() {
+    let spec = serde_json::json!({"folders": [{"path": "/In"}], "uploadRequests": [{"name": "docs", "path": "/In"}]});
+    let desired = desired(&spec);
+    let wanted = desired.requests["docs"].clone();
+    let of_people = |change: fn(&mut UploadRequestInput)| {
+        let mut observed = Model::named("w").with_folder("/In", Some("/In"), 0).0;
+        let mut input = UploadRequestInput { managed: false, ..wanted.clone() };
+        change(&mut input);
+        observed.requests =
+            vec![UploadRequest { id: "r1".into(), name: "docs".into(), input, url: None, etag: String::new() }];
+        plan(&desired, &observed, None, None)
+    };
+    let lets_in = |plan: &Plan| plan.steps.iter().any(|step| step.action.lets_outsiders_in());
+    let same = of_people(|_| {});
+    assert_eq!(lines(&same), ["mark upload request docs as declared"]);
+    assert!(!lets_in(&same), "whoever gets in by it got in before");
+    let other = of_people(|input| input.require_email = !input.require_email);
+    assert_eq!(lines(&other), ["change upload request docs"]);
+    assert!(lets_in(&other));
+}
+
+#[test]
 fn only_empty_own_folders_are_removed_children_first() {
     let observed = Model::named("w")
         .with_folder("/A", Some("/A"), 1)

@@ -52,8 +52,8 @@ impl Connector {
         self.transport.send_content(call, content).await?.json(operation)
     }
 
-    /// An upload whose metadata is too long for an address: session, one part, commit. Each step is repeatable under a key of
-    /// its own; the session of an earlier attempt is taken up where that ended.
+    /// An upload whose metadata is too long for an address: session, one part, commit. Each step is repeatable under a key
+    /// of its own; the session of an earlier attempt is taken up where that ended.
     async fn post_in_session(
         &self,
         folder: &str,

@@ -2,9 +2,11 @@
 
 use std::error::Error as _;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
+use futures::StreamExt as _;
 use http::{Method, StatusCode, header};
 use jiff::Timestamp;
 use parking_lot::Mutex;
@@ -13,7 +15,7 @@ use serde::de::DeserializeOwned;
 use sha2::{Digest as _, Sha256};
 use url::Url;
 
-use super::super::{Settings, hex};
+use super::super::{Settings, Stream, hex};
 use super::sign::{self, Signable};
 use crate::api::places::S3;
 use crate::error::{Error, Kind, Result, clean};
@@ -229,8 +231,44 @@ impl Client {
         })
     }
 
+    /// One exchange whose body is read while it is sent, and therefore cannot be sent again; `request.body` says how much it is and what
+    /// its SHA-256 is. It may take as long as bytes move. When `content` fails, so does this, and the server keeps nothing.
+    pub async fn send_stream(&self, request: &Request<'_>, content: Stream) -> Result<reqwest::Response> {
+        let credential = self.credential().await?;
+        let progress = Arc::new(Progress::default());
+        let noted = progress.clone();
+        let body = content.map(move |chunk| noted.note(chunk));
+        let sending = self.signed(request, &credential).await?.body(reqwest::Body::wrap_stream(body)).send();
+        let sent = tokio::select! {
+            sent = sending => sent,
+            () = progress.stalls() => return Err(Error::new(Kind::Unavailable, "S3 takes no more of the content")),
+        };
+        if let Some(error) = progress.failure() {
+            return Err(error);
+        }
+        match self.answered(sent).await? {
+            Ok(response) => Ok(response),
+            Err(refused) => {
+                if refused.is_about_credential() {
+                    self.references.refused();
+                }
+                Err(self.error(&refused))
+            }
+        }
+    }
+
     async fn once(&self, request: &Request<'_>, credential: &Credential) -> Result<Result<reqwest::Response, Refusal>> {
-        let response = self.signed(request, credential).await?.send().await.map_err(|error| {
+        let mut builder = self.signed(request, credential).await?;
+        if request.method == Method::PUT || request.method == Method::POST {
+            builder = builder.body(body(&request.body.chunks)).timeout(LONG);
+        } else if request.method != Method::GET || request.key.is_none() {
+            builder = builder.timeout(SHORT);
+        }
+        self.answered(builder.send().await).await
+    }
+
+    async fn answered(&self, sent: reqwest::Result<reqwest::Response>) -> Result<Result<reqwest::Response, Refusal>> {
+        let response = sent.map_err(|error| {
             let error = send_error(&error);
             if error.kind == Kind::Tls {
                 self.references.refused();
@@ -284,10 +322,7 @@ impl Client {
             builder = builder.header(name, value);
         }
         if request.method == Method::PUT || request.method == Method::POST {
-            builder =
-                builder.header(header::CONTENT_LENGTH, request.body.size).body(body(&request.body.chunks)).timeout(LONG);
-        } else if request.method != Method::GET || request.key.is_none() {
-            builder = builder.timeout(SHORT);
+            builder = builder.header(header::CONTENT_LENGTH, request.body.size);
         }
         Ok(builder)
     }
@@ -357,6 +392,37 @@ impl Client {
     }
 }
 
+/// How a body that is read while it is sent gets on.
+#[derive(Default)]
+struct Progress {
+    moved: AtomicU64,
+    failure: Mutex<Option<Error>>,
+}
+
+impl Progress {
+    fn note(&self, chunk: Result<Bytes>) -> Result<Bytes> {
+        self.moved.fetch_add(1, Ordering::Relaxed);
+        chunk.inspect_err(|error| *self.failure.lock() = Some(error.clone()))
+    }
+
+    /// Why the content ended before its end, if it did.
+    fn failure(&self) -> Option<Error> {
+        self.failure.lock().take()
+    }
+
+    /// Ends when nothing has moved for as long as a request may take.
+    async fn stalls(&self) {
+        let mut before = None;
+        loop {
+            let now = self.moved.load(Ordering::Relaxed);
+            if before.replace(now) == Some(now) {
+                return;
+            }
+            tokio::time::sleep(LONG).await;
+        }
+    }
+}
+
 /// The servers' own address for a region.
 fn amazon(region: &str) -> String {
     let domain = if region.starts_with("cn-") { "amazonaws.com.cn" } else { "amazonaws.com" };
@@ -400,7 +466,10 @@ fn body(chunks: &[Bytes]) -> reqwest::Body {
     match chunks {
         [] => reqwest::Body::from(Bytes::new()),
         [whole] => reqwest::Body::from(whole.clone()),
-        parts => reqwest::Body::wrap_stream(futures::stream::iter(parts.to_vec().into_iter().map(Ok::<_, std::io::Error>))),
+        parts => {
+            let parts: Vec<_> = parts.iter().cloned().map(Ok::<_, std::io::Error>).collect();
+            reqwest::Body::wrap_stream(futures::stream::iter(parts))
+        }
     }
 }
 

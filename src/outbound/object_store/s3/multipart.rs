@@ -75,7 +75,7 @@ impl S3Store {
         let mut document = String::from("<CompleteMultipartUpload>");
         for (n, etag) in etags.iter().enumerate() {
             let etag = quick_xml::escape::escape(etag);
-            document.push_str(&format!("<Part><PartNumber>{}</PartNumber><ETag>{etag}</ETag></Part>", n + 1));
+            document.extend(["<Part><PartNumber>", &(n + 1).to_string(), "</PartNumber><ETag>", &etag, "</ETag></Part>"]);
         }
         document.push_str("</CompleteMultipartUpload>");
         let mut request = Request::new(Method::POST, Some(&unfinished.key));

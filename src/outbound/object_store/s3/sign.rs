@@ -69,6 +69,7 @@ fn squeezed(value: &str) -> String {
     value.split(' ').filter(|part| !part.is_empty()).collect::<Vec<_>>().join(" ")
 }
 
+#[expect(clippy::expect_used, reason = "the text says why it cannot fail")]
 fn mac(key: &[u8], text: &str) -> [u8; 32] {
     let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("a key of any length is fine for HMAC");
     mac.update(text.as_bytes());

@@ -15,6 +15,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::super::Settings;
 use super::super::tree::NO_PERMISSION;
+use super::lenient::Lenient;
 use crate::api::common::SecretKeyRef;
 use crate::api::places::Sftp;
 use crate::error::{Error, Kind, Result, clean};
@@ -38,6 +39,8 @@ const SMALL_REQUEST: u64 = 32 * 1024;
 /// A server, and the connection to it that everybody shares.
 pub struct Pool {
     spec: Sftp,
+    /// Where the credential is kept: private key or password.
+    reference: SecretKeyRef,
     host_keys: Arc<Vec<PublicKey>>,
     references: Arc<dyn References>,
     guard: Arc<Guard>,
@@ -78,9 +81,9 @@ impl Pool {
     /// Checks what can be checked without a connection.
     pub fn new(spec: &Sftp, references: Arc<dyn References>, settings: &Settings) -> Result<Self> {
         settings.guard.check_host(&spec.host).map_err(|why| Error::new(Kind::Rejected, format!("sftp.host: {why}")))?;
-        if spec.private_key_ref.is_some() == spec.password_ref.is_some() {
+        let ((Some(reference), None) | (None, Some(reference))) = (&spec.private_key_ref, &spec.password_ref) else {
             return Err(Error::new(Kind::Rejected, "sftp needs exactly one of privateKeyRef and passwordRef"));
-        }
+        };
         let parsed = |(n, text): (usize, &String)| {
             PublicKey::from_openssh(text.trim()).map_err(|_| {
                 let hint = "a key looks like `ssh-ed25519 AAAA...`; ssh-keyscan prints it after the host's name";
@@ -90,6 +93,7 @@ impl Pool {
         let host_keys: Vec<PublicKey> = spec.host_keys.iter().enumerate().map(parsed).collect::<Result<_>>()?;
         Ok(Self {
             spec: spec.clone(),
+            reference: reference.clone(),
             host_keys: Arc::new(host_keys),
             references,
             guard: settings.guard.clone(),
@@ -137,14 +141,9 @@ impl Pool {
         }
     }
 
-    fn reference(&self) -> &SecretKeyRef {
-        let Sftp { private_key_ref, password_ref, .. } = &self.spec;
-        private_key_ref.as_ref().or(password_ref.as_ref()).expect("`new` refuses a spec without both")
-    }
-
     async fn credential(&self) -> Result<Redacted> {
         let host = self.spec.host.trim_start_matches('[').trim_end_matches(']');
-        self.references.credential(self.reference(), host).await
+        self.references.credential(&self.reference, host).await
     }
 
     async fn sign_in(&self, credential: &Redacted) -> Result<Session> {
@@ -168,7 +167,7 @@ impl Pool {
             channel.request_subsystem(true, "sftp").await.map_err(|error| self.unreachable(&error.to_string()))?;
             let sftp_config =
                 SftpConfig { request_timeout_secs: REQUEST_SECONDS, max_packet_len: 1024 * 1024, ..SftpConfig::default() };
-            let raw = RawSftpSession::new_with_config(channel.into_stream(), sftp_config);
+            let raw = RawSftpSession::new_with_config(Lenient::new(channel.into_stream()), sftp_config);
             self.greet(ssh, raw).await
         };
         tokio::time::timeout(SIGN_IN, signing_in).await.map_err(|_| self.unreachable("no answer in time"))?
@@ -179,7 +178,7 @@ impl Pool {
         let answer = if self.spec.private_key_ref.is_some() {
             let key =
                 PrivateKey::from_openssh(credential.expose()).ok().filter(|key| !key.is_encrypted()).ok_or_else(|| {
-                    let SecretKeyRef { name, key } = self.reference();
+                    let SecretKeyRef { name, key } = &self.reference;
                     Error::new(
                         Kind::Reference,
                         format!("key {key} of Secret {name} is no private key in OpenSSH's format without a passphrase"),
@@ -193,7 +192,7 @@ impl Pool {
         match answer {
             Ok(AuthResult::Success) => Ok(()),
             Ok(AuthResult::Failure { .. }) => {
-                let SecretKeyRef { name, key } = self.reference();
+                let SecretKeyRef { name, key } = &self.reference;
                 let user = clean(&self.spec.username, 64);
                 let what = format!("{} refused user {user}; check key {key} of Secret {name}", self.authority());
                 Err(Error::new(Kind::Denied, what))
@@ -291,14 +290,14 @@ impl Session {
     pub async fn open(self: &Arc<Self>, path: &str, flags: OpenFlags) -> Result<Handle> {
         let permit = self.permit().await?;
         let opened = self.heard(self.raw.open(path, flags, FileAttributes::empty()).await)?;
-        Ok(Handle { session: self.clone(), id: opened.handle, is_closed: false, _permit: permit })
+        Ok(Handle { session: self.clone(), id: opened.handle, permit: Some(permit) })
     }
 
     /// Opens a folder.
     pub async fn open_folder(self: &Arc<Self>, path: &str) -> Result<Handle> {
         let permit = self.permit().await?;
         let opened = self.heard(self.raw.opendir(path).await)?;
-        Ok(Handle { session: self.clone(), id: opened.handle, is_closed: false, _permit: permit })
+        Ok(Handle { session: self.clone(), id: opened.handle, permit: Some(permit) })
     }
 
     async fn permit(&self) -> Result<OwnedSemaphorePermit> {
@@ -311,8 +310,8 @@ impl Session {
 pub struct Handle {
     session: Arc<Session>,
     id: String,
-    is_closed: bool,
-    _permit: OwnedSemaphorePermit,
+    /// `None` once it is closed.
+    permit: Option<OwnedSemaphorePermit>,
 }
 
 impl Handle {
@@ -328,17 +327,18 @@ impl Handle {
 
     /// Closes it and waits for the answer: a server may tell only now that something failed.
     pub async fn close(mut self) -> Result<()> {
-        self.is_closed = true;
+        let _permit = self.permit.take();
         self.session.heard(self.session.raw.close(self.id.as_str()).await).map(drop)
     }
 }
 
 impl Drop for Handle {
     fn drop(&mut self) {
-        if let (false, Ok(runtime)) = (self.is_closed, tokio::runtime::Handle::try_current()) {
+        if let (Some(permit), Ok(runtime)) = (self.permit.take(), tokio::runtime::Handle::try_current()) {
             let (session, id) = (self.session.clone(), std::mem::take(&mut self.id));
             runtime.spawn(async move {
                 let _ = session.raw.close(id).await;
+                drop(permit);
             });
         }
     }
