@@ -17,12 +17,8 @@ use tracing::debug;
 
 use crate::inbound::PublicUrl;
 use crate::outbound::guard::Guard;
-<<<<<<< HEAD
 use crate::outbound::trust::Trust;
-use crate::reconcile::pressure::Pressure;
-=======
 use crate::reconcile::gate::Gate;
->>>>>>> foundation
 use crate::session::Sessions;
 use crate::telemetry::http::Readiness;
 use crate::telemetry::metrics::Metrics;

@@ -62,7 +62,7 @@ struct Seen {
     document: Map<String, Value>,
 }
 
-/// The version of a document that is put `as_of` a time: odd numbers. Even ones are left for withdrawals, see [`OpenSearch::withdraw`].
+/// The version of a document that is put `as_of` a time: an odd number. Even ones are left for withdrawals, see [`OpenSearch::withdraw`].
 fn version_of(as_of: Timestamp) -> u64 {
     u64::try_from(as_of.as_microsecond()).unwrap_or_default() * 2 + 1
 }
@@ -99,11 +99,13 @@ impl OpenSearch {
     pub async fn withdraw(&self, id: &str, route: &str, as_of: Timestamp, how: &Withdrawal) -> Result<()> {
         for _ in 0..WITHDRAWAL_TRIES {
             let Some(seen) = self.cluster.look(id).await? else { return Ok(()) };
-            if seen.route != route || seen.version > version_of(as_of) {
+            let is_marked = matches!(how, Withdrawal::Mark(_)) && seen.document.get("deleted") == Some(&Value::Bool(true));
+            if seen.route != route || seen.version > version_of(as_of) || is_marked {
                 return Ok(());
             }
-            // Below what a put of the same time has: another route that takes the file over wins, whoever comes first.
-            let version = seen.version.max(version_of(as_of) - 1);
+            // Between what was seen and any later put: when another route takes the file over in this moment, its document stays, although
+            // that route may have looked at the file a moment earlier.
+            let version = seen.version + 1;
             let document = match how {
                 Withdrawal::Remove => None,
                 Withdrawal::Mark(members) => {

@@ -6,12 +6,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use axum_server::tls_rustls::RustlsConfig;
 use file360_operator::error::Kind;
-use file360_operator::routes::delivery::{Delivery, Destination};
+use file360_operator::routes::delivery::{Delivery, Destination, RouteId};
 use file360_operator::routes::destinations::index::IndexDestination;
 use serde_json::{Value, json};
 
 use super::cluster::Fake;
-use super::{Sales, Search, as_of, at, try_build};
+use super::{Sales, Search, as_of, at, document_id, try_build};
 use crate::suite::{Arrived, Place, Secrets, cases, delivery, route};
 
 struct Guarded {
@@ -177,7 +177,7 @@ async fn answers_that_make_no_sense_count_as_nothing_written() {
     let destination = search.destination();
     destination.deliver(&as_of("i-0", 1)).await.unwrap();
     let wrong_id = json!({"items": [{"index": {"_id": "other", "status": 201}}]});
-    let no_status = json!({"items": [{"index": {"_id": super::document_id("i-1")}}]});
+    let no_status = json!({"items": [{"index": {"_id": document_id("i-1")}}]});
     for body in [
         json!({"items": []}),
         json!({}),
@@ -243,6 +243,20 @@ async fn a_withdrawal_that_cannot_look_says_so() {
     fake.rig("", 200, &[], json!({"found": true}));
     assert_eq!(destination.withdraw(&route(), "i-0", at(2)).await.unwrap_err().kind, Kind::Malformed);
     assert_eq!(search.documents().await.len(), 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn r7_a_route_that_lets_go_leaves_what_another_takes_over_in_the_same_moment() {
+    let search = Search::fake();
+    let destination = search.destination();
+    destination.deliver(&as_of("i-1", 5)).await.unwrap();
+    let mine = search.ask(reqwest::Method::GET, &format!("/_doc/{}", document_id("i-1")), None).await;
+    let others = Arc::new(RouteId { name: "others".into(), ..route() });
+    destination.deliver(&Delivery { route: others, ..as_of("i-1", 6) }).await.unwrap();
+    // The first route looked just before the second wrote, though it had looked at the file just after.
+    search.fake.as_ref().unwrap().rig("", 200, &[], mine);
+    destination.withdraw(&route(), "i-1", at(7)).await.unwrap();
+    assert_eq!(search.documents().await[&document_id("i-1")]["route"], "cluster-1/claims/others");
 }
 
 #[tokio::test(flavor = "multi_thread")]
