@@ -23,6 +23,8 @@ pub const FINALIZER: &str = "file360.io/finalizer";
 pub const REQUESTED_AT: &str = "reconcile.file360.io/requestedAt";
 /// A new value tries the dead letters of a FileRoute again.
 pub const REPLAY_AT: &str = "replay.file360.io/requestedAt";
+/// A new value counts both ends of a FileRoute; with `redeliver` after it, copies that are gone are delivered again.
+pub const INVENTORY_AT: &str = "inventory.file360.io/requestedAt";
 /// Gives the workspace up: its mark is released, and the same namespace and name on another cluster may take it up.
 pub const HANDOVER: &str = "file360.io/handover";
 /// Confirms `deletionPolicy: Delete`; its value is the workspace id.

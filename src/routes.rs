@@ -7,6 +7,7 @@ pub mod destinations;
 pub mod dry_run;
 pub mod engine;
 pub mod environment;
+pub mod inventory;
 pub mod items;
 pub mod ledger;
 pub mod objects;

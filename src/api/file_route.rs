@@ -33,6 +33,7 @@ use crate::file360::model::Audience;
     printcolumn(name = "Delivered", type_ = "integer", json_path = ".status.counts.delivered"),
     printcolumn(name = "Unmatched", type_ = "integer", json_path = ".status.counts.unmatched"),
     printcolumn(name = "Failed", type_ = "integer", json_path = ".status.counts.failed"),
+    printcolumn(name = "Unaccounted", type_ = "integer", json_path = ".status.inventory.unaccounted", priority = 1),
     printcolumn(name = "Connection", type_ = "string", json_path = ".spec.connectionRef.name", priority = 1),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
     printcolumn(
@@ -76,6 +77,9 @@ pub struct FileRouteSpec {
     /// Retries, limits, dead letters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub delivery: Option<Delivery>,
+    /// How often both ends are counted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inventory: Option<Inventory>,
     /// Examples that must route as they say. They run offline in `file360-operator check` and on every generation; a failing one stops the
     /// route with reason `TestsFailed`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -135,7 +139,8 @@ pub struct WorkspaceSource {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 2, max = 1024), regex(pattern = r"^/[^\x00-\x1f\x7f]*$"))]
     pub path: Option<String>,
-    /// What makes the route look at a file. Default: Uploaded, VersionAdded; for routes with an `index` destination also MetadataChanged.
+    /// What makes the route look at a file. Default: Uploaded, VersionAdded. `index` destinations follow every change of a file and of who may
+    /// read it, whatever stands here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 4), extend("x-kubernetes-list-type" = "set"))]
     pub events: Option<Vec<FileEvent>>,
@@ -495,6 +500,21 @@ fn given(_: &mut SchemaGenerator) -> Schema {
     json_schema!({"type": "object", "x-kubernetes-preserve-unknown-fields": true, "maxProperties": 16})
 }
 
+/// Every so often the operator lists the source, its own records and each destination that can be listed, and compares them: files without a
+/// record are taken up, search indexes are brought up to date, and copies that are gone are reported.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Inventory {
+    /// How often, from `1m` to `8760h`. Default: 24h.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 16), regex(pattern = r"^([0-9]{1,5}(s|m|h))+$"))]
+    pub every: Option<String>,
+    /// Names of destinations whose files are taken away by whoever they are for, such as a drop folder: what is gone there is not reported.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64), inner(length(min = 1, max = 63)), extend("x-kubernetes-list-type" = "set"))]
+    pub ignore_missing: Option<Vec<String>>,
+}
+
 /// Whether files are delivered.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum RouteMode {
@@ -531,6 +551,9 @@ pub struct FileRouteStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 20), extend("x-kubernetes-list-type" = "atomic"))]
     pub dead_letters: Vec<DeadLetterStatus>,
+    /// What the last inventory found.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inventory: Option<InventoryStatus>,
     /// For `mode: DryRun`: what would happen.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub dry_run: Option<DryRunStatus>,
@@ -595,6 +618,97 @@ pub struct DeadLetterStatus {
     /// When.
     #[schemars(schema_with = "date_time")]
     pub at: Timestamp,
+}
+
+/// What an inventory found.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct InventoryStatus {
+    /// When it began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(schema_with = "date_time")]
+    pub last_at: Option<Timestamp>,
+    /// The request that it answered, from the annotation `inventory.file360.io/requestedAt`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 253))]
+    pub requested: Option<String>,
+    /// Files of the source.
+    pub files: u64,
+    /// Of these, those that every destination acknowledged.
+    pub delivered: u64,
+    /// Of these, those that no rule took.
+    pub unmatched: u64,
+    /// Of these, those that are on their way or wait for another try.
+    pub waiting: u64,
+    /// Of these, those that were given up.
+    pub dead_lettered: u64,
+    /// Files that nothing was known about, which have been taken up now, and acknowledged copies that are gone. 0: every file is accounted for.
+    pub unaccounted: u64,
+    /// The destinations that copies were looked for in.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub destinations: Vec<InventoryDestination>,
+    /// What was found, as examples; at most 20.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 20), extend("x-kubernetes-list-type" = "atomic"))]
+    pub findings: Vec<InventoryFinding>,
+    /// Why a later one failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 512))]
+    pub last_error: Option<String>,
+}
+
+/// A destination in an inventory.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct InventoryDestination {
+    /// `rule/destination`.
+    #[schemars(length(max = 127))]
+    pub name: String,
+    /// Whether what is there was compared.
+    pub state: InventoryState,
+    /// Acknowledged copies that are not there.
+    pub missing: u64,
+    /// Entries of a search index for files that are gone; they are removed.
+    pub surplus: u64,
+}
+
+/// Whether what is at a destination was compared.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum InventoryState {
+    /// It was listed.
+    #[default]
+    Compared,
+    /// It cannot be listed, or has more than a million names: its acknowledgements count.
+    Acknowledged,
+    /// It could not be listed this time: its acknowledgements count.
+    Unreachable,
+}
+
+/// One thing that an inventory found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct InventoryFinding {
+    /// Path or key of the file.
+    #[schemars(length(max = 1024))]
+    pub file: String,
+    /// What was found.
+    pub found: Finding,
+    /// Where, as `rule/destination`; empty for the source.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 127))]
+    pub destination: String,
+}
+
+/// What an inventory can find.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Finding {
+    /// Nothing was recorded of the file. It is taken up.
+    NotRouted,
+    /// The copy was acknowledged and is not there. A search index gets it again; elsewhere `kubectl file360 inventory --redeliver` does that.
+    Missing,
+    /// A search index had an entry for a file that is gone. It is removed.
+    Surplus,
 }
 
 /// What a dry run found.

@@ -18,7 +18,7 @@ use tracing::{info, warn};
 
 use crate::api::connection::{GrantKind, GrantScope};
 use crate::api::file_route::RouteMode;
-use crate::api::{FileRoute, REPLAY_AT, REQUESTED_AT};
+use crate::api::{FileRoute, INVENTORY_AT, REPLAY_AT, REQUESTED_AT};
 use crate::controllers::context::Context;
 use crate::controllers::secure_workspace::SecureWorkspaces;
 use crate::controllers::{grants, references::ReferenceStore, until};
@@ -27,6 +27,7 @@ use crate::file360::model::Capability;
 use crate::outbound::http::Clients;
 use crate::reconcile::queue::Queue;
 use crate::reconcile::{ObjectKey, backoff, publish};
+use crate::routes::inventory::Request;
 use crate::session::{Lookup, Unavailable};
 use engine::Running;
 
@@ -61,6 +62,7 @@ struct Entry {
     running: Option<Running>,
     written_at: Option<Instant>,
     replayed: Option<String>,
+    counted: Option<String>,
 }
 
 /// What a pass found out.
@@ -184,7 +186,14 @@ impl FileRoutes {
                 entry.failures = 0;
             }
             _ => {
-                let entry = Entry { object: Arc::new(object), failures: 0, running: None, written_at: None, replayed: None };
+                let entry = Entry {
+                    object: Arc::new(object),
+                    failures: 0,
+                    running: None,
+                    written_at: None,
+                    replayed: None,
+                    counted: None,
+                };
                 routes.insert(key.clone(), entry);
             }
         }
@@ -291,6 +300,7 @@ impl FileRoutes {
         }
         self.ensure_engine(key, &surroundings)?;
         self.replay(key, object).await;
+        self.count(key, object);
         let snapshot = self.routes.lock().get(key).and_then(|entry| Some(entry.running.as_ref()?.engine.snapshot()));
         Ok(snapshot.map(|snapshot| Outcome::Runs(Box::new(snapshot))))
     }
@@ -353,6 +363,16 @@ impl FileRoutes {
         }
     }
 
+    /// `kubectl file360 inventory` sets an annotation; each new value counts once.
+    fn count(&self, key: &ObjectKey, object: &FileRoute) {
+        let Some(value) = object.annotations().get(INVENTORY_AT) else { return };
+        let mut routes = self.routes.lock();
+        let Some(entry) = routes.get_mut(key).filter(|entry| entry.counted.as_ref() != Some(value)) else { return };
+        let Some(running) = &entry.running else { return };
+        running.engine.ask_for_inventory(Request::parse(value));
+        entry.counted = Some(value.clone());
+    }
+
     async fn report(&self, key: &ObjectKey, object: &FileRoute, outcome: &Outcome) -> Result<()> {
         let now = self.ctx.now();
         let http = object.spec.from.http.as_ref();
@@ -388,7 +408,11 @@ impl FileRoutes {
     fn measure(&self) {
         let routes = self.routes.lock();
         let snapshots = routes.values().filter_map(|entry| Some(entry.running.as_ref()?.engine.snapshot()));
-        let (waiting, dead) = snapshots.fold((0, 0), |(waiting, dead), one| (waiting + one.waiting, dead + one.dead));
+        let (waiting, dead, unaccounted) = snapshots.fold((0, 0, 0), |(waiting, dead, unaccounted), one| {
+            let found = one.inventory.map_or(0, |inventory| inventory.unaccounted);
+            (waiting + one.waiting, dead + one.dead, unaccounted + found)
+        });
+        self.ctx.metrics.route_unaccounted.set(i64::try_from(unaccounted).unwrap_or(i64::MAX));
         self.ctx.metrics.route_waiting.set(i64::try_from(waiting).unwrap_or(i64::MAX));
         self.ctx.metrics.route_dead_letters.set(i64::try_from(dead).unwrap_or(i64::MAX));
     }
@@ -426,7 +450,7 @@ fn differs(last: &FileRoute, next: &FileRoute) -> bool {
     last.uid() != next.uid()
         || last.meta().generation != next.meta().generation
         || last.meta().deletion_timestamp != next.meta().deletion_timestamp
-        || [REQUESTED_AT, REPLAY_AT].iter().any(|name| annotation(last, name) != annotation(next, name))
+        || [REQUESTED_AT, REPLAY_AT, INVENTORY_AT].iter().any(|name| annotation(last, name) != annotation(next, name))
 }
 
 fn version(object: &FileRoute) -> u64 {

@@ -113,14 +113,11 @@ pub fn pattern(spec: &FileRouteSpec) -> PathPattern {
 }
 
 fn events(spec: &FileRouteSpec) -> BTreeSet<FileEvent> {
-    if let Some(stated) = spec.from.workspaces.as_ref().and_then(|workspaces| workspaces.events.as_ref()) {
-        return stated.iter().copied().collect();
-    }
-    let mut events = BTreeSet::from([FileEvent::Uploaded, FileEvent::VersionAdded]);
-    if destinations(spec).any(|to| to.index.is_some()) {
-        events.insert(FileEvent::MetadataChanged);
-    }
-    events
+    let stated = spec.from.workspaces.as_ref().and_then(|workspaces| workspaces.events.as_ref());
+    stated.map_or_else(
+        || BTreeSet::from([FileEvent::Uploaded, FileEvent::VersionAdded]),
+        |stated| stated.iter().copied().collect(),
+    )
 }
 
 fn targets(specs: &[DestinationSpec], field: &str, workshop: &dyn Workshop) -> Result<Vec<Arc<Target>>, InvalidField> {

@@ -13,6 +13,9 @@ use crate::error::Result;
 use crate::expression::Variables;
 use crate::file360::content::ByteStream;
 
+/// Longest listing of a destination that is compared, in names.
+pub const MAX_LISTING: usize = 1_000_000;
+
 /// Which route, for keys, events and records.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RouteId {
@@ -166,8 +169,8 @@ pub trait Destination: Send + Sync {
         false
     }
 
-    /// What tells the place from every other, where it mirrors: two destinations with the same one show the same entries, and what is withdrawn
-    /// from one is gone from the other.
+    /// What tells the place from every other: two destinations with the same one show the same entries, and what is withdrawn from one is gone
+    /// from the other. `None`: unlike any other.
     fn place(&self) -> Option<&str> {
         None
     }
@@ -179,10 +182,22 @@ pub trait Destination: Send + Sync {
         Ok(())
     }
 
-    /// Everything of this route that is there, as [`Origin::file`] or as [`Receipt::reference`]; `None` when it cannot be listed.
+    /// What is there: at least everything that this route delivered, under the names of [`Destination::listed_as`]. `None` when it cannot be
+    /// listed; a part is never taken for the whole.
     async fn listing(&self, route: &RouteId) -> Result<Option<Vec<String>>> {
         let _ = route;
         Ok(None)
+    }
+
+    /// The name under which a listing has a file (see [`Origin::file`]) that was delivered as `reference` (see [`Receipt::reference`]).
+    fn listed_as<'a>(&self, file: &'a str, reference: &'a str) -> &'a str {
+        if self.mirrors() { file } else { reference }
+    }
+
+    /// Whether a name that a listing lacks is really not there.
+    async fn is_gone(&self, name: &str) -> Result<bool> {
+        let _ = name;
+        Ok(true)
     }
 }
 

@@ -17,13 +17,14 @@ use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use super::delivery::Origin;
-use super::ledger::{Entry, Ledger, Names, Parked, Record, State, Submission, read_documents};
+use super::inventory::{Known, Request, Requests};
+use super::ledger::{Entry, Ledger, Names, ObjectRecord, Parked, Record, State, Submission, read_documents};
 use super::queue::FileQueue;
 use super::route::{Route, Target};
 use super::rules::UNMATCHED;
 use super::window::Window;
-use super::work::{Finished, Outcome, Source, Work, attempt};
-use crate::api::file_route::{DeadLetterStatus, RouteCounts};
+use super::work::{Concerns, Finished, Outcome, Source, Work, attempt, hold};
+use crate::api::file_route::{DeadLetterStatus, InventoryStatus, RouteCounts};
 use crate::error::{Error, Kind, Result, clean};
 use crate::file360::content::Content;
 use crate::file360::model::{ClientStatePut, FacetPut};
@@ -83,6 +84,8 @@ pub struct Engine {
     pub(super) dirty: AtomicBool,
     /// The checkpoint is to be written now.
     pub(super) flush: Notify,
+    /// Requests to count both ends.
+    pub inventories: Requests,
     metrics: Arc<Metrics>,
     observer: Arc<dyn Observer>,
 }
@@ -116,6 +119,8 @@ pub struct Checkpoint {
     pub rules: BTreeMap<String, u64>,
     /// The last request to try dead letters again.
     pub replayed: Option<String>,
+    /// When both ends were counted.
+    pub inventory: Known,
 }
 
 /// What a route's status is made from.
@@ -141,6 +146,8 @@ pub struct Snapshot {
     pub trouble: Option<String>,
     /// Everything that was there has been taken up.
     pub is_caught_up: bool,
+    /// What the last inventory found.
+    pub inventory: Option<InventoryStatus>,
 }
 
 impl Engine {
@@ -160,6 +167,7 @@ impl Engine {
             parked_room: Arc::new(Semaphore::new(PARKED)),
             dirty: AtomicBool::new(false),
             flush: Notify::new(),
+            inventories: Requests::default(),
             metrics: parts.metrics,
             observer: parts.observer,
         });
@@ -222,6 +230,7 @@ impl Engine {
         let origin = Origin::from(&parked.origin);
         let mut work = Work::new(origin, parked.path, parked.event, parked.event_at, parked.actor);
         work.occasion = parked.occasion;
+        work.concerns = parked.concerns;
         work.is_gone = parked.is_gone;
         work.to = parked.record.to;
         work.is_parked = true;
@@ -258,8 +267,9 @@ impl Engine {
     async fn work_on(&self, file: &Arc<str>, mut work: Work) {
         let started = Instant::now();
         let is_first = !work.is_parked && work.attempts == 0 && work.to.is_empty();
-        let outcome = attempt(&self.route, &*self.source, &mut work, Timestamp::now()).await;
-        if is_first && !matches!(outcome, Outcome::Nothing | Outcome::Hold(..)) && !work.is_gone {
+        let outcome = self.attempt(&mut work).await;
+        let counts = work.concerns == Concerns::All && !work.is_gone;
+        if is_first && counts && !matches!(outcome, Outcome::Nothing | Outcome::Hold(..)) {
             self.state.lock().counts.seen += 1;
         }
         let result = match outcome {
@@ -271,12 +281,12 @@ impl Engine {
             }
             Outcome::Done(finished) => {
                 self.metrics.route_file_ended("delivered", started.elapsed());
-                self.count(&finished);
+                self.count(&work, &finished);
                 self.record(&mut work, &finished, None).await
             }
             Outcome::Dead(finished) => {
                 self.metrics.route_file_ended("dead", started.elapsed());
-                self.count(&finished);
+                self.count(&work, &finished);
                 self.bury(&mut work, &finished).await
             }
             Outcome::Wait(at, finished) => {
@@ -296,15 +306,44 @@ impl Engine {
         self.queue.done(file);
     }
 
+    async fn attempt(&self, work: &mut Work) -> Outcome {
+        if work.concerns != Concerns::All && !work.is_gone {
+            match self.recorded(&work.origin).await {
+                Ok(record) => work.recorded = record,
+                Err(error) => return hold(&self.route, work, error),
+            }
+        }
+        attempt(&self.route, &*self.source, work, Timestamp::now()).await
+    }
+
+    /// What is recorded of a version, including what is still being written.
+    pub(super) async fn recorded(&self, origin: &Origin) -> Result<Option<Record>> {
+        if let Some(record) = self.ledger.unwritten(origin) {
+            return Ok(Some(record));
+        }
+        match origin {
+            Origin::Item { item, version, .. } => {
+                let facet = self.files.facet(item, *version, &self.names.facet).await?;
+                Ok(facet.and_then(|facet| serde_json::from_value(facet.value).ok()))
+            }
+            Origin::Object { key, etag, .. } => {
+                let document = self.files.client_state(&self.names.object(key)).await?;
+                let found = document.and_then(|document| serde_json::from_value::<ObjectRecord>(document.value).ok());
+                Ok(found.filter(|found| found.etag == *etag).map(|found| found.record))
+            }
+        }
+    }
+
     /// Nothing is to be recorded; what waited waits no more. Its record goes, so that the file is taken up when it is the route's again.
     async fn forget(&self, work: &mut Work) -> Result<()> {
         let mut submission = Submission { token: work.token.take(), ..Submission::default() };
+        let is_whole = work.concerns == Concerns::All && !work.is_gone;
         match &work.origin {
-            Origin::Item { item, version, .. } if work.is_parked => {
+            Origin::Item { item, version, .. } if work.is_parked && is_whole => {
                 let name = self.names.facet.clone();
                 submission.facets.push(FacetPut { item_id: item.clone(), version: *version, name, value: None });
             }
-            Origin::Object { key, .. } if work.is_parked => {
+            Origin::Object { key, .. } if work.is_parked && is_whole => {
                 submission.documents.push(ClientStatePut { key: self.names.object(key), value: None });
             }
             _ => {}
@@ -341,8 +380,12 @@ impl Engine {
         }
     }
 
-    fn count(&self, finished: &Finished) {
+    fn count(&self, work: &Work, finished: &Finished) {
         self.count_deliveries(finished);
+        if work.concerns != Concerns::All {
+            // It was counted when it was routed.
+            return self.observer.changed(false);
+        }
         let mut state = self.state.lock();
         if finished.record.rule == UNMATCHED {
             state.counts.unmatched += 1;
@@ -365,6 +408,7 @@ impl Engine {
 
     fn add_record(&self, submission: &mut Submission, origin: &Origin, record: &Record) {
         let value = serde_json::to_value(record).unwrap_or_default();
+        submission.unwritten = Some(self.ledger.writes(origin, record));
         match origin {
             Origin::Item { item, version, .. } => submission.facets.push(FacetPut {
                 item_id: item.clone(),
@@ -394,7 +438,7 @@ impl Engine {
         let value = serde_json::to_value(parked(work, finished)).unwrap_or_default();
         let mut submission = Submission { token: work.token.take(), ..Submission::default() };
         submission.documents.push(ClientStatePut { key, value: Some(value) });
-        if is_new && !work.is_gone {
+        if is_new && !work.is_gone && work.concerns == Concerns::All {
             self.add_record(&mut submission, &work.origin, &finished.record);
         }
         self.ledger.submit(submission).await
@@ -456,8 +500,45 @@ impl Engine {
         info!(route = %self.route.id.name, namespace = %self.route.id.namespace, count, "Dead letters are tried again");
         self.state.lock().checkpoint.get_or_insert_default().replayed = Some(token.to_owned());
         self.dirty.store(true, Ordering::Release);
+        self.flush.notify_one();
         self.observer.changed(true);
         Ok(())
+    }
+
+    /// Everything that was there has been taken up, and there is room for more.
+    pub(super) fn keeps_up(&self) -> bool {
+        self.state.lock().is_caught_up && self.room.available_permits() > OPEN / 2
+    }
+
+    /// When inventories were taken, and what the last one found.
+    pub(super) fn known_inventory(&self) -> Known {
+        self.state.lock().checkpoint.as_ref().map(|checkpoint| checkpoint.inventory.clone()).unwrap_or_default()
+    }
+
+    /// Keeps what is known about inventories with the next checkpoint.
+    pub(super) fn note_inventory(&self, change: impl FnOnce(&mut Known)) {
+        change(&mut self.state.lock().checkpoint.get_or_insert_default().inventory);
+        self.dirty.store(true, Ordering::Release);
+        self.flush.notify_one();
+        self.observer.changed(true);
+    }
+
+    /// An inventory ended so.
+    pub(super) fn inventory_ended(&self, outcome: &'static str) {
+        self.metrics.route_inventory_ended(outcome);
+    }
+
+    /// Records something that is no work on a file.
+    pub(super) async fn submit(&self, submission: Submission) -> Result<()> {
+        self.ledger.submit(submission).await
+    }
+
+    /// Asks for an inventory, once for each request.
+    pub fn ask_for_inventory(&self, request: Request) {
+        let last = self.known_inventory().last.and_then(|last| last.requested);
+        if last.as_deref() != Some(&request.token) {
+            self.inventories.ask(request);
+        }
     }
 
     /// Everything that waits for its time is tried now.
@@ -503,6 +584,7 @@ impl Engine {
             away: self.away(),
             trouble: state.trouble.clone(),
             is_caught_up: state.is_caught_up,
+            inventory: state.checkpoint.as_ref().and_then(|checkpoint| checkpoint.inventory.last.clone()),
         }
     }
 
@@ -516,13 +598,18 @@ impl Engine {
         let mut last_written = Instant::now();
         let mut pending: Option<String> = None;
         loop {
-            tokio::select! {
-                () = self.window.changed() => {}
-                () = self.flush.notified() => {}
-                () = tokio::time::sleep(CHECKPOINT_EVERY) => {}
-            }
+            let is_asked = tokio::select! {
+                () = self.window.changed() => false,
+                () = self.flush.notified() => true,
+                () = tokio::time::sleep(CHECKPOINT_EVERY) => false,
+            };
             if let Some(cursor) = self.window.advance() {
                 pending = Some(cursor);
+            } else if is_asked && pending.is_none() {
+                // Something besides the position changed. Before the first checkpoint there is no position to write it with.
+                let state = self.state.lock();
+                let written = state.etag.as_ref().and(state.checkpoint.as_ref());
+                pending = written.map(|checkpoint| checkpoint.cursor.clone());
             }
             let Some(cursor) = pending.clone() else { continue };
             let is_dirty = self.dirty.load(Ordering::Acquire);
@@ -591,6 +678,7 @@ fn parked(work: &Work, finished: &Finished) -> Parked {
         event_at: work.event_at,
         actor: clean(&work.actor, 300),
         occasion: work.occasion.clone(),
+        concerns: work.concerns,
         is_gone: work.is_gone,
         record: finished.record.clone(),
     }

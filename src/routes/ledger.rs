@@ -4,12 +4,13 @@
 //! was given up has a document besides, so that a restart finds it without looking at every file. Records are written in batches; a record
 //! counts once the batch is durable.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
 use jiff::Timestamp;
+use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::mpsc;
@@ -18,6 +19,7 @@ use tracing::warn;
 use super::content::hex;
 use super::delivery::{Origin, RouteId};
 use super::window::Token;
+use super::work::Concerns;
 use crate::error::{Error, Kind, Result};
 use crate::file360::content::{Content, IdempotencyKey};
 use crate::file360::model::{ClientStatePut, FacetPut};
@@ -59,6 +61,25 @@ pub struct Record {
     /// The destinations, by `rule/name`.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub to: BTreeMap<String, Entry>,
+}
+
+impl Record {
+    /// Destinations that mirror were brought up to date. What the `others` have, and the rule that took the file to them, stays as it was.
+    pub fn goes_on_from(&mut self, before: &Self, others: impl Fn(&str) -> bool) {
+        let kept: Vec<_> = before.to.iter().filter(|(slot, _)| others(slot)).collect();
+        if kept.is_empty() {
+            return;
+        }
+        self.rule.clone_from(&before.rule);
+        if matches!(self.state, State::Delivered | State::Unmatched) {
+            self.state = match () {
+                () if kept.iter().any(|(_, entry)| entry.given_up) => State::Dead,
+                () if kept.iter().any(|(_, entry)| entry.at.is_none()) => State::Waiting,
+                () => State::Delivered,
+            };
+        }
+        self.to.extend(kept.into_iter().map(|(slot, entry)| (slot.clone(), entry.clone())));
+    }
 }
 
 /// One destination's part of a record.
@@ -112,6 +133,9 @@ pub struct Parked {
     /// See [`super::delivery::key`].
     #[serde(default)]
     pub occasion: String,
+    /// Which destinations it is for.
+    #[serde(default)]
+    pub concerns: Concerns,
     /// It is gone at the source; destinations that mirror are to forget it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_gone: bool,
@@ -230,19 +254,61 @@ pub struct Submission {
     pub documents: Vec<ClientStatePut>,
     /// Let go afterwards.
     pub token: Option<Token>,
+    /// The record that is among them, for those who ask before it is durable.
+    pub unwritten: Option<Unwritten>,
+}
+
+/// A record that is being written. Dropping it forgets it.
+pub struct Unwritten {
+    key: (String, String),
+    number: u64,
+    records: Arc<Mutex<Records>>,
+}
+
+#[derive(Default)]
+struct Records {
+    number: u64,
+    by_version: HashMap<(String, String), (u64, Record)>,
+}
+
+impl Drop for Unwritten {
+    fn drop(&mut self) {
+        let mut records = self.records.lock();
+        // A later one of the same version stays.
+        if records.by_version.get(&self.key).is_some_and(|(number, _)| *number == self.number) {
+            records.by_version.remove(&self.key);
+        }
+    }
 }
 
 /// Takes records.
 #[derive(Clone)]
 pub struct Ledger {
     sender: mpsc::Sender<Submission>,
+    unwritten: Arc<Mutex<Records>>,
 }
 
 impl Ledger {
     /// A ledger, and the task that writes it; both end with the last clone of the ledger.
     pub fn new(files: Arc<dyn Content>) -> (Self, impl Future<Output = ()> + Send) {
         let (sender, receiver) = mpsc::channel(WAITING);
-        (Self { sender }, write(files, receiver))
+        (Self { sender, unwritten: Arc::default() }, write(files, receiver))
+    }
+
+    /// Notes a record that is about to be submitted.
+    pub fn writes(&self, origin: &Origin, record: &Record) -> Unwritten {
+        let key = (origin.file(), origin.version());
+        let mut records = self.unwritten.lock();
+        records.number += 1;
+        let number = records.number;
+        records.by_version.insert(key.clone(), (number, record.clone()));
+        Unwritten { key, number, records: self.unwritten.clone() }
+    }
+
+    /// The record of a version that is submitted and not durable yet.
+    pub fn unwritten(&self, origin: &Origin) -> Option<Record> {
+        let key = (origin.file(), origin.version());
+        self.unwritten.lock().by_version.get(&key).map(|(_, record)| record.clone())
     }
 
     /// Records something; waits while too much is waiting.

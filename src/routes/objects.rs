@@ -3,7 +3,7 @@
 //! The store is listed every so often. What has no record under its key and entity tag is taken up; what was taken up is remembered by two short
 //! digests for each object, read from the records when the route starts.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -101,8 +101,33 @@ impl ObjectSource {
         Some(self.sidecar.as_deref()?.replace("{key}", key).replace("{stem}", stem))
     }
 
+    /// What tells the store from every other.
+    pub fn place(&self) -> String {
+        self.store.describe()
+    }
+
+    /// A new listing of the source.
+    pub fn listing(&self) -> Listing<'_> {
+        let (page, held, sidecars) = Default::default();
+        Listing { source: self, cursor: Some(None), page, held, sidecars }
+    }
+
+    /// The object as it is now, if it is there.
+    pub async fn object(&self, key: &str) -> Result<Option<Entry>> {
+        match self.store.head(key).await {
+            Ok(object) => Ok(Some(object.entry)),
+            Err(error) if error.kind == Kind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The object has no record any more: it is taken up when a listing shows it again.
+    pub fn forget(&self, key: &str) {
+        self.taken.lock().remove(&key_digest(key));
+    }
+
     /// Whether the object is complete: it has not changed for long enough.
-    fn is_settled(&self, entry: &Entry, now: Timestamp) -> bool {
+    pub fn is_settled(&self, entry: &Entry, now: Timestamp) -> bool {
         let age = now.duration_since(entry.modified_at);
         self.settle.is_zero() || Duration::try_from(age).is_ok_and(|age| age >= self.settle)
     }
@@ -143,6 +168,47 @@ impl ObjectSource {
         let document: Value = serde_json::from_slice(&text).map_err(|_| wrong("is no JSON"))?;
         let members = document.as_object().ok_or_else(|| wrong("is no JSON object"))?;
         Ok(members.iter().filter_map(|(name, value)| Some((name.clone(), scalar(value)?))).collect())
+    }
+}
+
+/// Objects of the source, without sidecars, as the store lists them.
+pub struct Listing<'a> {
+    source: &'a ObjectSource,
+    /// Where the next page begins; `None`: there is none.
+    cursor: Option<Option<String>>,
+    page: VecDeque<Entry>,
+    /// Which objects are sidecars is known once everything is listed.
+    held: Vec<Entry>,
+    sidecars: HashSet<String>,
+}
+
+impl Listing<'_> {
+    /// The next object; `None` after the last. A listing that fails did not end.
+    pub async fn next(&mut self) -> Result<Option<Entry>> {
+        loop {
+            if let Some(entry) = self.page.pop_front() {
+                return Ok(Some(entry));
+            }
+            let Some(cursor) = self.cursor.take() else { return Ok(None) };
+            let page = self.source.store.list(&self.source.prefix, cursor.as_deref()).await?;
+            if page.next.is_some() && page.next == cursor {
+                return Err(Error::new(Kind::Malformed, "the store's listing repeats its cursor"));
+            }
+            for entry in page.entries {
+                match self.source.sidecar_of(&entry.key) {
+                    Some(sidecar) => {
+                        self.sidecars.insert(sidecar);
+                        self.held.push(entry);
+                    }
+                    None => self.page.push_back(entry),
+                }
+            }
+            self.cursor = page.next.map(Some);
+            if self.cursor.is_none() {
+                let held = std::mem::take(&mut self.held);
+                self.page.extend(held.into_iter().filter(|entry| !self.sidecars.contains(&entry.key)));
+            }
+        }
     }
 }
 
@@ -300,32 +366,9 @@ impl Lister {
 
     async fn list(&self) -> Result<()> {
         let now = Timestamp::now();
-        let mut cursor = None;
-        let mut held: Vec<Entry> = Vec::new();
-        let mut sidecars: HashSet<String> = HashSet::new();
-        loop {
-            let page = self.source.store.list(&self.source.prefix, cursor.as_deref()).await?;
-            if page.next.is_some() && page.next == cursor {
-                return Err(Error::new(Kind::Malformed, "the store's listing repeats its cursor"));
-            }
-            for entry in page.entries {
-                if let Some(sidecar) = self.source.sidecar_of(&entry.key) {
-                    // Which objects are sidecars is known once everything is listed.
-                    sidecars.insert(sidecar);
-                    held.push(entry);
-                } else {
-                    self.consider(entry, now).await?;
-                }
-            }
-            cursor = page.next;
-            if cursor.is_none() {
-                break;
-            }
-        }
-        for entry in held {
-            if !sidecars.contains(&entry.key) {
-                self.consider(entry, now).await?;
-            }
+        let mut listing = self.source.listing();
+        while let Some(entry) = listing.next().await? {
+            self.consider(entry, now).await?;
         }
         Ok(())
     }
@@ -344,12 +387,14 @@ impl Lister {
     }
 }
 
-fn key_digest(key: &str) -> u128 {
+/// Short for a key.
+pub fn key_digest(key: &str) -> u128 {
     let digest = Sha256::digest(key);
     digest.iter().take(16).fold(0, |number, byte| number << 8 | u128::from(*byte))
 }
 
-fn etag_digest(etag: &str) -> u64 {
+/// Short for an entity tag.
+pub fn etag_digest(etag: &str) -> u64 {
     let digest = Sha256::digest(etag);
     digest.iter().take(8).fold(0, |number, byte| number << 8 | u64::from(*byte))
 }

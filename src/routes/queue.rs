@@ -127,6 +127,11 @@ impl<T> FileQueue<T> {
         self.changed.notify_one();
     }
 
+    /// Whether a file has work that waits or is being done.
+    pub fn contains(&self, file: &str) -> bool {
+        self.state.lock().files.contains_key(file)
+    }
+
     /// Pieces of work that wait.
     pub fn len(&self) -> usize {
         self.state.lock().length

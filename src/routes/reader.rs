@@ -16,10 +16,11 @@ use tracing::{debug, info, warn};
 use super::content::hex;
 use super::delivery::Origin;
 use super::engine::{Checkpoint, Engine};
+use super::inventory::Request;
 use super::items::ItemSource;
 use super::ledger::{Record, pages};
 use super::window::Token;
-use super::work::Work;
+use super::work::{Concerns, Work};
 use crate::api::file_route::FileEvent;
 use crate::error::{Error, Kind, Result};
 use crate::file360::model::{Actor, Change, ChangeKind, ChangePage, Facet, Item};
@@ -38,6 +39,8 @@ pub struct Reader {
     pub uid: String,
     /// Some destination mirrors access and deletions.
     pub mirrors: bool,
+    /// What decides what such destinations show; when it changes, they are brought up to date.
+    pub mirrored: String,
 }
 
 /// How far the feed has been read.
@@ -51,6 +54,9 @@ impl Reader {
     /// Reads until the task is dropped.
     pub async fn run(&self, checkpoint: Option<Checkpoint>) {
         let scope = self.scope_fingerprint();
+        if self.mirrors && checkpoint.as_ref().is_some_and(|known| !known.cursor.is_empty() && known.scope != scope) {
+            self.bring_up_to_date();
+        }
         let known = checkpoint.filter(|known| known.feed_epoch == self.session.service.feed_epoch && known.scope == scope);
         let mut position =
             known.filter(|known| !known.cursor.is_empty()).map(|known| Position { cursor: known.cursor, sequence: 0 });
@@ -63,6 +69,7 @@ impl Reader {
                 Err(error) if error.kind == Kind::Expired => {
                     info!(route = %self.engine.route.id.name, "The feed does not reach back to the checkpoint; every file is looked at");
                     position = None;
+                    self.bring_up_to_date();
                 }
                 Err(error) if error.kind == Kind::Stopping => return,
                 Err(error) => {
@@ -76,6 +83,13 @@ impl Reader {
         }
     }
 
+    /// Destinations that mirror missed something: who may read what, or that a file is gone. An inventory finds all of it.
+    fn bring_up_to_date(&self) {
+        if self.mirrors {
+            self.engine.inventories.ask(Request::default());
+        }
+    }
+
     /// The scope that was scanned: which workspaces, which paths.
     fn scope_fingerprint(&self) -> String {
         let mut hash = Sha256::new();
@@ -84,6 +98,7 @@ impl Reader {
             hash.update([0]);
         }
         hash.update(format!("{:?}", self.source.pattern));
+        hash.update(&self.mirrored);
         hex(&hash.finalize()[..16])
     }
 
@@ -214,15 +229,19 @@ impl Reader {
         }
     }
 
-    /// One file, if its path is the route's. A path that is not told is looked up with the file.
+    /// One file, if its path is the route's. A path that is not told is looked up with the file. Destinations that mirror follow every event.
     async fn file(&self, change: &Change, event: FileEvent, again: bool, batch: &Token) -> Result<()> {
         let is_elsewhere = change.path.as_deref().is_some_and(|path| !self.source.pattern.matches(path));
-        if is_elsewhere || !(self.engine.route.events.contains(&event) || event == FileEvent::Uploaded && self.mirrors) {
+        let is_wanted = self.engine.route.events.contains(&event);
+        if is_elsewhere || !(is_wanted || self.mirrors) {
             return Ok(());
         }
         let Some(mut work) = work(change, event) else { return Ok(()) };
         work.may_be_recorded = again || change.kind == ChangeKind::FileRestored;
-        if event == FileEvent::MetadataChanged {
+        if !is_wanted {
+            work.concerns = Concerns::Mirrors;
+        }
+        if event == FileEvent::MetadataChanged || !is_wanted {
             work.occasion.clone_from(&change.id);
         }
         self.push(work, batch).await
@@ -230,12 +249,17 @@ impl Reader {
 
     /// Renamed, moved, copied or labelled: perhaps into the route's paths, perhaps out of them.
     async fn file_changed(&self, change: &Change, batch: &Token) -> Result<()> {
-        if self.mirrors || self.engine.route.events.contains(&FileEvent::MetadataChanged) {
-            let Some(mut work) = work(change, FileEvent::MetadataChanged) else { return Ok(()) };
-            work.occasion.clone_from(&change.id);
-            return self.push(work, batch).await;
+        let is_wanted = self.engine.route.events.contains(&FileEvent::MetadataChanged);
+        if !is_wanted && !self.mirrors {
+            return self.file(change, FileEvent::Uploaded, true, batch).await;
         }
-        self.file(change, FileEvent::Uploaded, true, batch).await
+        let Some(mut work) = work(change, FileEvent::MetadataChanged) else { return Ok(()) };
+        work.occasion.clone_from(&change.id);
+        if !is_wanted {
+            let takes_new = self.engine.route.events.contains(&FileEvent::Uploaded);
+            work.concerns = if takes_new { Concerns::Unrouted } else { Concerns::Mirrors };
+        }
+        self.push(work, batch).await
     }
 
     async fn gone(&self, change: &Change, batch: &Token) -> Result<()> {
@@ -247,7 +271,7 @@ impl Reader {
 
     async fn shared(&self, change: &Change, workspace: &str, batch: &Token) -> Result<()> {
         if self.mirrors {
-            return self.below(change, workspace, change.path.as_deref().unwrap_or("/"), batch).await;
+            self.below(change, workspace, change.path.as_deref().unwrap_or("/"), batch).await?;
         }
         if !self.engine.route.events.contains(&FileEvent::Shared) {
             return Ok(());
@@ -262,11 +286,12 @@ impl Reader {
 
     async fn folder_changed(&self, change: &Change, workspace: &str, batch: &Token) -> Result<()> {
         let Some(path) = change.path.as_deref() else { return Ok(()) };
+        // Moved into the route's paths, perhaps.
+        self.scan(workspace, path, batch, &Scan::Unrecorded).await?;
         if self.mirrors {
             return self.below(change, workspace, path, batch).await;
         }
-        // Moved into the route's paths, perhaps.
-        self.scan(workspace, path, batch, &Scan::Unrecorded).await
+        Ok(())
     }
 
     /// Everything below a path is looked at again: access or place changed.
@@ -276,6 +301,18 @@ impl Reader {
             Err(error) if error.kind == Kind::NotFound => Ok(()),
             other => other,
         }
+    }
+
+    /// A file without a record, which a scan found.
+    async fn unrecorded(&self, item: &Item, has_older: bool, batch: &Token) -> Result<()> {
+        let mut work = scanned(item);
+        if !self.engine.route.takes_up(item, has_older) {
+            if !self.mirrors {
+                return Ok(());
+            }
+            work.concerns = Concerns::Mirrors;
+        }
+        self.push(work, batch).await
     }
 
     async fn push(&self, mut work: Work, batch: &Token) -> Result<()> {
@@ -304,7 +341,7 @@ impl Reader {
                 match how {
                     Scan::Unrecorded => {
                         if self.source.is_ours(&item) && records.of(&item).await?.is_none() {
-                            self.push(scanned(&item), batch).await?;
+                            self.unrecorded(&item, records.has_older(), batch).await?;
                         }
                     }
                     Scan::Every(again) => self.push(again.work(&item), batch).await?,
@@ -333,6 +370,7 @@ impl Again {
     fn work(&self, item: &Item) -> Work {
         let mut work = Work::new(origin(item), item.path.clone(), FileEvent::MetadataChanged, self.at, self.actor.clone());
         work.occasion.clone_from(&self.occasion);
+        work.concerns = Concerns::Mirrors;
         work
     }
 }
@@ -362,6 +400,7 @@ pub struct Records<S> {
     pages: S,
     page: std::collections::VecDeque<Facet>,
     is_done: bool,
+    has_older: bool,
 }
 
 impl<S> Records<S>
@@ -370,16 +409,25 @@ where
 {
     /// Reads from `pages`.
     pub fn new(pages: S) -> Self {
-        Self { pages, page: std::collections::VecDeque::new(), is_done: false }
+        Self { pages, page: std::collections::VecDeque::new(), is_done: false, has_older: false }
+    }
+
+    /// Whether an earlier version of the item that was asked for last has a record.
+    pub fn has_older(&self) -> bool {
+        self.has_older
     }
 
     /// The record of the item's visible version. Items must come in the order of their ids.
     pub async fn of(&mut self, item: &Item) -> Result<Option<Record>> {
         let wanted = (item.id.as_str(), item.version.unwrap_or_default());
+        self.has_older = false;
         loop {
             while let Some(facet) = self.page.front() {
                 match (facet.item_id.as_str(), facet.version).cmp(&wanted) {
-                    std::cmp::Ordering::Less => self.page.pop_front(),
+                    std::cmp::Ordering::Less => {
+                        self.has_older |= facet.item_id == item.id;
+                        self.page.pop_front()
+                    }
                     std::cmp::Ordering::Equal => return Ok(serde_json::from_value(facet.value.clone()).ok()),
                     std::cmp::Ordering::Greater => return Ok(None),
                 };

@@ -10,10 +10,11 @@ use tokio::time::Instant;
 use super::content::Bandwidth;
 use super::delivery::{Destination, RouteId};
 use super::paths::PathPattern;
-use super::rules::Rules;
+use super::rules::{Rules, UNMATCHED};
 use crate::api::file_route::{FileEvent, FileRouteSpec};
 use crate::error::{Error, Kind};
 use crate::expression::Expression;
+use crate::file360::model::Item;
 
 /// Tries after the first, when the spec does not say.
 const DEFAULT_RETRIES: u32 = 8;
@@ -56,10 +57,39 @@ impl Route {
         self.targets.iter().flatten().chain(unmatched)
     }
 
+    /// Every destination under the name that records have for it: `rule/name`.
+    pub fn slots(&self) -> impl Iterator<Item = (String, &Arc<Target>)> {
+        let unmatched = match &self.unmatched {
+            Unmatched::To(targets) => targets.as_slice(),
+            _ => &[],
+        };
+        let rules = self.rules.names().zip(self.targets.iter().map(Vec::as_slice));
+        rules
+            .chain([(UNMATCHED, unmatched)])
+            .flat_map(|(rule, targets)| targets.iter().map(move |target| (slot(rule, &target.name), target)))
+    }
+
+    /// Whether a slot is that of a destination that mirrors.
+    pub fn is_mirror(&self, slot: &str) -> bool {
+        self.slots().any(|(name, target)| name == slot && target.destination.mirrors())
+    }
+
+    /// Whether a file without a record is one that should have one: an event for it is among those that the route follows.
+    pub fn takes_up(&self, item: &Item, has_older: bool) -> bool {
+        let event = if has_older { FileEvent::VersionAdded } else { FileEvent::Uploaded };
+        let is_later = item.version.is_some_and(|version| version > 1);
+        self.events.contains(&event) || is_later && self.events.contains(&FileEvent::VersionAdded)
+    }
+
     /// Whether some destination mirrors access and deletions.
     pub fn mirrors(&self) -> bool {
         self.all_targets().any(|target| target.destination.mirrors())
     }
+}
+
+/// The name that records have for a destination of a rule.
+pub fn slot(rule: &str, target: &str) -> String {
+    format!("{rule}/{target}")
 }
 
 /// What becomes of files that no rule takes.

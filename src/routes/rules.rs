@@ -62,6 +62,11 @@ impl Rules {
         Ok(Self { rules: rules.collect::<Result<_, InvalidField>>()? })
     }
 
+    /// Their names, in order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.rules.iter().map(|rule| rule.name.as_str())
+    }
+
     /// The first rule that takes the file. A condition that looks at a member which the file lacks does not hold; any other failure is one.
     pub fn decide(&self, variables: &Variables) -> Result<Verdict, Failed> {
         for (at, rule) in self.rules.iter().enumerate() {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use futures::future::join_all;
 use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
@@ -13,7 +14,7 @@ use tokio::time::Instant;
 use super::delivery::{Content, Delivery, File, Origin, Receipt, key};
 use super::environment::Facts;
 use super::ledger::{Entry, Record, State};
-use super::route::{Route, Target, Unmatched};
+use super::route::{Route, Target, Unmatched, slot};
 use super::rules::{UNMATCHED, Verdict};
 use super::window::Token;
 use crate::api::file_route::FileEvent;
@@ -22,6 +23,18 @@ use crate::expression::from_json;
 
 /// Longest error that a record keeps.
 const MAX_ERROR: usize = 300;
+
+/// Which destinations of the rule a piece of work is for.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Concerns {
+    /// All of them.
+    #[default]
+    All,
+    /// Those that mirror; the others, too, if the version was never routed.
+    Unrouted,
+    /// Those that mirror: what the others have is not touched.
+    Mirrors,
+}
 
 /// A piece of work on one file.
 pub struct Work {
@@ -37,6 +50,10 @@ pub struct Work {
     pub actor: String,
     /// Tells deliveries of one version apart that are not about its content; see [`key`].
     pub occasion: String,
+    /// Which destinations it is for.
+    pub concerns: Concerns,
+    /// What is recorded of the version, where `concerns` asks for it.
+    pub recorded: Option<Record>,
     /// What was achieved so far, by `rule/destination`.
     pub to: BTreeMap<String, Entry>,
     /// Failed tries that count.
@@ -63,6 +80,8 @@ impl Work {
             event_at,
             actor,
             occasion: String::new(),
+            concerns: Concerns::All,
+            recorded: None,
             to: BTreeMap::new(),
             attempts: 0,
             is_gone: false,
@@ -149,11 +168,17 @@ pub async fn attempt(route: &Route, source: &dyn Source, work: &mut Work, now: T
         Ok(Look::Later(at)) => return Outcome::Hold(at, Error::new(Kind::Conflict, "the file is not complete yet")),
         Err(error) => return hold(route, work, error),
     };
+    if work.concerns == Concerns::Unrouted && work.recorded.is_none() {
+        // It came into the route's paths, perhaps: then it is taken up like one that was just uploaded.
+        work.concerns = Concerns::All;
+        work.event = FileEvent::Uploaded;
+        work.occasion.clear();
+    }
     deliver(route, source, work, loaded, now).await
 }
 
 /// The source does not answer, or answers wrongly: nothing can be said about the file.
-fn hold(route: &Route, work: &mut Work, error: Error) -> Outcome {
+pub(super) fn hold(route: &Route, work: &mut Work, error: Error) -> Outcome {
     work.attempts = work.attempts.saturating_add(1);
     let delay = error.retry_after.unwrap_or_else(|| route.retry.delay(work.attempts, rand::random()));
     Outcome::Hold(Instant::now() + delay, error)
@@ -164,11 +189,13 @@ async fn deliver(route: &Route, source: &dyn Source, work: &mut Work, mut loaded
     let variables = loaded.facts.variables(now);
     let verdict = match route.rules.decide(&variables) {
         Ok(verdict) => verdict,
-        Err(failed) => return dead_at_once(work, "", Error::new(Kind::Rejected, failed.message), now),
+        // That was told when the version was routed.
+        Err(_) if work.recorded.as_ref().is_some_and(|record| record.state == State::Dead) => return Outcome::Nothing,
+        Err(failed) => return dead_at_once(route, work, "", Error::new(Kind::Rejected, failed.message), now),
     };
     if let Err(error) = set(source, &mut loaded, &verdict).await {
         return match error.disposition() {
-            Disposition::Terminal => dead_at_once(work, &verdict.name, error.while_doing("set metadata"), now),
+            Disposition::Terminal => dead_at_once(route, work, &verdict.name, error.while_doing("set metadata"), now),
             _ => hold(route, work, error),
         };
     }
@@ -176,11 +203,12 @@ async fn deliver(route: &Route, source: &dyn Source, work: &mut Work, mut loaded
         (Some(rule), _) => route.targets.get(rule).map_or(&[], Vec::as_slice),
         (None, Unmatched::To(targets)) => targets,
         (None, Unmatched::Ignore) => &[],
+        (None, Unmatched::MoveTo(_)) if work.concerns != Concerns::All => &[],
         (None, Unmatched::MoveTo(folder)) => {
             if let Err(error) = source.move_to(&work.origin, folder).await {
                 return match error.disposition() {
                     Disposition::Terminal => {
-                        dead_at_once(work, UNMATCHED, error.while_doing("move to unmatched.moveTo"), now)
+                        dead_at_once(route, work, UNMATCHED, error.while_doing("move to unmatched.moveTo"), now)
                     }
                     _ => hold(route, work, error),
                 };
@@ -188,20 +216,22 @@ async fn deliver(route: &Route, source: &dyn Source, work: &mut Work, mut loaded
             &[]
         }
     };
+    let concerned = |target: &&Arc<Target>| work.concerns == Concerns::All || target.destination.mirrors();
+    let targets: Vec<Arc<Target>> = targets.iter().filter(concerned).cloned().collect();
     if route.mirrors() {
         // A destination of another rule may still show the file as that rule had it.
-        if let Some(outcome) = withdraw_elsewhere(route, work, targets, now).await {
+        if let Some(outcome) = withdraw_elsewhere(route, work, &targets, now).await {
             return outcome;
         }
     }
     if verdict.rule.is_none() && targets.is_empty() {
-        return done(work, State::Unmatched, UNMATCHED, Tries::default(), now);
+        return done(route, work, State::Unmatched, UNMATCHED, Tries::default(), now);
     }
     let variables = Arc::new(loaded.facts.variables(now));
     let base = Base { route, work, loaded: &loaded, rule: verdict.name.as_str().into(), variables, as_of: now };
     let tries = join_all(targets.iter().map(|target| base.try_target(target))).await;
     let tries = Tries::of(tries);
-    let tries = write_back(source, &loaded, targets, tries).await;
+    let tries = write_back(source, &loaded, &targets, tries).await;
     conclude(route, work, &verdict.name, tries, now)
 }
 
@@ -249,7 +279,7 @@ enum Tried {
 
 impl Base<'_> {
     async fn try_target(&self, target: &Target) -> Try {
-        let slot = format!("{}/{}", self.rule, target.name);
+        let slot = slot(&self.rule, &target.name);
         let key = key(&self.route.id, &self.work.origin, &self.rule, &target.name, &self.work.occasion);
         if self.work.to.get(&slot).is_some_and(|entry| entry.at.is_some() && entry.key == key) {
             return Try { slot, key, answers: target.breaker.answers(), result: Tried::Before };
@@ -390,7 +420,7 @@ fn conclude(route: &Route, work: &mut Work, rule: &str, tries: Tries, now: Times
         (None, false) if rule == UNMATCHED => State::Unmatched,
         (None, false) => State::Delivered,
     };
-    let finished = Box::new(finished.into_finished(work, state, rule, now));
+    let finished = Box::new(finished.into_finished(route, work, state, rule, now));
     match (state, again) {
         (State::Waiting, Some(at)) => Outcome::Wait(at, finished),
         (State::Dead, _) => Outcome::Dead(finished),
@@ -413,26 +443,31 @@ impl Tally {
         self.bytes += receipt.bytes;
     }
 
-    fn into_finished(self, work: &Work, state: State, rule: &str, now: Timestamp) -> Finished {
-        let record = Record { state, rule: rule.to_owned(), at: now, to: work.to.clone() };
+    fn into_finished(self, route: &Route, work: &Work, state: State, rule: &str, now: Timestamp) -> Finished {
+        let mut record = Record { state, rule: rule.to_owned(), at: now, to: work.to.clone() };
+        if work.concerns != Concerns::All
+            && let Some(before) = &work.recorded
+        {
+            record.goes_on_from(before, |slot| !route.is_mirror(slot));
+        }
         let Self { delivered, duplicates, bytes, errors } = self;
         Finished { record, path: work.path.clone(), delivered, duplicates, bytes, errors }
     }
 }
 
-fn done(work: &Work, state: State, rule: &str, tries: Tries, now: Timestamp) -> Outcome {
+fn done(route: &Route, work: &Work, state: State, rule: &str, tries: Tries, now: Timestamp) -> Outcome {
     let tally = Tally { errors: tries.errors, ..Tally::default() };
-    Outcome::Done(Box::new(tally.into_finished(work, state, rule, now)))
+    Outcome::Done(Box::new(tally.into_finished(route, work, state, rule, now)))
 }
 
 /// Nothing about the file can change by another try.
-fn dead_at_once(work: &mut Work, rule: &str, error: Error, now: Timestamp) -> Outcome {
+fn dead_at_once(route: &Route, work: &mut Work, rule: &str, error: Error, now: Timestamp) -> Outcome {
     let slot = format!("{rule}/");
     let entry = work.to.entry(slot.clone()).or_default();
     entry.given_up = true;
     entry.error = Some(clean(&error.to_string(), MAX_ERROR));
     let tally = Tally { errors: vec![(slot, error)], ..Tally::default() };
-    Outcome::Dead(Box::new(tally.into_finished(work, State::Dead, rule, now)))
+    Outcome::Dead(Box::new(tally.into_finished(route, work, State::Dead, rule, now)))
 }
 
 /// Takes the file out of every destination that mirrors.
@@ -453,7 +488,7 @@ async fn withdraw_elsewhere(route: &Route, work: &mut Work, kept: &[Arc<Target>]
         .collect();
     for target in others {
         if let Some((until, why)) = target.breaker.wait(Instant::now(), &route.retry) {
-            return Some(waits(work, until, &target.name, &why, now));
+            return Some(waits(route, work, until, &target.name, &why, now));
         }
         match target.destination.withdraw(&route.id, &file, now).await {
             Ok(()) => {
@@ -464,7 +499,7 @@ async fn withdraw_elsewhere(route: &Route, work: &mut Work, kept: &[Arc<Target>]
                 let away = target.breaker.failed(&error, Instant::now(), &route.retry, rand::random());
                 work.attempts = work.attempts.saturating_add(1);
                 let until = away.unwrap_or_else(|| Instant::now() + route.retry.delay(work.attempts, rand::random()));
-                return Some(waits(work, until, &target.name, &error, now));
+                return Some(waits(route, work, until, &target.name, &error, now));
             }
         }
     }
@@ -476,9 +511,9 @@ fn is_same_place(one: &Arc<Target>, other: &Arc<Target>) -> bool {
     Arc::ptr_eq(one, other) || place.is_some() && place == other.destination.place()
 }
 
-fn waits(work: &mut Work, until: Instant, target: &str, why: &Error, now: Timestamp) -> Outcome {
+fn waits(route: &Route, work: &mut Work, until: Instant, target: &str, why: &Error, now: Timestamp) -> Outcome {
     let slot = format!("withdraw/{target}");
     work.to.entry(slot.clone()).or_default().error = Some(clean(&why.to_string(), MAX_ERROR));
     let tally = Tally { errors: vec![(slot, why.clone())], ..Tally::default() };
-    Outcome::Wait(until, Box::new(tally.into_finished(work, State::Waiting, "", now)))
+    Outcome::Wait(until, Box::new(tally.into_finished(route, work, State::Waiting, "", now)))
 }

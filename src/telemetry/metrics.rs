@@ -111,6 +111,9 @@ pub struct Metrics {
     route_failures: Family<ByReason, Counter>,
     /// Files that wait for another try, all routes together.
     pub route_waiting: Gauge<i64, AtomicI64>,
+    /// Files and copies that the last inventories could not account for.
+    pub route_unaccounted: Gauge<i64, AtomicI64>,
+    route_inventories: Family<ByOutcome, Counter>,
     /// Dead letters, all routes together.
     pub route_dead_letters: Gauge<i64, AtomicI64>,
 }
@@ -144,6 +147,8 @@ impl Default for Metrics {
             route_bytes: Counter::default(),
             route_failures: Family::default(),
             route_waiting: Gauge::default(),
+            route_unaccounted: Gauge::default(),
+            route_inventories: Family::default(),
             route_dead_letters: Gauge::default(),
         };
         metrics.register();
@@ -200,6 +205,12 @@ impl Metrics {
         registry.register_with_unit("delivered", "Content that was delivered", Unit::Bytes, self.route_bytes.clone());
         registry.register("delivery_failures", "Tries of a delivery that failed, by reason", self.route_failures.clone());
         registry.register("waiting", "Files that wait for another try", self.route_waiting.clone());
+        registry.register(
+            "unaccounted",
+            "Files and copies that the last inventories could not account for",
+            self.route_unaccounted.clone(),
+        );
+        registry.register("inventories", "Inventories of routes, by outcome", self.route_inventories.clone());
         registry.register("dead_letters", "Files whose delivery was given up", self.route_dead_letters.clone());
     }
 
@@ -215,6 +226,11 @@ impl Metrics {
     }
 
     /// A try of a delivery failed.
+    pub fn route_inventory_ended(&self, outcome: &'static str) {
+        self.route_inventories.get_or_create(&ByOutcome { outcome }).inc();
+    }
+
+    /// A delivery failed, for such a reason.
     pub fn route_delivery_failed(&self, reason: &'static str) {
         self.route_failures.get_or_create(&ByReason { reason }).inc();
     }

@@ -33,6 +33,7 @@ use crate::routes::destinations::file360;
 use crate::routes::destinations::http::Addresses;
 use crate::routes::destinations::index::Readers;
 use crate::routes::engine::{Engine, Observer, Parts};
+use crate::routes::inventory::{Inventory, Stock};
 use crate::routes::items::{ItemSource, Scope, Scoped};
 use crate::routes::ledger::Names;
 use crate::routes::objects::Lister;
@@ -180,6 +181,12 @@ impl Surroundings<'_> {
         Arc::new(ItemSource::new(tenant, scope.clone(), route.pattern.clone(), self.cause(), route.bandwidth.clone(), facet))
     }
 
+    /// Fingerprint of what decides what destinations that mirror show.
+    fn shown(&self) -> String {
+        let spec = &self.object.spec;
+        hex(&Sha256::digest(serde_json::to_vec(&(&spec.rules, &spec.unmatched)).unwrap_or_default())[..16])
+    }
+
     /// Starts the engine.
     pub fn start(&self, fingerprint: String, workspaces: HashMap<String, Scoped>) -> Result<Running> {
         let scope = Arc::new(Scope::default());
@@ -204,7 +211,11 @@ impl Surroundings<'_> {
         let (engine, writer) = Engine::new(parts);
         let stop = self.session.stop.child_token();
         let uid = self.object.uid().unwrap_or_default();
-        let reader = Reader { engine: engine.clone(), source: items, session: self.session.clone(), uid, mirrors };
+        let stock = objects.clone().map_or_else(|| Stock::Items(items.clone()), Stock::Objects);
+        let inventory = Inventory::new(self.object.spec.inventory.as_ref(), engine.clone(), stock);
+        let mirrored = if mirrors { self.shown() } else { String::new() };
+        let session = self.session.clone();
+        let reader = Reader { engine: engine.clone(), source: items, session, uid, mirrors, mirrored };
         let reading = {
             let (engine, stop) = (engine.clone(), stop.clone());
             async move {
@@ -216,7 +227,7 @@ impl Surroundings<'_> {
                             None => reader.run(checkpoint).await,
                         }
                     };
-                    tokio::join!(engine.clone().run(), read);
+                    tokio::join!(engine.clone().run(), read, inventory.run());
                 };
                 tokio::select! { () = work => {}, () = stop.cancelled() => {} }
             }

@@ -48,6 +48,7 @@ fn runs(conditions: &mut Conditions<'_>, next: &mut FileRouteStatus, snapshot: &
     next.rules = snapshot.rules.iter().map(|(name, matched)| RuleCount { name: name.clone(), matched: *matched }).collect();
     next.checkpoint.clone_from(&snapshot.checkpoint);
     next.dead_letters.clone_from(&snapshot.dead_letters);
+    next.inventory.clone_from(&snapshot.inventory);
     match &snapshot.trouble {
         Some(why) => {
             conditions.set("Ready", false, "SourceUnavailable", &format!("the source cannot be read: {why}; trying again"));
@@ -67,6 +68,17 @@ fn runs(conditions: &mut Conditions<'_>, next: &mut FileRouteStatus, snapshot: &
             None => "a delivery failed and is tried again".to_owned(),
         };
         conditions.set("Backlogged", true, "DeliveriesWait", &format!("files wait for another try; {why}"));
+    }
+    if let Some(found) = snapshot.inventory.as_ref().filter(|found| found.unaccounted > 0) {
+        let first = found.findings.first();
+        let example = first.map(|finding| format!("; {}: {:?} {}", finding.file, finding.found, finding.destination));
+        let message = format!(
+            "the inventory found {} of {} files that are not accounted for{}",
+            found.unaccounted,
+            found.files,
+            example.unwrap_or_default().trim_end()
+        );
+        conditions.set("Unaccounted", true, "FilesUnaccounted", &message);
     }
     if snapshot.dead > 0 {
         let first = snapshot.dead_letters.first();
@@ -132,7 +144,7 @@ pub fn events(last: Option<&FileRouteStatus>, next: &FileRouteStatus) -> Vec<(bo
     let before = last.map(|last| last.conditions.as_slice()).unwrap_or_default();
     let told = |kind: &str| condition(before, kind).map(|condition| (condition.status.clone(), condition.reason.clone()));
     let changed = next.conditions.iter().filter(|now| {
-        matches!(now.type_.as_str(), "Ready" | "DeadLetters" | "Backlogged")
+        matches!(now.type_.as_str(), "Ready" | "DeadLetters" | "Backlogged" | "Unaccounted")
             && told(&now.type_) != Some((now.status.clone(), now.reason.clone()))
     });
     changed

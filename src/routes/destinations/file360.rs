@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use futures::StreamExt;
+use futures::{StreamExt, TryStreamExt};
 use jiff::tz::TimeZone;
 use jiff::{Span, Timestamp};
 use parking_lot::Mutex;
@@ -19,15 +19,17 @@ use crate::error::{Error, Kind, Result, clean};
 use crate::expression::{Expression, InvalidField};
 use crate::file360::content::{IdempotencyKey, NewFile};
 use crate::file360::model::{
-    Audience, FacetPut, Item, ItemKind, Link, MetadataPatch, NewLink, NewNotification, OnConflict, SharingRules, Workspace,
+    Audience, FacetPut, Item, ItemKind, ItemState, Link, MetadataPatch, NewLink, NewNotification, OnConflict, SharingRules,
+    Workspace,
 };
 use crate::file360::sharing::{domain_matches, domain_of, lets_in};
 use crate::file360::{Cause, File360};
 use crate::outbound::secrets::References;
 use crate::routes::content::hex;
-use crate::routes::delivery::{Delivery, Destination, Receipt};
+use crate::routes::delivery::{Delivery, Destination, MAX_LISTING, Receipt, RouteId};
 use crate::routes::environment::NAMES;
 use crate::routes::items::ensure_folder;
+use crate::routes::ledger::pages;
 
 /// Folders whose ids are remembered.
 const REMEMBERED: usize = 1_000;
@@ -70,6 +72,7 @@ pub struct Publication {
     on_conflict: PublishConflict,
     metadata: Vec<(String, Expression)>,
     share: Option<Sharing>,
+    place: Option<String>,
     folders: Mutex<HashMap<(String, String), String>>,
 }
 
@@ -118,6 +121,7 @@ impl Publication {
             on_conflict: spec.on_conflict.unwrap_or_default(),
             metadata: metadata.collect::<Result<_, InvalidField>>()?,
             share: spec.share.as_ref().map(Sharing::compile).transpose()?,
+            place: spec.workspace_ref.name.as_ref().map(|name| format!("file360://{name}")),
             folders: Mutex::default(),
             surroundings,
         })
@@ -397,6 +401,38 @@ impl Destination for Publication {
         }
         let version = item.version.unwrap_or_default();
         Ok(Receipt { reference: format!("{}@{version}", item.id), bytes, duplicate, response: None })
+    }
+
+    fn place(&self) -> Option<&str> {
+        self.place.as_deref()
+    }
+
+    /// The ids of the files in the workspace. `None` where each file chooses its workspace, and when there are more than can be compared.
+    async fn listing(&self, _: &RouteId) -> Result<Option<Vec<String>>> {
+        let Choice::Name(name) = &self.workspace else { return Ok(None) };
+        let Some(workspace) = self.surroundings.workspaces.id_of(name) else {
+            return Err(Error::new(Kind::Conflict, format!("SecureWorkspace {name} has no workspace")));
+        };
+        let tenant = &self.surroundings.tenant;
+        let workspace = workspace.as_str();
+        let mut listing = Box::pin(pages(|cursor| async move { tenant.files(workspace, "/", cursor.as_deref()).await }));
+        let mut ids = Vec::new();
+        while let Some(page) = listing.try_next().await? {
+            ids.extend(page.into_iter().map(|item| item.id));
+            if ids.len() > MAX_LISTING {
+                return Ok(None);
+            }
+        }
+        Ok(Some(ids))
+    }
+
+    fn listed_as<'a>(&self, _: &'a str, reference: &'a str) -> &'a str {
+        reference.rsplit_once('@').map_or(reference, |(item, _)| item)
+    }
+
+    async fn is_gone(&self, name: &str) -> Result<bool> {
+        let found = self.surroundings.tenant.item(name).await?;
+        Ok(found.is_none_or(|item| item.state == ItemState::Trashed))
     }
 }
 

@@ -137,7 +137,6 @@ impl Destination for IndexDestination {
         self.client.withdraw(&document_id(file), &route_name(route), as_of, &self.withdrawal).await
     }
 
-    /// As [`Origin::file`].
     async fn listing(&self, route: &RouteId) -> Result<Option<Vec<String>>> {
         self.client.listing(&route_name(route)).await.map(Some)
     }

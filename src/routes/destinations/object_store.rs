@@ -9,15 +9,13 @@ use crate::error::{Error, Kind, Result};
 use crate::expression::{Expression, Invalid};
 use crate::outbound::object_store::names::Key;
 use crate::outbound::object_store::{Opened, Source, Store, Upload};
-use crate::routes::delivery::{Content, Delivery, Destination, Origin, Receipt, RouteId};
+use crate::routes::delivery::{Content, Delivery, Destination, MAX_LISTING, Origin, Receipt, RouteId};
 use crate::routes::environment;
-
-/// Longest listing that is compared, in objects.
-const MAX_LISTING: usize = 1_000_000;
 
 /// A store, with the expression that says where in it a file goes.
 pub struct ObjectStoreDestination {
     store: Arc<dyn Store>,
+    place: String,
     key: Expression,
 }
 
@@ -25,7 +23,7 @@ impl ObjectStoreDestination {
     /// Compiles `key`. A bad one is reported with its field.
     pub fn new(store: Arc<dyn Store>, key: &str) -> Result<Self, (String, Invalid)> {
         let key = Expression::compile(key, environment::NAMES).map_err(|invalid| ("key".to_owned(), invalid))?;
-        Ok(Self { store, key })
+        Ok(Self { place: store.describe(), store, key })
     }
 
     fn key(&self, delivery: &Delivery) -> Result<Key> {
@@ -80,6 +78,18 @@ impl Destination for ObjectStoreDestination {
         };
         let stored = self.store.put(upload).await?;
         Ok(Receipt { reference: stored.key, bytes: stored.bytes, duplicate: stored.duplicate, response: None })
+    }
+
+    fn place(&self) -> Option<&str> {
+        Some(&self.place)
+    }
+
+    async fn is_gone(&self, name: &str) -> Result<bool> {
+        match self.store.head(name).await {
+            Ok(_) => Ok(false),
+            Err(error) if error.kind == Kind::NotFound => Ok(true),
+            Err(error) => Err(error),
+        }
     }
 
     /// Every key of the store: other routes' are among them. `None` when there are more than can be compared.
