@@ -19,6 +19,8 @@ mod moving;
 mod plugin;
 mod refusals;
 mod routes;
+mod routes_destinations;
+mod routes_tenancy;
 mod silence;
 mod tenancy;
 mod transitions;
