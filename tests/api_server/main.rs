@@ -19,6 +19,7 @@ mod moving;
 mod plugin;
 mod refusals;
 mod routes;
+mod routes_crash_points;
 mod routes_destinations;
 mod routes_tenancy;
 mod silence;
