@@ -161,11 +161,6 @@ impl Expression {
         to_json(&self.evaluate(variables)?, 0)
     }
 
-    /// Whether the expression uses this name, such as `file`.
-    pub fn uses(&self, name: &str) -> bool {
-        self.program.references().has_variable(name)
-    }
-
     /// Whether the expression looks at `path`, such as `file.metadata.region` (or at anything below or above it).
     pub fn reads(&self, path: &[&str]) -> bool {
         reads(self.program.expression(), path)

@@ -355,7 +355,7 @@ pub struct WorkspaceChoice {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 253))]
     pub name: Option<String>,
-    /// CEL expression that gives its name.
+    /// CEL expression that gives its name. Refused where it depends on what an outsider without a verified address entered.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(min = 1, max = 4096))]
     pub name_from: Option<String>,
@@ -376,7 +376,7 @@ pub enum PublishConflict {
 }
 
 /// How a published file is shared. It stays within the workspace's sharing rule and the Connection's ceiling; what exceeds them is refused, and so
-/// are recipients that depend on what an outsider without a verified address entered.
+/// is a share whose recipients, or whose rule, depend on what an outsider without a verified address entered.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Share {

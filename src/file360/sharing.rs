@@ -1,6 +1,6 @@
 //! Which addresses a sharing rule lets in. Pure.
 
-use super::model::{ExternalSharing, SharingRules};
+use super::model::{Audience, ExternalSharing, SharingRules};
 
 /// Whether `domain` is `allowed`, or below it when it starts with `*.`.
 pub fn domain_matches(allowed: &str, domain: &str) -> bool {
@@ -18,6 +18,15 @@ pub fn domain_of(address: &str) -> Option<String> {
         return None;
     }
     idna::domain_to_ascii_strict(domain).ok().filter(|domain| domain.contains('.'))
+}
+
+/// Whether a share for `audience` stays within `external`: guests need some sharing outside, whoever has the link needs all of it.
+pub fn lets_out(external: ExternalSharing, audience: Audience) -> bool {
+    match audience {
+        Audience::Members | Audience::Company => true,
+        Audience::Guests => external != ExternalSharing::Disabled,
+        Audience::Anyone => external == ExternalSharing::Anyone,
+    }
 }
 
 /// Whether the rule lets somebody outside with this address in.

@@ -164,6 +164,11 @@ pub trait Destination: Send + Sync {
     /// Delivers one file. Returns once it is durable there. Run twice with one key, it has the effect of running once (R1).
     async fn deliver(&self, delivery: &Delivery) -> Result<Receipt>;
 
+    /// Whether a delivery gives somebody access who has none yet, so that no unverified outsider may choose it (R9).
+    fn widens_access(&self) -> bool {
+        false
+    }
+
     /// Whether it wants to know what leaves the source and whose access changes.
     fn mirrors(&self) -> bool {
         false

@@ -9,13 +9,22 @@ use serde_json::{Value as Json, json};
 
 use super::delivery::{File, Origin};
 use crate::api::file_route::FileEvent;
-use crate::expression::{Variables, from_json, map, string, text_map, timestamp};
+use crate::expression::{Expression, Variables, from_json, map, string, text_map, timestamp};
 
 /// The variables that a route's expressions may use.
 pub const NAMES: &[&str] = &["file", "uploader", "uploadRequest", "folder", "workspace", "event", "now"];
 /// The same with the answer of a destination, for `writeBack`.
 pub const NAMES_WITH_RESPONSE: &[&str] =
     &["file", "uploader", "uploadRequest", "folder", "workspace", "event", "now", "response"];
+
+/// What somebody who uploads decides: the file with its name, metadata and content, who they say they are, which upload request they chose.
+/// What File 360 finds out by itself, such as `uploader.emailVerified`, is not among it.
+const ENTERED: &[&[&str]] = &[&["file"], &["uploader", "id"], &["uploader", "email"], &["uploadRequest"], &["event"]];
+
+/// Whether the result depends on what the one who uploaded the file entered (R9).
+pub fn depends_on_uploader(expression: &Expression) -> bool {
+    ENTERED.iter().any(|path| expression.reads(path))
+}
 
 /// Who brought a file.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -171,5 +180,35 @@ fn merge(base: &mut Json, over: &Json) {
             }
         }
         (base, over) => *base = over.clone(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn r9_what_an_uploader_enters_is_told_from_what_file_360_finds_out() {
+        let depends = |text: &str| depends_on_uploader(&Expression::compile(text, NAMES).unwrap());
+        for text in [
+            "file.metadata.email",
+            "'x' + file.name",
+            "uploader.email",
+            "uploader['email']",
+            "[uploader].map(u, u.email)[0]",
+            "has(uploadRequest.name)",
+            "event.actor",
+            "[workspace.metadata.mail].map(m, m + file.sha256)",
+        ] {
+            assert!(depends(text), "{text}");
+        }
+        for text in [
+            "[workspace.metadata.billingEmail]",
+            "uploader.emailVerified && uploader.kind == 'Guest'",
+            "folder.metadata.customer",
+            "workspace.labels.team + string(now)",
+        ] {
+            assert!(!depends(text), "{text}");
+        }
     }
 }

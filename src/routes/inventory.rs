@@ -259,7 +259,7 @@ impl Inventory {
                         continue;
                     }
                     None => {}
-                    Some(record) => self.count_record(&work.origin, &item.path, record, count),
+                    Some(record) => self.count_record(&work.origin, &item.path, &record, count),
                 }
                 self.refresh(work, count).await?;
             }
@@ -278,7 +278,7 @@ impl Inventory {
         self.engine.take_up(work).await
     }
 
-    fn count_record(&self, origin: &Origin, path: &str, record: Record, count: &mut Count) {
+    fn count_record(&self, origin: &Origin, path: &str, record: &Record, count: &mut Count) {
         count.found.files += 1;
         match record.state {
             State::Delivered => count.found.delivered += 1,
@@ -290,8 +290,8 @@ impl Inventory {
         let recent = count.started - MARGIN;
         for (slot, entry) in &record.to {
             let Some((at, reference)) = entry.at.zip(entry.reference.as_deref()) else { continue };
-            let place = count.places.iter_mut().enumerate();
-            let place = place.map(|(number, place)| (number, place)).find(|(_, place)| place.slots.contains(slot));
+            let mut places = count.places.iter_mut().enumerate();
+            let place = places.find(|(_, place)| place.slots.contains(slot));
             let Some((number, place)) = place.filter(|(_, place)| place.state == InventoryState::Compared) else { continue };
             let name = place.target.destination.listed_as(&file, reference).to_owned();
             if place.names.saw(&name) || at > recent || self.is_ignored(slot) {
@@ -345,7 +345,7 @@ impl Inventory {
             if found.as_ref().is_some_and(|item| source.is_ours(item)) {
                 continue;
             }
-            count.surplus(number, found.map_or(name.clone(), |item| item.path));
+            count.surplus(number, found.as_ref().map_or(&name, |item| &item.path));
             let origin = Origin::Item { workspace: String::new(), item: name, version: 0 };
             self.withdraw(origin, count).await?;
         }
@@ -359,7 +359,7 @@ impl Inventory {
             if source.object(key).await?.is_some() {
                 continue;
             }
-            count.surplus(number, key.to_owned());
+            count.surplus(number, key);
             let origin = Origin::Object { store: place.clone(), key: key.to_owned(), etag: String::new() };
             self.withdraw(origin, count).await?;
         }
@@ -432,7 +432,7 @@ impl Inventory {
             let is_there = known.get(&key_digest(&found.key)).is_some_and(|(_, seen)| *seen);
             if is_there {
                 let origin = Origin::Object { store: place.clone(), key: found.key.clone(), etag: found.etag };
-                self.count_record(&origin, &found.key, found.record, count);
+                self.count_record(&origin, &found.key, &found.record, count);
             } else if listed > 0 && count.forgotten.len() < MOST_DOUBTS {
                 count.forgotten.push(found.key);
             }
@@ -571,10 +571,10 @@ impl Count {
         self.say(&missing.path, Finding::Missing, &missing.slot);
     }
 
-    fn surplus(&mut self, place: usize, file: String) {
+    fn surplus(&mut self, place: usize, file: &str) {
         self.places[place].surplus += 1;
         let slot = self.places[place].slots.first().cloned().unwrap_or_default();
-        self.say(&file, Finding::Surplus, &slot);
+        self.say(file, Finding::Surplus, &slot);
     }
 
     fn say(&mut self, file: &str, found: Finding, destination: &str) {

@@ -108,8 +108,8 @@ impl ObjectSource {
 
     /// A new listing of the source.
     pub fn listing(&self) -> Listing<'_> {
-        let (page, held, sidecars) = Default::default();
-        Listing { source: self, cursor: Some(None), page, held, sidecars }
+        let (cursor, page, held, sidecars) = Default::default();
+        Listing { source: self, cursor, is_done: false, page, held, sidecars }
     }
 
     /// The object as it is now, if it is there.
@@ -174,8 +174,9 @@ impl ObjectSource {
 /// Objects of the source, without sidecars, as the store lists them.
 pub struct Listing<'a> {
     source: &'a ObjectSource,
-    /// Where the next page begins; `None`: there is none.
-    cursor: Option<Option<String>>,
+    /// Where the next page begins.
+    cursor: Option<String>,
+    is_done: bool,
     page: VecDeque<Entry>,
     /// Which objects are sidecars is known once everything is listed.
     held: Vec<Entry>,
@@ -189,9 +190,11 @@ impl Listing<'_> {
             if let Some(entry) = self.page.pop_front() {
                 return Ok(Some(entry));
             }
-            let Some(cursor) = self.cursor.take() else { return Ok(None) };
-            let page = self.source.store.list(&self.source.prefix, cursor.as_deref()).await?;
-            if page.next.is_some() && page.next == cursor {
+            if self.is_done {
+                return Ok(None);
+            }
+            let page = self.source.store.list(&self.source.prefix, self.cursor.as_deref()).await?;
+            if page.next.is_some() && page.next == self.cursor {
                 return Err(Error::new(Kind::Malformed, "the store's listing repeats its cursor"));
             }
             for entry in page.entries {
@@ -203,8 +206,9 @@ impl Listing<'_> {
                     None => self.page.push_back(entry),
                 }
             }
-            self.cursor = page.next.map(Some);
-            if self.cursor.is_none() {
+            self.cursor = page.next;
+            self.is_done = self.cursor.is_none();
+            if self.is_done {
                 let held = std::mem::take(&mut self.held);
                 self.page.extend(held.into_iter().filter(|entry| !self.sidecars.contains(&entry.key)));
             }

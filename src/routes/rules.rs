@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use jiff::Timestamp;
 
-use super::environment::{NAMES, example};
+use super::environment::{NAMES, depends_on_uploader, example};
 use crate::api::file_route::{FileRouteSpec, RouteTest};
 pub use crate::expression::InvalidField;
 use crate::expression::{Expression, Failed, Variables};
@@ -89,6 +89,12 @@ impl Rules {
         Ok(Verdict { rule: None, name: UNMATCHED.into(), set: BTreeMap::new() })
     }
 
+    /// Whether what the uploader entered decides that `rule` takes a file; `None`: that no rule does. Every condition up to the rule's own counts.
+    pub fn is_chosen_by_uploader(&self, rule: Option<usize>) -> bool {
+        let asked = rule.map_or(self.rules.len(), |at| at + 1);
+        self.rules.iter().take(asked).filter_map(|rule| rule.when.as_ref()).any(depends_on_uploader)
+    }
+
     /// Runs the tests of the resource: what fails, in words.
     pub fn failing(&self, tests: &[RouteTest], now: Timestamp) -> Vec<String> {
         tests.iter().filter_map(|test| self.fails(test, now)).collect()
@@ -170,6 +176,20 @@ mod tests {
         let spec = spec(&json!([{"name": "broken", "when": "file.name + 1 == 'x'"}]), &json!([]));
         let failed = Rules::compile(&spec).unwrap().decide(&example(&json!({}), Timestamp::UNIX_EPOCH)).unwrap_err();
         assert!(failed.message.starts_with("rule broken: when: "), "{failed}");
+    }
+
+    #[test]
+    fn r9_a_rule_is_chosen_by_every_condition_before_it_and_its_own() {
+        let rules = json!([
+            {"name": "a", "when": "workspace.name == 'x'"},
+            {"name": "b", "when": "uploader.emailVerified"},
+            {"name": "c", "when": "file.metadata.type == 'x'"},
+            {"name": "d"},
+        ]);
+        let rules = Rules::compile(&spec(&rules, &json!([]))).unwrap();
+        let chosen: Vec<bool> = (0..4).map(|at| rules.is_chosen_by_uploader(Some(at))).collect();
+        assert_eq!(chosen, [false, false, true, true]);
+        assert!(rules.is_chosen_by_uploader(None));
     }
 
     #[test]

@@ -228,7 +228,9 @@ async fn deliver(route: &Route, source: &dyn Source, work: &mut Work, mut loaded
         return done(route, work, State::Unmatched, UNMATCHED, Tries::default(), now);
     }
     let variables = Arc::new(loaded.facts.variables(now));
-    let base = Base { route, work, loaded: &loaded, rule: verdict.name.as_str().into(), variables, as_of: now };
+    let chosen_by_outsider = loaded.facts.is_untrusted() && route.rules.is_chosen_by_uploader(verdict.rule);
+    let rule = verdict.name.as_str().into();
+    let base = Base { route, work, loaded: &loaded, rule, chosen_by_outsider, variables, as_of: now };
     let tries = join_all(targets.iter().map(|target| base.try_target(target))).await;
     let tries = Tries::of(tries);
     let tries = write_back(source, &loaded, &targets, tries).await;
@@ -253,6 +255,8 @@ struct Base<'a> {
     work: &'a Work,
     loaded: &'a Loaded,
     rule: Arc<str>,
+    /// What an outsider without a verified address entered decides that this rule takes the file.
+    chosen_by_outsider: bool,
     variables: Arc<crate::expression::Variables>,
     as_of: Timestamp,
 }
@@ -304,7 +308,11 @@ impl Base<'_> {
             untrusted: self.loaded.facts.is_untrusted(),
             content: self.loaded.content.clone(),
         };
-        let result = match target.destination.deliver(&delivery).await {
+        let delivered = match self.refuses(target) {
+            Some(why) => Err(why),
+            None => target.destination.deliver(&delivery).await,
+        };
+        let result = match delivered {
             Ok(receipt) => {
                 target.breaker.answered();
                 Tried::Acknowledged(receipt)
@@ -321,6 +329,15 @@ impl Base<'_> {
             }
         };
         Try { slot, key, answers: target.breaker.answers(), result }
+    }
+}
+
+impl Base<'_> {
+    /// R9: who gets access is not decided by what an unverified outsider entered, not even by choosing the rule.
+    fn refuses(&self, target: &Target) -> Option<Error> {
+        let why = "share: which rule takes the file depends on what an outsider without a verified address entered; set requireEmail on \
+                   the upload request, or ask for uploader.emailVerified first";
+        (self.chosen_by_outsider && target.destination.widens_access()).then(|| Error::new(Kind::Rejected, why))
     }
 }
 

@@ -90,8 +90,8 @@ impl Scenario {
     }
 }
 
-/// A world in which both ends are reached through proxies that follow `script`.
-async fn scripted(script: &Arc<Script>) -> World {
+/// A world in which both ends are reached through proxies that follow `script`; the operator has these flags.
+pub async fn scripted(script: &Arc<Script>, flags: &[&str]) -> World {
     let plane = kubernetes::shared().await;
     let mut world = World::without_operator(plane).await;
     let text = std::fs::read_to_string(&world.kubeconfig).unwrap();
@@ -105,7 +105,7 @@ async fn scripted(script: &Arc<Script>) -> World {
     let api_server = proxy::start(cluster["server"].as_str().unwrap(), tls, script.clone()).await;
     world.api_server_through(&api_server);
     world.endpoint = proxy::start(&world.remote.url, plain, script.clone()).await;
-    world.start_operator(&[]).await;
+    world.start_operator(flags).await;
     world.connect().await;
     world
 }
@@ -113,7 +113,7 @@ async fn scripted(script: &Arc<Script>) -> World {
 /// One run; the end state.
 async fn run(scenario: Scenario, crash: Option<(usize, Moment)>) -> (String, Arc<Script>) {
     let script = Script::new(crash);
-    let mut world = scripted(&script).await;
+    let mut world = scripted(&script, &[]).await;
     scenario.prepare(&world).await;
     script.arm();
     scenario.begin(&world).await;

@@ -36,7 +36,7 @@ pub fn to_cases(cases: &CaseSystem, send: &str) -> Value {
 }
 
 /// Waits until the route's totals are so. Numbers alone are written once a minute; a request to reconcile brings them at once.
-async fn counted(world: &World, name: &str, what: &str, holds: impl Fn(&Value) -> bool) -> Value {
+pub async fn counted(world: &World, name: &str, what: &str, holds: impl Fn(&Value) -> bool) -> Value {
     eventually(what, || async {
         let token = format!("{:x}", rand::random::<u64>());
         world
@@ -119,7 +119,8 @@ async fn rules_choose_by_metadata_and_what_none_takes_is_accounted_for() {
     assert_eq!(cases.accepted().len(), 1);
 }
 
-async fn upload_with(world: &World, workspace: &str, name: &str, metadata: &[(&str, &str)]) -> String {
+/// Uploads a file with metadata into the inbox; its id.
+pub async fn upload_with(world: &World, workspace: &str, name: &str, metadata: &[(&str, &str)]) -> String {
     let query: String = metadata.iter().map(|(key, value)| format!("&metadata[{key}]={value}")).collect();
     world.remote.upload(workspace, "/Inbox", &format!("{name}{query}"), name.as_bytes()).await
 }
@@ -303,7 +304,7 @@ async fn files_go_to_a_folder_and_objects_come_from_one() {
 }
 
 /// A signed push of one file; the status of the answer.
-async fn push(url: &str, key: &str, id: &str, content: &[u8]) -> u16 {
+pub async fn push(url: &str, key: &str, id: &str, content: &[u8]) -> u16 {
     use base64::Engine as _;
     use base64::engine::general_purpose::STANDARD;
     use hmac::{KeyInit as _, Mac as _};

@@ -9,19 +9,24 @@ use crate::support::world::{World, condition};
 use crate::support::{eventually, kubernetes};
 
 /// Two worlds on one control plane and one cluster-wide operator: the first has the Connection, the second is a tenant.
-struct Cluster {
-    home: World,
-    tenant: World,
+pub struct Cluster {
+    pub home: World,
+    pub tenant: World,
     _plane: ControlPlane,
 }
 
 impl Cluster {
-    async fn new(connection: serde_json::Value) -> Self {
+    pub async fn new(connection: serde_json::Value) -> Self {
+        Self::with_flags(connection, &[]).await
+    }
+
+    /// The same; the operator has more flags.
+    pub async fn with_flags(connection: serde_json::Value, flags: &[&str]) -> Self {
         let plane = ControlPlane::start(&[]);
         kubernetes::install_crds(&kubernetes::client(&plane.kubeconfig).await).await;
         let mut home = World::without_operator(&plane).await;
         let tenant = World::without_operator(&plane).await;
-        home.start_cluster_operator().await;
+        home.start_cluster_operator(flags).await;
         home.apply_connection(connection).await;
         home.condition("Connection", "file360", "Ready", "True").await;
         Self { home, tenant, _plane: plane }

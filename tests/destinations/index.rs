@@ -1,6 +1,6 @@
 //! Search index: documents at an OpenSearch, real where there is one.
 
-#[path = "index/cluster.rs"]
+#[path = "../support/search.rs"]
 mod cluster;
 #[path = "index/failures.rs"]
 mod failures;

@@ -5,9 +5,11 @@
 
 pub mod case_system;
 pub mod controlplane;
+pub mod counterparts;
 pub mod kubernetes;
 pub mod proxy;
 pub mod remote;
+pub mod search;
 pub mod world;
 
 use std::future::Future;

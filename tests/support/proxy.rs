@@ -70,13 +70,23 @@ struct Shared {
     upstream: String,
     http: reqwest::Client,
     script: Arc<Script>,
+    keeps_host: bool,
 }
 
 /// Starts a proxy before `upstream`; returns its URL.
 pub async fn start(upstream: &str, http: reqwest::Client, script: Arc<Script>) -> String {
+    start_with(upstream, http, script, false).await
+}
+
+/// The same for a server whose clients sign the host that they call, as those of S3 do.
+pub async fn start_keeping_host(upstream: &str, http: reqwest::Client, script: Arc<Script>) -> String {
+    start_with(upstream, http, script, true).await
+}
+
+async fn start_with(upstream: &str, http: reqwest::Client, script: Arc<Script>, keeps_host: bool) -> String {
     let port = free_port();
     let listener = tokio::net::TcpListener::bind(("127.0.0.1", port)).await.expect("the proxy listens");
-    let shared = Shared { upstream: upstream.trim_end_matches('/').to_owned(), http, script };
+    let shared = Shared { upstream: upstream.trim_end_matches('/').to_owned(), http, script, keeps_host };
     let app = Router::new().fallback(forward).with_state(shared);
     tokio::spawn(async move { axum::serve(listener, app).await });
     format!("http://127.0.0.1:{port}")
@@ -130,7 +140,9 @@ async fn pass_on(shared: &Shared, request: Request) -> Response {
     let path = parts.uri.path_and_query().map_or("/", |path| path.as_str());
     let body = axum::body::to_bytes(body, 64 << 20).await.unwrap_or_default();
     let mut headers = parts.headers;
-    headers.remove("host");
+    if !shared.keeps_host {
+        headers.remove("host");
+    }
     let sent =
         shared.http.request(parts.method, format!("{}{path}", shared.upstream)).headers(headers).body(body).send().await;
     let Ok(answer) = sent else { return StatusCode::BAD_GATEWAY.into_response() };

@@ -174,8 +174,8 @@ impl World {
         self.operator = Some(operator);
     }
 
-    /// Starts an operator for all namespaces, under a ClusterRole with the generated rules.
-    pub async fn start_cluster_operator(&mut self) {
+    /// Starts an operator for all namespaces, with more flags, under a ClusterRole with the generated rules.
+    pub async fn start_cluster_operator(&mut self, flags: &[&str]) {
         use file360_operator::api::rbac;
         let rules = [rbac::manager(), rbac::cluster(), rbac::leader_election()].concat();
         let group = "rbac.authorization.k8s.io";
@@ -190,7 +190,7 @@ impl World {
             let api: Api<DynamicObject> = Api::all_with(self.client.clone(), &resource);
             api.patch(&name, &PatchParams::apply("tests"), &Patch::Apply(&manifest)).await.expect("the rights are granted");
         }
-        let operator = self.spawn(&["--lease-namespace", &self.namespace]);
+        let operator = self.spawn(&[&["--lease-namespace", self.namespace.as_str()], flags].concat());
         self.await_ready(operator).await;
     }
 

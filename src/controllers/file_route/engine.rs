@@ -21,6 +21,7 @@ use crate::error::{Error, Kind, Result, clean};
 use crate::expression::InvalidField;
 use crate::file360::content::IdempotencyKey;
 use crate::file360::model::{AccessList, Audience, NewLink};
+use crate::file360::sharing::lets_out;
 use crate::file360::{Cause, File360};
 use crate::outbound::http::{self, Clients};
 use crate::outbound::object_store::{self, Settings, Store};
@@ -362,6 +363,14 @@ impl Addresses for Links {
         {
             let why =
                 format!("send: Reference needs links for Anyone; the Connection's ceiling is {max:?}. Use send: Content");
+            return Err(Error::new(Kind::Rejected, why));
+        }
+        if let Some(max) =
+            self.ceiling.as_ref().and_then(|ceiling| ceiling.external).filter(|max| !lets_out(*max, Audience::Anyone))
+        {
+            let why = format!(
+                "send: Reference needs links for Anyone; the Connection's ceiling is external: {max:?}. Use send: Content"
+            );
             return Err(Error::new(Kind::Rejected, why));
         }
         let now = Timestamp::now();

@@ -22,12 +22,12 @@ use crate::file360::model::{
     Audience, FacetPut, Item, ItemKind, ItemState, Link, MetadataPatch, NewLink, NewNotification, OnConflict, SharingRules,
     Workspace,
 };
-use crate::file360::sharing::{domain_matches, domain_of, lets_in};
+use crate::file360::sharing::{domain_matches, domain_of, lets_in, lets_out};
 use crate::file360::{Cause, File360};
 use crate::outbound::secrets::References;
 use crate::routes::content::hex;
 use crate::routes::delivery::{Delivery, Destination, MAX_LISTING, Receipt, RouteId};
-use crate::routes::environment::NAMES;
+use crate::routes::environment::{NAMES, depends_on_uploader};
 use crate::routes::items::ensure_folder;
 use crate::routes::ledger::pages;
 
@@ -135,6 +135,11 @@ impl Publication {
         };
         let name = match &self.workspace {
             Choice::Name(name) => name.clone(),
+            Choice::From(expression) if delivery.untrusted && depends_on_uploader(expression) => {
+                let why = "file360.workspaceRef.nameFrom depends on what an outsider without a verified address entered; set requireEmail on \
+                           the upload request, or name the workspace";
+                return Err(Error::new(Kind::Rejected, why));
+            }
             Choice::From(expression) => {
                 expression.text(variables).map_err(|error| failed("workspaceRef.nameFrom", error))?
             }
@@ -392,6 +397,10 @@ impl Destination for Publication {
         "file360"
     }
 
+    fn widens_access(&self) -> bool {
+        self.share.as_ref().is_some_and(|share| share.audience > Audience::Members)
+    }
+
     async fn deliver(&self, delivery: &Delivery) -> Result<Receipt> {
         let target = self.target(delivery).await?;
         let (item, duplicate, bytes) = self.put(delivery, &target).await?;
@@ -457,7 +466,7 @@ impl Sharing {
         })
     }
 
-    /// R9: recipients and audience pass the workspace's rule and the Connection's ceiling, and nothing that an unverified outsider entered
+    /// R9: recipients, audience and end pass the workspace's rule and the Connection's ceiling, and nothing that an unverified outsider entered
     /// decides who gets access. Returns the recipients.
     fn permitted(&self, delivery: &Delivery, rules: &SharingRules, ceiling: Option<&MaxSharing>) -> Result<Vec<String>> {
         let refused = |why: String| Err(Error::new(Kind::Rejected, format!("share: {why}")));
@@ -470,11 +479,22 @@ impl Sharing {
         if let Some(max) = ceiling.and_then(|ceiling| ceiling.link_audience).filter(|max| self.audience > *max) {
             return refused(format!("audience {:?} is wider than the Connection's ceiling ({max:?})", self.audience));
         }
+        if let Some(max) = ceiling.and_then(|ceiling| ceiling.external).filter(|max| !lets_out(*max, self.audience)) {
+            return refused(format!(
+                "audience {:?} is wider than the Connection's ceiling (external: {max:?})",
+                self.audience
+            ));
+        }
+        // Whoever has the link has any address: that fits no list of domains.
+        if self.audience == Audience::Anyone && ceiling.is_some_and(|ceiling| ceiling.allowed_domains.is_some()) {
+            return refused("audience Anyone is wider than the domains of the Connection's ceiling".into());
+        }
         if rules.links.password_required && self.password.is_none() {
             return refused("the workspace's sharing rule asks for a password; set share.passwordRef".into());
         }
+        self.expires_at(Timestamp::now(), rules, ceiling)?;
         let Some(expression) = &self.recipients else { return Ok(Vec::new()) };
-        if delivery.untrusted && ["file", "uploader", "uploadRequest", "event"].iter().any(|name| expression.uses(name)) {
+        if delivery.untrusted && depends_on_uploader(expression) {
             return refused(
                 "the recipients depend on what an outsider without a verified address entered; set requireEmail on the upload request".into(),
             );

@@ -1,8 +1,10 @@
-//! The other end: a counterpart that speaks what this project uses of the bulk, document, mapping and search API, or, where
+//! A search index at the other end: a counterpart that speaks what this project uses of the bulk, document, mapping and search API, or, where
 //! `FILE360_OPENSEARCH_URL` is set, a real OpenSearch (tests/counterparts/opensearch/run.sh).
 //!
 //! The counterpart is strict where it matters: it parses NDJSON line by line, keeps external versions and the versions of what was
 //! removed, holds values to the types of the mapping, and lets a search see only what was there at the last refresh.
+
+#![allow(dead_code, missing_docs, reason = "each test binary uses a part of it")]
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::{SocketAddr, TcpListener};
@@ -115,6 +117,13 @@ impl Fake {
     /// That many of the next writes are answered with 429, each by itself.
     pub fn busy(&self, items: usize) {
         *self.shared.busy_items.lock() = items;
+    }
+
+    /// Every document of an index as it is now, by id; none while there is no such index.
+    pub fn documents(&self, index: &str) -> BTreeMap<String, Value> {
+        let indices = self.shared.indices.lock();
+        let documents = indices.get(index).map(|index| &index.documents).into_iter().flatten();
+        documents.map(|(id, (_, source))| (id.clone(), source.clone())).collect()
     }
 
     /// What was asked so far: method and path.
