@@ -14,6 +14,7 @@ pub mod objects;
 pub mod paths;
 pub mod queue;
 pub mod reader;
+pub mod recorded;
 pub mod route;
 pub mod rules;
 pub mod window;

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use futures::TryStreamExt;
 use jiff::tz::TimeZone;
 use jiff::{Span, Timestamp};
 
 use super::engine::DEAD_SHOWN;
 use super::items::ItemSource;
-use super::ledger::pages;
-use super::reader::{Records, scanned};
+use super::ledger::Names;
+use super::reader::scanned;
+use super::recorded::Recorded;
 use super::route::Route;
 use super::work::{Look, Source};
 use crate::api::file_route::{DryRunExample, DryRunStatus};
@@ -37,29 +37,25 @@ async fn look_through(
     since: Timestamp,
     found: &mut Found,
 ) -> Result<()> {
-    let (tenant, facet, root) = (&source.tenant, source.facet.as_str(), source.pattern.root());
-    let root = root.as_str();
-    let mut files = Box::pin(pages(|cursor| async move { tenant.files(workspace, root, cursor.as_deref()).await }));
-    let mut records =
-        Records::new(Box::pin(pages(
-            |cursor| async move { tenant.facets(facet, Some(workspace), cursor.as_deref()).await },
-        )));
+    let (root, facet) = (source.pattern.root(), Names::of(&route.id).facet);
+    let mut files = Recorded::of(&*source.tenant, workspace, &root, &facet);
     loop {
-        let page = match files.try_next().await {
-            Ok(Some(page)) => page,
+        let item = match files.next().await {
+            Ok(Some(item)) => item,
             Ok(None) => return Ok(()),
             Err(error) if error.kind == Kind::NotFound => return Ok(()),
             Err(error) => return Err(error),
         };
-        for item in page.into_iter().filter(|item| source.is_ours(item) && item.modified_at >= since) {
-            let recorded = records.of(&item).await?.map(|record| record.rule).unwrap_or_default();
-            let Look::Here(loaded) = source.look(&scanned(&item)).await? else { continue };
-            let verdict = match route.rules.decide(&loaded.facts.variables(Timestamp::now())) {
-                Ok(verdict) => verdict.name,
-                Err(failed) => format!("failed: {failed}"),
-            };
-            found.add(&item.path, &recorded, &verdict);
+        if !source.is_ours(&item) || item.modified_at < since {
+            continue;
         }
+        let recorded = files.record(&item).await?.map(|record| record.rule).unwrap_or_default();
+        let Look::Here(loaded) = source.look(&scanned(&item)).await? else { continue };
+        let verdict = match route.rules.decide(&loaded.facts.variables(Timestamp::now())) {
+            Ok(verdict) => verdict.name,
+            Err(failed) => format!("failed: {failed}"),
+        };
+        found.add(&item.path, &recorded, &verdict);
     }
 }
 

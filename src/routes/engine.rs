@@ -307,13 +307,21 @@ impl Engine {
     }
 
     async fn attempt(&self, work: &mut Work) -> Outcome {
-        if work.concerns != Concerns::All && !work.is_gone {
+        // What waits has a record, too: its own.
+        let is_repeat = work.may_be_recorded && work.occasion.is_empty() && !work.is_parked && work.to.is_empty();
+        if (is_repeat || work.concerns != Concerns::All) && !work.is_gone {
             match self.recorded(&work.origin).await {
+                Ok(Some(_)) if is_repeat => return Outcome::Nothing,
                 Ok(record) => work.recorded = record,
                 Err(error) => return hold(&self.route, work, error),
             }
         }
         attempt(&self.route, &*self.source, work, Timestamp::now()).await
+    }
+
+    /// Whether a version is being worked on, or was so lately that its record cannot be read yet.
+    pub(super) fn is_at_work(&self, origin: &Origin) -> bool {
+        self.queue.contains(&origin.file()) || self.ledger.unwritten(origin).is_some()
     }
 
     /// What is recorded of a version, including what is still being written.

@@ -7,7 +7,6 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::TryStreamExt;
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
@@ -16,9 +15,10 @@ use tracing::{info, warn};
 use super::delivery::{MAX_LISTING, Origin};
 use super::engine::Engine;
 use super::items::ItemSource;
-use super::ledger::{ObjectRecord, Record, State, Submission, pages, read_documents};
+use super::ledger::{ObjectRecord, Record, State, Submission, read_documents};
 use super::objects::{ObjectSource, etag_digest, key_digest};
-use super::reader::{Records, scanned};
+use super::reader::scanned;
+use super::recorded::Recorded;
 use super::route::Target;
 use super::work::{Concerns, Work};
 use crate::api::file_route::{
@@ -241,28 +241,23 @@ impl Inventory {
     }
 
     async fn count_workspace(&self, source: &ItemSource, workspace: &str, count: &mut Count) -> Result<()> {
-        let (tenant, root, facet) = (&source.tenant, source.pattern.root(), self.engine.names.facet.as_str());
-        let root = root.as_str();
-        let mut files = Box::pin(pages(|cursor| async move { tenant.files(workspace, root, cursor.as_deref()).await }));
-        let mut records =
-            Records::new(Box::pin(pages(
-                |cursor| async move { tenant.facets(facet, Some(workspace), cursor.as_deref()).await },
-            )));
-        while let Some(page) = files.try_next().await? {
-            for item in page.into_iter().filter(|item| source.is_ours(item)) {
-                let record = records.of(&item).await?;
-                let work = scanned(&item);
-                match record {
-                    None if self.engine.route.takes_up(&item, records.has_older()) => {
-                        // Bringing it up to date now would leave a record, as if it had been routed.
-                        count.doubt(work.origin, item.path);
-                        continue;
-                    }
-                    None => {}
-                    Some(record) => self.count_record(&work.origin, &item.path, &record, count),
-                }
-                self.refresh(work, count).await?;
+        let root = source.pattern.root();
+        let mut files = Recorded::of(&*source.tenant, workspace, &root, &self.engine.names.facet);
+        while let Some(item) = files.next().await? {
+            if !source.is_ours(&item) {
+                continue;
             }
+            let work = scanned(&item);
+            match files.record(&item).await? {
+                None if self.engine.route.takes_up(&item, files.has_older()) => {
+                    // Bringing it up to date now would leave a record, as if it had been routed.
+                    count.doubt(work.origin, item.path);
+                    continue;
+                }
+                None => {}
+                Some(record) => self.count_record(&work.origin, &item.path, &record, count),
+            }
+            self.refresh(work, count).await?;
         }
         Ok(())
     }
@@ -315,7 +310,10 @@ impl Inventory {
             let Some(found) = source.tenant.item(item).await?.filter(|item| source.is_ours(item)) else { continue };
             let work = scanned(&found);
             match self.known(&work.origin).await? {
-                Some(state) => count.known(state),
+                Some(state) => {
+                    count.known(state);
+                    self.refresh(work, count).await?;
+                }
                 None => {
                     count.not_routed(&path);
                     self.take_up(work).await?;

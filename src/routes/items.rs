@@ -10,7 +10,6 @@ use tokio::sync::Notify;
 use super::content::{Bandwidth, ItemContent};
 use super::delivery::{File, Origin};
 use super::environment::{Facts, Surroundings, Uploader};
-use super::ledger::{Record, State};
 use super::paths::PathPattern;
 use super::work::{Loaded, Look, Source, Work};
 use crate::error::{Error, Kind, Result};
@@ -93,8 +92,6 @@ pub struct ItemSource {
     pub cause: Cause,
     /// Limits of what is read.
     pub bandwidth: Vec<Arc<Bandwidth>>,
-    /// Name of the facet with the record.
-    pub facet: String,
     known: Known,
 }
 
@@ -112,9 +109,8 @@ impl ItemSource {
         pattern: PathPattern,
         cause: Cause,
         bandwidth: Vec<Arc<Bandwidth>>,
-        facet: String,
     ) -> Self {
-        Self { tenant, scope, pattern, cause, bandwidth, facet, known: Known::default() }
+        Self { tenant, scope, pattern, cause, bandwidth, known: Known::default() }
     }
 
     /// A workspace changed: what is remembered of it is read again.
@@ -191,15 +187,6 @@ impl ItemSource {
         Ok(Some(item))
     }
 
-    async fn is_recorded(&self, item: &str, version: u64) -> Result<bool> {
-        let facet = self.tenant.facet(item, version, &self.facet).await?;
-        let record: Option<Record> = facet.and_then(|facet| serde_json::from_value(facet.value).ok());
-        // What waits is in the queue already.
-        Ok(record.is_some_and(|record| {
-            matches!(record.state, State::Delivered | State::Unmatched | State::Dead | State::Waiting)
-        }))
-    }
-
     fn loaded(
         &self,
         item: Item,
@@ -259,9 +246,6 @@ impl Source for ItemSource {
             return Ok(Look::NotOurs);
         }
         let Some(item) = self.at_version(item, *version).await? else { return Ok(Look::Superseded) };
-        if work.may_be_recorded && work.occasion.is_empty() && self.is_recorded(id, *version).await? {
-            return Ok(Look::Superseded);
-        }
         let folder = self.folder(item.parent_id.as_deref()).await?;
         let workspace = self.surroundings(&item.workspace_id).await?;
         Ok(Look::Here(Box::new(self.loaded(item, work, folder, workspace))))

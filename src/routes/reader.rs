@@ -7,10 +7,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::TryStreamExt;
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 use tokio::sync::broadcast::error::RecvError;
+use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
 use super::content::hex;
@@ -18,14 +18,17 @@ use super::delivery::Origin;
 use super::engine::{Checkpoint, Engine};
 use super::inventory::Request;
 use super::items::ItemSource;
-use super::ledger::{Record, pages};
+use super::recorded::Recorded;
 use super::window::Token;
 use super::work::{Concerns, Work};
 use crate::api::file_route::FileEvent;
 use crate::error::{Error, Kind, Result};
-use crate::file360::model::{Actor, Change, ChangeKind, ChangePage, Facet, Item};
+use crate::file360::model::{Actor, Change, ChangeKind, ChangePage, Item};
 use crate::reconcile::backoff;
 use crate::session::Session;
+
+/// After such a time without a failure, the next one is the first again.
+const CALM: Duration = Duration::from_mins(1);
 
 /// Follows the feed for one engine.
 pub struct Reader {
@@ -64,12 +67,21 @@ impl Reader {
         self.source.scope.take_joined();
         let mut failures = 0;
         loop {
-            match self.follow(&mut position).await {
+            let started = Instant::now();
+            let ended = self.follow(&mut position).await;
+            if started.elapsed() > CALM {
+                failures = 0;
+            }
+            match ended {
                 Ok(never) => match never {},
                 Err(error) if error.kind == Kind::Expired => {
                     info!(route = %self.engine.route.id.name, "The feed does not reach back to the checkpoint; every file is looked at");
                     position = None;
                     self.bring_up_to_date();
+                    if failures > 0 {
+                        tokio::time::sleep(backoff::delay(failures, rand::random()) / 4).await;
+                    }
+                    failures = (failures + 1).min(6);
                 }
                 Err(error) if error.kind == Kind::Stopping => return,
                 Err(error) => {
@@ -306,6 +318,7 @@ impl Reader {
     /// A file without a record, which a scan found.
     async fn unrecorded(&self, item: &Item, has_older: bool, batch: &Token) -> Result<()> {
         let mut work = scanned(item);
+        work.may_be_recorded = self.engine.is_at_work(&work.origin);
         if !self.engine.route.takes_up(item, has_older) {
             if !self.mirrors {
                 return Ok(());
@@ -322,30 +335,23 @@ impl Reader {
 
     /// Looks at every file below `path` of a workspace.
     async fn scan(&self, workspace: &str, path: &str, batch: &Token, how: &Scan) -> Result<()> {
-        let tenant = &self.source.tenant;
         let facet = self.engine.names.facet.as_str();
-        let mut files = Box::pin(pages(|cursor| async move { tenant.files(workspace, path, cursor.as_deref()).await }));
-        let mut records =
-            Records::new(Box::pin(pages(
-                |cursor| async move { tenant.facets(facet, Some(workspace), cursor.as_deref()).await },
-            )));
+        let mut files = Recorded::of(&*self.source.tenant, workspace, path, facet);
         loop {
-            let page = match files.try_next().await {
-                Ok(Some(page)) => page,
+            let item = match files.next().await {
+                Ok(Some(item)) => item,
                 Ok(None) => return Ok(()),
                 // The folder is not there (yet).
                 Err(error) if error.kind == Kind::NotFound => return Ok(()),
                 Err(error) => return Err(error),
             };
-            for item in page {
-                match how {
-                    Scan::Unrecorded => {
-                        if self.source.is_ours(&item) && records.of(&item).await?.is_none() {
-                            self.unrecorded(&item, records.has_older(), batch).await?;
-                        }
+            match how {
+                Scan::Unrecorded => {
+                    if self.source.is_ours(&item) && files.record(&item).await?.is_none() {
+                        self.unrecorded(&item, files.has_older(), batch).await?;
                     }
-                    Scan::Every(again) => self.push(again.work(&item), batch).await?,
                 }
+                Scan::Every(again) => self.push(again.work(&item), batch).await?,
             }
         }
     }
@@ -393,52 +399,4 @@ fn work(change: &Change, event: FileEvent) -> Option<Work> {
     let origin =
         Origin::Item { workspace: change.workspace_id.clone()?, item: change.subject.clone()?, version: change.version? };
     Some(Work::new(origin, change.path.clone().unwrap_or_default(), event, change.time, name(&change.actor)))
-}
-
-/// Records of one workspace, read along with its files: both come in the order of their ids, so one page of each is enough.
-pub struct Records<S> {
-    pages: S,
-    page: std::collections::VecDeque<Facet>,
-    is_done: bool,
-    has_older: bool,
-}
-
-impl<S> Records<S>
-where
-    S: futures::Stream<Item = Result<Vec<Facet>>> + Unpin,
-{
-    /// Reads from `pages`.
-    pub fn new(pages: S) -> Self {
-        Self { pages, page: std::collections::VecDeque::new(), is_done: false, has_older: false }
-    }
-
-    /// Whether an earlier version of the item that was asked for last has a record.
-    pub fn has_older(&self) -> bool {
-        self.has_older
-    }
-
-    /// The record of the item's visible version. Items must come in the order of their ids.
-    pub async fn of(&mut self, item: &Item) -> Result<Option<Record>> {
-        let wanted = (item.id.as_str(), item.version.unwrap_or_default());
-        self.has_older = false;
-        loop {
-            while let Some(facet) = self.page.front() {
-                match (facet.item_id.as_str(), facet.version).cmp(&wanted) {
-                    std::cmp::Ordering::Less => {
-                        self.has_older |= facet.item_id == item.id;
-                        self.page.pop_front()
-                    }
-                    std::cmp::Ordering::Equal => return Ok(serde_json::from_value(facet.value.clone()).ok()),
-                    std::cmp::Ordering::Greater => return Ok(None),
-                };
-            }
-            if self.is_done {
-                return Ok(None);
-            }
-            match self.pages.try_next().await? {
-                Some(page) => self.page = page.into(),
-                None => self.is_done = true,
-            }
-        }
-    }
 }

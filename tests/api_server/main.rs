@@ -21,6 +21,7 @@ mod refusals;
 mod routes;
 mod routes_crash_points;
 mod routes_destinations;
+mod routes_inventory;
 mod routes_tenancy;
 mod silence;
 mod tenancy;

@@ -177,9 +177,8 @@ impl Surroundings<'_> {
     }
 
     fn source(&self, route: &Route, scope: &Arc<Scope>) -> Arc<ItemSource> {
-        let facet = Names::of(&route.id).facet;
         let tenant = self.session.driver.clone();
-        Arc::new(ItemSource::new(tenant, scope.clone(), route.pattern.clone(), self.cause(), route.bandwidth.clone(), facet))
+        Arc::new(ItemSource::new(tenant, scope.clone(), route.pattern.clone(), self.cause(), route.bandwidth.clone()))
     }
 
     /// Fingerprint of what decides what destinations that mirror show.
