@@ -8,6 +8,7 @@
 mod approve_plan;
 mod cluster;
 mod import;
+mod inventory;
 mod object;
 mod plan;
 mod reasons;
@@ -24,7 +25,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use text::Printer;
 
-/// Looks after File 360 resources: what is wrong and what to do, what would be changed, run now, suspend, replay, approve, import.
+/// Looks after File 360 resources: what is wrong and what to do, what would be changed, run now, suspend, replay, inventory, approve, import.
 ///
 /// Exit codes: 0 fine, 1 failed or not ready, 2 wrong usage.
 #[derive(Debug, Parser)]
@@ -67,6 +68,8 @@ enum Command {
     Resume(suspend::ResumeArgs),
     /// Try deliveries of a FileRoute again that were given up.
     Replay(replay::ReplayArgs),
+    /// Count both ends of a FileRoute: source, records, destinations.
+    Inventory(inventory::InventoryArgs),
     /// Approve the plan of a SecureWorkspace with `mode: Approve`.
     ApprovePlan(approve_plan::ApprovePlanArgs),
     /// Print manifests for workspaces that exist in File 360 already.
@@ -115,6 +118,7 @@ pub async fn run(plugin: Plugin) -> u8 {
         Command::Suspend(args) => suspend::suspend(access, &args, &printer).await,
         Command::Resume(args) => suspend::resume(access, &args, &printer).await,
         Command::Replay(args) => replay::run(access, &args, &printer).await,
+        Command::Inventory(args) => inventory::run(access, &args, &printer).await,
         Command::ApprovePlan(args) => approve_plan::run(access, &args, &printer).await,
         Command::Import(args) => import::run(access, &args, &printer).await,
     };

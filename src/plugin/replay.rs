@@ -90,14 +90,15 @@ fn letters(seen: &Seen) -> Vec<Value> {
 }
 
 /// Why the route does not try anything, as its spec says.
-fn stands_still(seen: &Seen) -> Option<&'static str> {
+pub fn stands_still(seen: &Seen) -> Option<&'static str> {
     if seen.has("Suspended") {
         return Some("is suspended");
     }
     (seen.spec["mode"] == "DryRun").then_some("has mode: DryRun")
 }
 
-fn runs(seen: &Seen) -> bool {
+/// Whether the route's engine runs.
+pub fn runs(seen: &Seen) -> bool {
     seen.condition("Ready").is_some_and(|ready| RUNS.contains(&ready.reason.as_str()))
 }
 

@@ -186,6 +186,7 @@ fn route_facts(seen: &Seen) -> Vec<Fact> {
         ("Connection", Some(format!("{namespace}/{name}"))),
         ("Mode", seen.spec_text("/mode").or_else(|| Some("Apply".into()))),
         ("Files", counts(&seen.status)),
+        ("Inventory", inventoried(&seen.status)),
         ("Rules", rules(&seen.status)),
         ("Dry run", seen.status_text("/dryRun/summary")),
         ("Push to", seen.status_text("/ingestUrl")),
@@ -203,6 +204,12 @@ fn connection_facts(seen: &Seen) -> Vec<Fact> {
 }
 
 /// Totals of a route.
+fn inventoried(status: &Value) -> Option<String> {
+    let found = status.get("inventory")?;
+    let at = found["lastAt"].as_str().map(|at| format!(" ({})", line(at, 40))).unwrap_or_default();
+    Some(format!("{}{at}", super::inventory::summary(found)))
+}
+
 fn counts(status: &Value) -> Option<String> {
     let counts = status.get("counts")?;
     let count = |name: &str| counts[name].as_u64().unwrap_or_default();
