@@ -89,7 +89,8 @@ mod tests {
 
     #[test]
     fn an_inventory_in_one_line() {
-        let found = json!({"files": 412, "delivered": 400, "unmatched": 9, "waiting": 2, "deadLettered": 0, "unaccounted": 1});
+        let found =
+            json!({"files": 412, "delivered": 400, "unmatched": 9, "waiting": 2, "deadLettered": 0, "unaccounted": 1});
         assert_eq!(summary(&found), "412 files: 400 delivered, 9 unmatched, 2 waiting, 0 given up; 1 not accounted for");
     }
 }
