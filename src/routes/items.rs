@@ -259,7 +259,9 @@ impl Source for ItemSource {
             return Ok(Look::NotOurs);
         }
         let Some(item) = self.at_version(item, *version).await? else { return Ok(Look::Superseded) };
-        if work.may_be_recorded && work.occasion.is_empty() && self.is_recorded(id, *version).await? {
+        // Work that waited has a record of its own, which says that it waits.
+        let may_be_done = work.may_be_recorded && !work.is_parked && work.occasion.is_empty();
+        if may_be_done && self.is_recorded(id, *version).await? {
             return Ok(Look::Superseded);
         }
         let folder = self.folder(item.parent_id.as_deref()).await?;

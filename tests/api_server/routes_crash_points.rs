@@ -82,7 +82,8 @@ impl Kind {
         let mut spec = match self {
             Self::Cases => {
                 let url = format!("{}/cases", proxy::start(&ends.cases.url, plain, script.clone()).await);
-                let mut spec = inboxes_to(json!({"http": {"url": url}, "send": "Content", "writeBack": {"answer": "response.status"}}));
+                let mut spec =
+                    inboxes_to(json!({"http": {"url": url}, "send": "Content", "writeBack": {"answer": "response.status"}}));
                 spec["rules"][0]["set"] = json!({"routedTo": "'cases'"});
                 spec
             }
@@ -97,8 +98,10 @@ impl Kind {
                 from["every"] = json!("200ms");
                 from["metadata"] = json!({"sidecar": "{stem}.json"});
                 let share = json!({"audience": "Guests", "recipients": "[file.metadata.contact]", "expiresAfter": "P30D", "notify": true});
-                let mut spec = inboxes_to(json!({"file360": {"workspaceRef": {"name": "w"}, "path": "'/Invoices/' + file.metadata.year",
-                    "metadata": {"year": "file.metadata.year"}, "share": share}}));
+                let mut spec = inboxes_to(
+                    json!({"file360": {"workspaceRef": {"name": "w"}, "path": "'/Invoices/' + file.metadata.year",
+                    "metadata": {"year": "file.metadata.year"}, "share": share}}),
+                );
                 spec["from"] = json!({"objectStore": from});
                 spec
             }
@@ -111,7 +114,9 @@ impl Kind {
             }
             Self::Index => {
                 let url = proxy::start(&ends.search.url(), plain, script.clone()).await;
-                inboxes_to(json!({"index": {"opensearch": {"url": url, "index": "files"}, "properties": ["name", "version"]}}))
+                inboxes_to(
+                    json!({"index": {"opensearch": {"url": url, "index": "files"}, "properties": ["name", "version"]}}),
+                )
             }
         };
         spec["delivery"] = json!({"concurrency": 1, "backoff": {"initial": "100ms", "max": "400ms"}});
@@ -156,7 +161,8 @@ impl Kind {
                 let mut links = world.remote.all(&format!("/v1/workspaces/{workspace}/links")).await;
                 links.retain(|link| !link["url"].is_null() || !link["id"].is_null());
                 let notices = world.remote.all("/v1/notifications").await;
-                let links = links.iter().map(|link| json!(["link", link["audience"], link["recipients"], link["maxDownloads"]]));
+                let links =
+                    links.iter().map(|link| json!(["link", link["audience"], link["recipients"], link["maxDownloads"]]));
                 links.chain(notices.iter().map(|notice| json!(["notice", notice["template"], notice["to"]]))).collect()
             }
             Self::Ingest => {
@@ -206,14 +212,20 @@ async fn quiet(script: &Script) {
 }
 
 /// One run: `expected` is the end of the undisturbed one. The end, and what was asked.
-async fn run(kind: Kind, bucket: Arc<S3Server>, crash: Option<(usize, Moment)>, expected: Option<&str>) -> (String, Vec<String>) {
+async fn run(
+    kind: Kind,
+    bucket: Arc<S3Server>,
+    crash: Option<(usize, Moment)>,
+    expected: Option<&str>,
+) -> (String, Vec<String>) {
     let script = Script::new(crash);
     let ends = Ends::start(bucket).await;
     let flags: Vec<&str> = ends.flags.iter().map(String::as_str).collect();
     let mut world = scripted(&script, &flags).await;
     let sharing = json!({"external": "AllowListed", "allowedDomains": ["acme.example"], "links": {"maxAudience": "Guests"}});
     let members = json!([{"kind": "User", "name": "user0", "role": "Viewer"}]);
-    let declared = json!({"displayName": "W", "folders": [{"path": "/Inbox"}], "access": {"members": members}, "sharing": sharing});
+    let declared =
+        json!({"displayName": "W", "folders": [{"path": "/Inbox"}], "access": {"members": members}, "sharing": sharing});
     world.workspace("w", declared).await;
     let workspace = world.workspace_id("w").await;
     let spec = kind.spec(&world, &ends, &script).await;
@@ -260,7 +272,8 @@ async fn run(kind: Kind, bucket: Arc<S3Server>, crash: Option<(usize, Moment)>, 
             kind.state(&world, &ends, &workspace).await
         }
         Some(expected) => {
-            let what = format!("{kind:?}, killed at {crash:?} ({:?}): the end of the undisturbed run {expected}", lines.last());
+            let what =
+                format!("{kind:?}, killed at {crash:?} ({:?}): the end of the undisturbed run {expected}", lines.last());
             eventually(&what, || async {
                 let state = kind.state(&world, &ends, &workspace).await;
                 if state == expected { Ok(state) } else { Err(state) }

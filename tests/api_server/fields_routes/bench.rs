@@ -13,8 +13,8 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::{Addresses, Arrive, Case};
 use super::super::routes::push;
+use super::{Addresses, Arrive, Case};
 use crate::support::counterparts::{NatsServer, S3Server, SftpServer, files_below};
 use crate::support::search::Fake;
 use crate::support::world::{World, condition};
@@ -56,7 +56,8 @@ impl Bench {
         let (s3, nats, sftp) = (S3Server::start(), NatsServer::start(), SftpServer::start());
         let url = format!("nats://127.0.0.1:{}", nats.port);
         let bus = async_nats::connect(&url).await.unwrap();
-        let config = async_nats::jetstream::stream::Config { name: "ALL".into(), subjects: vec!["s.>".into()], ..Default::default() };
+        let config =
+            async_nats::jetstream::stream::Config { name: "ALL".into(), subjects: vec!["s.>".into()], ..Default::default() };
         async_nats::jetstream::new(bus.clone()).create_stream(config).await.unwrap();
         let search = [Fake::start(), Fake::start()];
         let recorder = Recorder::start().await;
@@ -82,16 +83,19 @@ impl Bench {
         bench
     }
 
+    async fn secret(&self, name: &str, values: Value) {
+        let manifest = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": values});
+        kubernetes::apply(&self.world.client, &self.world.namespace, &manifest).await.unwrap();
+    }
+
     async fn secrets(&self) {
         let secrets = [
             ("credential", json!({"good": "a-good-credential-of-24-bytes"})),
             ("s3", json!({"id": S3Server::KEY_ID, "secret": S3Server::SECRET})),
             ("sftp", json!({"key": self.sftp.private_key})),
-            ("sender", json!({"key": KEY})),
         ];
         for (name, values) in secrets {
-            let manifest = json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": name}, "stringData": values});
-            kubernetes::apply(&self.world.client, &self.world.namespace, &manifest).await.unwrap();
+            self.secret(name, values).await;
         }
     }
 
@@ -109,6 +113,8 @@ impl Bench {
         for suffix in ["", "b"] {
             self.world.condition("SecureWorkspace", &format!("{name}{suffix}"), "Ready", "True").await;
         }
+        // An id of a push counts once for each Secret.
+        self.secret(&format!("sender-{name}"), json!({"key": KEY})).await;
         for folder in ["one", "two"] {
             std::fs::create_dir_all(self.folder(folder, name)).unwrap();
         }
@@ -132,7 +138,8 @@ impl Bench {
             let patch = Patch::Json::<()>(serde_json::from_value(replace).unwrap());
             api.patch(name, &PatchParams::default(), &patch).await.unwrap_or_else(|error| panic!("{name} {spec}: {error}"));
         } else {
-            let manifest = json!({"apiVersion": "file360.io/v1alpha1", "kind": "FileRoute", "metadata": {"name": name}, "spec": spec});
+            let manifest =
+                json!({"apiVersion": "file360.io/v1alpha1", "kind": "FileRoute", "metadata": {"name": name}, "spec": spec});
             let object = serde_json::from_value(manifest).unwrap();
             api.create(&PostParams::default(), &object).await.unwrap_or_else(|error| panic!("{name} {spec}: {error}"));
         }
@@ -157,8 +164,10 @@ impl Bench {
             _ => {
                 if arrive == Arrive::Taken {
                     let target = self.world.workspace_id("target").await;
-                    let folder = json!({"path": format!("/{name}/{file}"), "onConflict": "Return"});
-                    self.world.remote.change("POST", &format!("/v1/workspaces/{target}/folders"), folder).await;
+                    for path in [format!("/{name}"), format!("/{name}/{file}")] {
+                        let folder = json!({"path": path, "onConflict": "return"});
+                        self.world.remote.change("POST", &format!("/v1/workspaces/{target}/folders"), folder).await;
+                    }
                     self.world.remote.upload(&target, &format!("/{name}/{file}"), "same.txt", b"other").await;
                 }
                 for workspace in [name.to_owned(), format!("{name}b")] {
@@ -166,13 +175,26 @@ impl Bench {
                     for folder in ["/Inbox", "/Other"] {
                         let item = self.world.remote.upload(&id, folder, &file, b"content").await;
                         if arrive == Arrive::Label {
-                            self.world.remote.change("PATCH", &format!("/v1/items/{item}"), json!({"metadata": {"k": "v"}})).await;
+                            self.world
+                                .remote
+                                .change("PATCH", &format!("/v1/items/{item}"), json!({"metadata": {"k": "v"}}))
+                                .await;
                         }
                     }
                 }
                 0
             }
         }
+    }
+
+    /// How often the endpoint of a route was opened, as the log says.
+    fn opened(&self, name: &str) -> usize {
+        let object = format!("{}/{name}", self.world.namespace);
+        let is_it = |line: &&str| {
+            let rest = line.split_once(&object).map(|(_, rest)| rest);
+            line.contains("The ingest endpoint is open") && rest.is_some_and(|rest| !rest.starts_with(char::is_alphanumeric))
+        };
+        self.world.log().lines().filter(is_it).count()
     }
 
     /// Pushes until there is an answer about the file.
@@ -204,12 +226,19 @@ impl Bench {
 
     /// Applies a spec, lets a file arrive, waits for an outcome, and looks.
     pub async fn step(&self, name: &str, case: &Case, step: &str, spec: Value) -> Value {
+        let opened = self.opened(name);
         self.put(name, spec).await;
         let route = self.world.until("FileRoute", name, "an answer", |object| {
             let settled = object["status"]["observedGeneration"] == object["metadata"]["generation"];
             settled && !matches!(condition(object, "Ready")["reason"].as_str(), None | Some("Reading"))
         });
         route.await;
+        if case.arrive == Arrive::Push {
+            eventually("the endpoint", || async {
+                if self.opened(name) > opened { Ok(()) } else { Err("it was not opened again".to_owned()) }
+            })
+            .await;
+        }
         let pushed = self.arrive(name, case.arrive, step).await;
         if case.arrive == Arrive::Delete {
             self.delete_once_indexed(name, step).await;
@@ -224,7 +253,8 @@ impl Bench {
             if seen != last {
                 (last, since) = (seen, Instant::now());
             }
-            let is_outcome = has_ended(&last) || started.elapsed() >= if case.patience.is_zero() { LONG } else { case.patience };
+            let is_outcome =
+                has_ended(&last) || started.elapsed() >= if case.patience.is_zero() { LONG } else { case.patience };
             if is_outcome && since.elapsed() >= STABLE {
                 return last;
             }
@@ -250,8 +280,11 @@ impl Bench {
                 item = json!({"path": found["path"], "metadata": found["metadata"]});
             }
         }
+        // How far it looked back, not how many files there were.
+        let dry_run =
+            route["status"]["dryRun"]["summary"].as_str().and_then(|text| text.split(',').next()?.split("files").nth(1));
         let seen = json!({
-            "ready": if ready["status"] == "True" { json!([ready["reason"], route["status"]["dryRun"]["summary"]]) } else {
+            "ready": if ready["status"] == "True" { json!([ready["reason"], dry_run]) } else {
                 json!([ready["reason"], ready["message"]]) },
             "dead": dead,
             "waits": condition(&route, "Backlogged")["message"],
@@ -265,7 +298,7 @@ impl Bench {
             "documents": self.documents(name, &file),
             "published": self.published(name, &file).await,
         });
-        serde_json::from_str(&seen.to_string().replace(step, "STEP")).unwrap()
+        serde_json::from_str(&seen.to_string().replace(step, "STEP")).expect("a step's name is no other word")
     }
 
     async fn links(&self, workspace: &str, item: &Value) -> Vec<Value> {
@@ -278,7 +311,9 @@ impl Bench {
         };
         let shown = links.iter().filter(|link| link["itemId"] == *item);
         shown
-            .map(|link| json!([link["audience"], link["recipients"], minutes(link), link["maxDownloads"], link["hasPassword"]]))
+            .map(|link| {
+                json!([link["audience"], link["recipients"], minutes(link), link["maxDownloads"], link["hasPassword"]])
+            })
             .collect()
     }
 
@@ -298,7 +333,8 @@ impl Bench {
 
     fn objects(&self, name: &str, step: &str) -> Vec<String> {
         let all = files_below(&self.s3.bucket()).into_iter().map(|(path, _)| path);
-        all.filter(|path| path.starts_with(&format!("{name}/")) && path.contains(step) && !path.contains(".sgwtmp")).collect()
+        all.filter(|path| path.starts_with(&format!("{name}/")) && path.contains(step) && !path.contains(".sgwtmp"))
+            .collect()
     }
 
     async fn events(&self, name: &str, file: &str) -> Vec<String> {
@@ -341,7 +377,9 @@ impl Bench {
             }
         }
         let notices = self.world.remote.all("/v1/notifications").await;
-        let own = notices.iter().filter(|notice| notice["to"].as_str().is_some_and(|to| to.starts_with(&format!("{name}-{file}"))));
+        let own = notices
+            .iter()
+            .filter(|notice| notice["to"].as_str().is_some_and(|to| to.starts_with(&format!("{name}-{file}"))));
         found.extend(own.map(|notice| json!([notice["to"], notice["locale"]])));
         found
     }
@@ -352,9 +390,18 @@ fn has_ended(seen: &Value) -> bool {
     let is_some = |name: &str| seen[name].as_array().is_some_and(|found| !found.is_empty());
     let stands_still = matches!(
         seen["ready"][0].as_str(),
-        Some("InvalidSpec" | "InvalidExpression" | "TestsFailed" | "Suspended" | "DryRun" | "SourceUnavailable" | "ReferenceNotFound")
+        Some(
+            "InvalidSpec"
+                | "InvalidExpression"
+                | "TestsFailed"
+                | "Suspended"
+                | "DryRun"
+                | "SourceUnavailable"
+                | "ReferenceNotFound"
+        )
     );
-    ["dead", "requests", "files", "objects", "events", "documents", "published"].iter().any(|name| is_some(name)) || stands_still
+    ["dead", "requests", "files", "objects", "events", "documents", "published"].iter().any(|name| is_some(name))
+        || stands_still
 }
 
 /// A server that records what it gets, by the first segment of the path, and answers as the next one says: `reject` with 422, `conflict` with 409,
@@ -415,8 +462,10 @@ async fn record(State(state): State<Arc<Recorded>>, request: Request) -> Respons
     if path.ends_with("/token") {
         let token = format!("{}|{}", header("authorization"), String::from_utf8_lossy(&body)).replace(' ', "+");
         let token: String = token.bytes().map(|byte| format!("{byte:02x}")).collect();
-        return axum::Json(json!({"access_token": format!("{path}-{token}").replace('/', "."), "token_type": "Bearer", "expires_in": 3600}))
-            .into_response();
+        return axum::Json(
+            json!({"access_token": format!("{path}-{token}").replace('/', "."), "token_type": "Bearer", "expires_in": 3600}),
+        )
+        .into_response();
     }
     let segments: Vec<&str> = path.trim_start_matches('/').split('/').collect();
     let (case, how) = (segments.first().copied().unwrap_or_default(), segments.get(1).copied().unwrap_or_default());
@@ -435,7 +484,7 @@ async fn record(State(state): State<Arc<Recorded>>, request: Request) -> Respons
     }
     match how {
         "silent" => tokio::time::sleep(Duration::from_secs(2)).await,
-        "busy" => tokio::time::sleep(Duration::from_millis(200)).await,
+        "busy" => tokio::time::sleep(Duration::from_millis(600)).await,
         _ => {}
     }
     state.open.lock().0 -= 1;
@@ -460,7 +509,8 @@ fn shown(body: &[u8]) -> Value {
         // The parts of a form, by name.
         Err(_) => {
             let text = String::from_utf8_lossy(body);
-            let parts: Vec<&str> = text.lines().filter(|line| line.to_lowercase().starts_with("content-disposition")).collect();
+            let parts: Vec<&str> =
+                text.lines().filter(|line| line.to_lowercase().starts_with("content-disposition")).collect();
             if parts.is_empty() { json!(text) } else { json!(parts) }
         }
     }
