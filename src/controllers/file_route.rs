@@ -294,6 +294,7 @@ impl FileRoutes {
             clients: self.clients.clone(),
             controller: self.me.clone(),
         };
+        self.check_inbound_keys(key, object).await?;
         if object.spec.mode == Some(RouteMode::DryRun) {
             self.stop(key);
             return Ok(Some(Outcome::Tried(Box::new(surroundings.dry_run().await?))));
@@ -303,6 +304,18 @@ impl FileRoutes {
         self.count(key, object);
         let snapshot = self.routes.lock().get(key).and_then(|entry| Some(entry.running.as_ref()?.engine.snapshot()));
         Ok(snapshot.map(|snapshot| Outcome::Runs(Box::new(snapshot))))
+    }
+
+    /// Without its keys an endpoint takes nothing in: the route says so, instead of waiting for files that cannot come.
+    async fn check_inbound_keys(&self, key: &ObjectKey, object: &FileRoute) -> Result<()> {
+        let Some(http) = &object.spec.from.http else { return Ok(()) };
+        let secret = &http.hmac_ref.name;
+        let keys = self.references.of(&key.namespace).keys(secret).await;
+        let keys = keys.map_err(|error| error.while_doing("read from.http.hmacRef"))?;
+        if keys.is_empty() {
+            return Err(Error::new(Kind::Reference, format!("from.http.hmacRef: Secret {secret} has no key to sign with")));
+        }
+        Ok(())
     }
 
     fn without_connection(&self, key: &ObjectKey, object: &FileRoute) -> Result<Option<Outcome>> {

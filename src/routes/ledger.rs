@@ -344,11 +344,18 @@ async fn write_until_durable(files: &dyn Content, batch: &[Submission]) {
         documents.insert(put.key.clone(), put.value.clone());
     }
     let documents: Vec<ClientStatePut> = documents.into_iter().map(|(key, value)| ClientStatePut { key, value }).collect();
-    for part in documents.chunks(MOST) {
-        repeat("client state", |key| async move { files.put_client_states(part, &key).await }).await;
-    }
+    // What says that a file waits is there before its facet, and goes after it: wherever a crash falls, a facet that says so is true.
+    let (removals, puts): (Vec<_>, Vec<_>) = documents.into_iter().partition(|document| document.value.is_none());
+    put_documents(files, &puts).await;
     for part in facets.chunks(MOST) {
         put_facets(files, part).await;
+    }
+    put_documents(files, &removals).await;
+}
+
+async fn put_documents(files: &dyn Content, documents: &[ClientStatePut]) {
+    for part in documents.chunks(MOST) {
+        repeat("client state", |key| async move { files.put_client_states(part, &key).await }).await;
     }
 }
 

@@ -157,6 +157,30 @@ async fn r2_the_destination_is_away_for_the_whole_backlog_and_then_everything_ar
 }
 
 #[tokio::test]
+async fn r4_a_file_that_came_while_the_operator_was_down_is_tried_again_when_it_fails_once() {
+    let mut world = World::new().await;
+    let cases = CaseSystem::start().await;
+    let workspace = claims(&world, "claims").await;
+    route(&world, "claims", to_cases(&cases, "Content")).await;
+    world.remote.upload(&workspace, "/Inbox", "before.txt", b"before").await;
+    arrived(&cases, 1).await;
+    world.kill_operator();
+    cases.answer_with(Some(409));
+    world.remote.upload(&workspace, "/Inbox", "meanwhile.txt", b"meanwhile").await;
+    world.start_operator(&[]).await;
+    world.condition("FileRoute", "claims", "Backlogged", "True").await;
+    // Tried again, and refused again: its record says that it waits, and that is not taken for the work of somebody else.
+    eventually("another try", || async {
+        let failed = world.log().matches("A delivery failed").count();
+        (failed >= 2).then_some(()).ok_or_else(|| format!("{failed} tries"))
+    })
+    .await;
+    cases.answer_with(None);
+    arrived(&cases, 2).await;
+    assert_eq!(cases.accepted()[1].body, b"meanwhile");
+}
+
+#[tokio::test]
 async fn r5_a_poisonous_file_becomes_a_dead_letter_and_blocks_nobody_and_can_be_replayed() {
     let world = World::new().await;
     let cases = CaseSystem::start().await;
@@ -225,6 +249,13 @@ async fn a_dry_run_counts_what_would_change_and_touches_nothing() {
     }
     route(&world, "claims", to_cases(&cases, "Content")).await;
     arrived(&cases, 4).await;
+    // The first checkpoint is there once all four are recorded.
+    eventually("the records", || async {
+        let object = counted(&world, "claims", "four deliveries", |counts| counts["delivered"] == 4).await;
+        let checkpoint = object["status"]["checkpoint"].as_str().unwrap_or_default();
+        (!checkpoint.is_empty()).then_some(()).ok_or_else(|| object["status"].to_string())
+    })
+    .await;
     let mut spec = to_cases(&cases, "Content");
     spec["mode"] = json!("DryRun");
     spec["rules"] = json!([

@@ -1,9 +1,6 @@
 //! C2 and R1 to R3 for routes: the operator dies before, after and with the lost reply of every mutating request, to File 360, to the API
 //! server and to the destination, and starts again without its volumes. Both ends are then as in the undisturbed run: every file at its
 //! destination, and no second copy, version, link or notice.
-//!
-//! `FILE360_CRASH_POINTS=all` runs all of them (`make test-all`). Otherwise each kind of request of each route is met once, at a moment
-//! that depends on its place.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -287,34 +284,13 @@ async fn run(
     (end, lines)
 }
 
-/// A request without what differs from run to run.
-fn kind_of(line: &str) -> String {
-    let (method, path) = line.split_once(' ').unwrap_or((line, ""));
-    let segments = path.split('/').map(|segment| {
-        let digits = segment.chars().filter(char::is_ascii_digit).count();
-        if digits > 2 && segment.len() > 8 || segment.contains('.') { "*" } else { segment }
-    });
-    format!("{method} {}", segments.collect::<Vec<_>>().join("/"))
-}
-
-/// Which crash points are met.
-fn crash_points(lines: &[String]) -> Vec<(usize, Moment)> {
-    let every = (1..=lines.len()).flat_map(|at| MOMENTS.map(|moment| (at, moment)));
-    if std::env::var("FILE360_CRASH_POINTS").is_ok_and(|which| which == "all") {
-        return every.collect();
-    }
-    let mut met = BTreeSet::new();
-    let first = lines.iter().enumerate().filter(|(_, line)| met.insert(kind_of(line)));
-    first.enumerate().map(|(place, (at, _))| (at + 1, MOMENTS[place % MOMENTS.len()])).collect()
-}
-
 async fn survives(kind: Kind) {
     let bucket = Arc::new(S3Server::start());
     let (undisturbed, lines) = run(kind, bucket.clone(), None, None).await;
     assert!(lines.len() >= 4, "the proxies see too little: {lines:?}");
-    let points = crash_points(&lines);
-    println!("{kind:?}: N = {} mutating requests, {} of {} runs", lines.len(), points.len(), 3 * lines.len());
-    let runs = points.into_iter().map(|point| run(kind, bucket.clone(), Some(point), Some(&undisturbed)));
+    println!("{kind:?}: N = {} mutating requests, {} runs", lines.len(), 3 * lines.len());
+    let points = (1..=lines.len()).flat_map(|at| MOMENTS.map(|moment| (at, moment)));
+    let runs = points.map(|point| run(kind, bucket.clone(), Some(point), Some(&undisturbed)));
     futures::stream::iter(runs).buffer_unordered(AT_ONCE).for_each(|_| async {}).await;
 }
 

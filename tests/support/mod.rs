@@ -36,10 +36,11 @@ where
     }
 }
 
-/// A free port of the loopback interface.
+/// A free port of the loopback interface, below those that the system gives to outgoing connections: one of these would take it before whoever
+/// asked for it listens, or while a server that is started again is away.
 pub fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
-    listener.local_addr().expect("an address").port()
+    let is_free = |port: &u16| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok();
+    std::iter::repeat_with(|| 10_000 + rand::random::<u16>() % 22_000).take(1_000).find(is_free).expect("a free port")
 }
 
 /// Chooses the process's cryptography, once.

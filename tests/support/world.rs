@@ -165,7 +165,8 @@ impl World {
     async fn await_ready(&mut self, operator: Operator) {
         let url = format!("http://{}/readyz", operator.address);
         eventually("the operator's readiness", || async {
-            let answer = reqwest::get(&url).await.map_err(|error| error.to_string())?;
+            let log = || self.log().lines().rev().take(5).map(str::to_owned).collect::<Vec<_>>();
+            let answer = reqwest::get(&url).await.map_err(|error| format!("{error}; last lines: {:?}", log()))?;
             let ready = answer.status().is_success();
             let text = answer.text().await.unwrap_or_default();
             ready.then_some(()).ok_or(text)
