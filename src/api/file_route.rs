@@ -505,7 +505,7 @@ fn given(_: &mut SchemaGenerator) -> Schema {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct Inventory {
-    /// How often, from `1m` to `8760h`. Default: 24h.
+    /// How often, from `10s` to `8760h`. Default: 24h.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 16), regex(pattern = r"^([0-9]{1,5}(s|m|h))+$"))]
     pub every: Option<String>,

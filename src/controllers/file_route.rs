@@ -114,7 +114,8 @@ impl FileRoutes {
             () = self.ctx.shutdown.cancelled() => self.queue.close(),
         }
         // Engines stop where they are: what they were at is found again.
-        self.routes.lock().clear();
+        let running: Vec<Running> = self.routes.lock().drain().filter_map(|(_, entry)| entry.running).collect();
+        futures::future::join_all(running.into_iter().map(Running::end)).await;
     }
 
     /// The session, the grants or the ceiling of a Connection changed, or it is gone.
@@ -210,7 +211,7 @@ impl FileRoutes {
     async fn pass(&self, key: &ObjectKey) {
         let Some(object) = self.routes.lock().get(key).map(|entry| entry.object.clone()) else { return };
         if object.meta().deletion_timestamp.is_some() {
-            self.stop(key);
+            self.stop(key).await;
             return;
         }
         let started = Instant::now();
@@ -227,7 +228,7 @@ impl FileRoutes {
         };
         self.ctx.metrics.pass_ended(KIND, told, started.elapsed());
         if let Outcome::Failed(error) = &outcome {
-            self.stop(key);
+            self.stop(key).await;
             let failures = self.failed(key);
             warn!(object = %key, %error, failures, "The route does not run");
             self.queue.push_after(key.clone(), backoff::delay(failures, rand::random()));
@@ -248,16 +249,18 @@ impl FileRoutes {
         })
     }
 
-    fn stop(&self, key: &ObjectKey) {
-        if let Some(entry) = self.routes.lock().get_mut(key) {
-            entry.running = None;
+    /// Stops the engine, if one runs; what it did is recorded before this returns, unless File 360 does not answer.
+    async fn stop(&self, key: &ObjectKey) {
+        let running = self.routes.lock().get_mut(key).and_then(|entry| entry.running.take());
+        if let Some(running) = running {
+            running.end().await;
         }
     }
 
     /// Brings the engine to what the spec says.
     async fn converge(&self, key: &ObjectKey, object: &Arc<FileRoute>) -> Result<Option<Outcome>> {
         if is_suspended(object, self.ctx.now()) {
-            self.stop(key);
+            self.stop(key).await;
             return Ok(Some(Outcome::Suspended));
         }
         let connection = connection_key(object);
@@ -274,7 +277,7 @@ impl FileRoutes {
             Ok(session) => session.clone(),
             Err(Unavailable::Pending) => return Ok(None),
             Err(why) => {
-                self.stop(key);
+                self.stop(key).await;
                 return Err(Error::new(Kind::Unavailable, format!("the Connection cannot be used: {why}")));
             }
         };
@@ -296,10 +299,10 @@ impl FileRoutes {
         };
         self.check_inbound_keys(key, object).await?;
         if object.spec.mode == Some(RouteMode::DryRun) {
-            self.stop(key);
+            self.stop(key).await;
             return Ok(Some(Outcome::Tried(Box::new(surroundings.dry_run().await?))));
         }
-        self.ensure_engine(key, &surroundings)?;
+        self.ensure_engine(key, &surroundings).await?;
         self.replay(key, object).await;
         self.count(key, object);
         let snapshot = self.routes.lock().get(key).and_then(|entry| Some(entry.running.as_ref()?.engine.snapshot()));
@@ -329,7 +332,7 @@ impl FileRoutes {
     }
 
     /// Starts the engine, or leaves the one that fits; then tells it which workspaces there are.
-    fn ensure_engine(&self, key: &ObjectKey, surroundings: &engine::Surroundings<'_>) -> Result<()> {
+    async fn ensure_engine(&self, key: &ObjectKey, surroundings: &engine::Surroundings<'_>) -> Result<()> {
         let fingerprint = surroundings.fingerprint();
         let scope = surroundings.scope()?;
         {
@@ -341,7 +344,7 @@ impl FileRoutes {
             }
         }
         // The old engine is gone before the new one begins: there is one reader of the checkpoint.
-        self.stop(key);
+        self.stop(key).await;
         let running = surroundings.start(fingerprint, scope)?;
         info!(object = %key, "The route runs");
         if let Some(entry) = self.routes.lock().get_mut(key) {

@@ -536,6 +536,12 @@ impl Engine {
         self.metrics.route_inventory_ended(outcome);
     }
 
+    /// Takes up nothing more. What is done already is still recorded.
+    pub fn close(&self) {
+        self.queue.close();
+        self.ledger.close();
+    }
+
     /// Records something that is no work on a file.
     pub(super) async fn submit(&self, submission: Submission) -> Result<()> {
         self.ledger.submit(submission).await

@@ -31,7 +31,7 @@ use crate::reconcile::backoff;
 
 /// How often, when the spec does not say, and at most.
 const DEFAULT_EVERY: Duration = Duration::from_hours(24);
-const SHORTEST: Duration = Duration::from_mins(1);
+const SHORTEST: Duration = Duration::from_secs(10);
 const LONGEST: Duration = Duration::from_hours(8760);
 /// Doubtful files that are looked at one by one; there are more only if something is very wrong, and the next inventory sees those.
 const MOST_DOUBTS: usize = 10_000;

@@ -14,6 +14,7 @@ use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::content::hex;
@@ -32,6 +33,8 @@ const MOST: usize = 500;
 const WAITING: usize = 4096;
 /// How long a batch waits for more records.
 const LINGER: Duration = Duration::from_millis(40);
+/// How long a route that stops goes on writing what it has to record.
+const LAST_TRIES: Duration = Duration::from_secs(2);
 /// Documents that a restart reads at most.
 const MOST_PAGES: usize = 1000;
 
@@ -286,13 +289,22 @@ impl Drop for Unwritten {
 pub struct Ledger {
     sender: mpsc::Sender<Submission>,
     unwritten: Arc<Mutex<Records>>,
+    closing: CancellationToken,
 }
 
 impl Ledger {
-    /// A ledger, and the task that writes it; both end with the last clone of the ledger.
+    /// A ledger, and the task that writes it. The task ends once everything is written after the ledger was closed or its last clone dropped;
+    /// at the latest 2 s later.
     pub fn new(files: Arc<dyn Content>) -> (Self, impl Future<Output = ()> + Send) {
         let (sender, receiver) = mpsc::channel(WAITING);
-        (Self { sender, unwritten: Arc::default() }, write(files, receiver))
+        let closing = CancellationToken::new();
+        let writer = write(files, receiver, closing.clone());
+        (Self { sender, unwritten: Arc::default(), closing }, writer)
+    }
+
+    /// Takes nothing more; what was submitted is still written.
+    pub fn close(&self) {
+        self.closing.cancel();
     }
 
     /// Notes a record that is about to be submitted.
@@ -317,22 +329,37 @@ impl Ledger {
     }
 }
 
-async fn write(files: Arc<dyn Content>, mut receiver: mpsc::Receiver<Submission>) {
-    let mut batch = Vec::new();
-    while receiver.recv_many(&mut batch, MOST).await > 0 {
-        if batch.len() < MOST {
-            tokio::time::sleep(LINGER).await;
+async fn write(files: Arc<dyn Content>, mut receiver: mpsc::Receiver<Submission>, closing: CancellationToken) {
+    let work = async {
+        let mut batch = Vec::new();
+        loop {
+            let is_closing = receiver.is_closed();
+            tokio::select! {
+                count = receiver.recv_many(&mut batch, MOST) => if count == 0 { return },
+                () = closing.cancelled(), if !is_closing => {
+                    receiver.close();
+                    continue;
+                }
+            }
+            if batch.len() < MOST && !receiver.is_closed() {
+                tokio::time::sleep(LINGER).await;
+            }
             while batch.len() < MOST {
                 match receiver.try_recv() {
                     Ok(more) => batch.push(more),
                     Err(_) => break,
                 }
             }
+            write_until_durable(&*files, &batch).await;
+            // Letting go of the tokens is what moves the checkpoint.
+            batch.clear();
         }
-        write_until_durable(&*files, &batch).await;
-        // Letting go of the tokens is what moves the checkpoint.
-        batch.clear();
-    }
+    };
+    let last = async {
+        closing.cancelled().await;
+        tokio::time::sleep(LAST_TRIES).await;
+    };
+    tokio::select! { () = work => {}, () = last => warn!("Records of a route that stopped could not be written; its files are looked at again") }
 }
 
 /// Tries until it is durable: the tokens are held meanwhile, so nothing is lost by waiting.

@@ -72,7 +72,12 @@ impl Case {
 }
 
 /// Fields whose difference another test shows: what it takes is not at hand here.
-const ELSEWHERE: [(&str, &str); 18] = [
+const ELSEWHERE: [(&str, &str); 20] = [
+    ("inventory.every", "api_server/routes_inventory.rs inventories_come_as_often_as_the_spec_says"),
+    (
+        "inventory.ignoreMissing",
+        "api_server/routes_inventory.rs r4_a_copy_that_is_gone_is_told_and_delivered_again_when_asked_for",
+    ),
     ("connectionRef.name", "api_server/connections.rs the_named_connection_is_used"),
     (
         "connectionRef.namespace",

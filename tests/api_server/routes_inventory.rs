@@ -91,6 +91,24 @@ async fn r4_a_copy_that_is_gone_is_told_and_delivered_again_when_asked_for() {
 }
 
 #[tokio::test]
+async fn inventories_come_as_often_as_the_spec_says() {
+    let world = World::new().await;
+    let cases = CaseSystem::start().await;
+    claims(&world, "claims").await;
+    let mut spec = to_cases(&cases, "Metadata");
+    route(&world, "seldom", spec.clone()).await;
+    spec["inventory"] = json!({"every": "10s"});
+    route(&world, "often", spec).await;
+    let mut last = json!(null);
+    for _ in 0..2 {
+        let is_later = |object: &Value| object["status"]["inventory"]["lastAt"] != last;
+        let object = world.until("FileRoute", "often", "the next inventory", is_later).await;
+        last = object["status"]["inventory"]["lastAt"].clone();
+    }
+    assert!(world.get("FileRoute", "seldom").await["status"].get("inventory").is_none());
+}
+
+#[tokio::test]
 async fn r4_a_file_that_nothing_is_known_of_is_found_and_taken_up_under_its_key() {
     let world = World::new().await;
     let cases = CaseSystem::start().await;

@@ -53,22 +53,37 @@ pub struct Running {
     pub scope: Arc<Scope>,
     /// Of what it was made from.
     pub fingerprint: String,
-    tasks: Vec<tokio::task::JoinHandle<()>>,
+    /// Writes its records.
+    writer: tokio::task::JoinHandle<()>,
+    /// Reads and works.
+    work: tokio::task::JoinHandle<()>,
     stop: CancellationToken,
 }
 
 impl Running {
     /// A task ended by itself, as when the session ended.
     pub fn has_ended(&self) -> bool {
-        self.tasks.iter().any(tokio::task::JoinHandle::is_finished)
+        self.writer.is_finished() || self.work.is_finished()
+    }
+
+    /// Stops where it is, and returns once what was done is recorded, or could not be for 2 s.
+    pub async fn end(mut self) {
+        self.halt();
+        let _ = (&mut self.work).await;
+        let _ = (&mut self.writer).await;
+    }
+
+    /// The writer ends by itself.
+    fn halt(&self) {
+        self.stop.cancel();
+        self.work.abort();
+        self.engine.close();
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.stop.cancel();
-        self.engine.queue.close();
-        self.tasks.iter().for_each(tokio::task::JoinHandle::abort);
+        self.halt();
     }
 }
 
@@ -232,8 +247,8 @@ impl Surroundings<'_> {
                 tokio::select! { () = work => {}, () = stop.cancelled() => {} }
             }
         };
-        let tasks = vec![tokio::spawn(writer), tokio::spawn(reading)];
-        Ok(Running { engine, scope, fingerprint, tasks, stop })
+        let (writer, work) = (tokio::spawn(writer), tokio::spawn(reading));
+        Ok(Running { engine, scope, fingerprint, writer, work, stop })
     }
 
     /// Looks at what the rules would do, and touches nothing.
