@@ -12,6 +12,10 @@ help: ## List the targets
 demo: tools ## Run the main job: control plane, embedded File 360, operator, samples, real files
 	@tests/demo/run.sh
 
+.PHONY: demo-index
+demo-index: tools ## The same with a real OpenSearch for the search index (needs Maven and Java)
+	@tests/counterparts/opensearch/run.sh tests/demo/run.sh
+
 .PHONY: test
 test: tools ## Run all tests and checks
 	@tests/run.sh

@@ -85,6 +85,16 @@ FAULTS = [
      "let _ = (say_reconciling(ctx, store, &before).await, &announced);", API, "a_slow_pass_says_so"),
     ("foreign-changes-are-echoes", "src/session/feed.rs", "if change.caused_by.as_deref() == Some(&*uid) {",
      "if change.caused_by.as_deref() == Some(&*uid) || !uid.is_empty() {", API, "c4_a_stranger_is_removed"),
+    ("what-waits-counts-as-done", "src/routes/items.rs", "work.may_be_recorded && !work.is_parked", "work.may_be_recorded", API,
+     "r4_a_file_that_came_while_the_operator_was_down"),
+    ("outsiders-choose-who-shares", "src/routes/work.rs", "loaded.facts.is_untrusted() && route.rules", "false && route.rules", API,
+     "r9_who_gets_access"),
+    ("ids-need-no-grant", "src/controllers/file_route/engine.rs", "if self.reach != GrantScope::Tenant {", "if false {", API,
+     "t1_a_route_reaches_no_workspace"),
+    ("notices-have-no-key", "src/routes/destinations/file360.rs", 'format!("{}-notice-{version}-{digest}", delivery.key)',
+     'format!("{}-notice-{version}-{digest}-{:x}", delivery.key, rand::random::<u64>())', API, "c2_objects_are_published"),
+    ("the-checkpoint-runs-ahead", "src/routes/reader.rs", "work.token = Some(batch.share());", "let _ = batch;", API,
+     "r1_five_hundred_files"),
 ]
 
 

@@ -313,12 +313,14 @@ impl FileRoutes {
     async fn check_inbound_keys(&self, key: &ObjectKey, object: &FileRoute) -> Result<()> {
         let Some(http) = &object.spec.from.http else { return Ok(()) };
         let secret = &http.hmac_ref.name;
-        let keys = self.references.of(&key.namespace).keys(secret).await;
-        let keys = keys.map_err(|error| error.while_doing("read from.http.hmacRef"))?;
-        if keys.is_empty() {
-            return Err(Error::new(Kind::Reference, format!("from.http.hmacRef: Secret {secret} has no key to sign with")));
+        match self.references.of(&key.namespace).keys(secret).await {
+            Ok(keys) if keys.is_empty() => {
+                Err(Error::new(Kind::Reference, format!("from.http.hmacRef: Secret {secret} has no key to sign with")))
+            }
+            Err(error) if error.kind == Kind::Reference => Err(error.while_doing("read from.http.hmacRef")),
+            // C5: that it could not be read is not that it is absent.
+            _ => Ok(()),
         }
-        Ok(())
     }
 
     fn without_connection(&self, key: &ObjectKey, object: &FileRoute) -> Result<Option<Outcome>> {

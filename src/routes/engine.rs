@@ -324,6 +324,11 @@ impl Engine {
         self.queue.contains(&origin.file()) || self.ledger.unwritten(origin).is_some()
     }
 
+    /// The record of a version that is being written.
+    pub(super) fn unwritten(&self, origin: &Origin) -> Option<Record> {
+        self.ledger.unwritten(origin)
+    }
+
     /// What is recorded of a version, including what is still being written.
     pub(super) async fn recorded(&self, origin: &Origin) -> Result<Option<Record>> {
         if let Some(record) = self.ledger.unwritten(origin) {

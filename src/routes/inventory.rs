@@ -274,13 +274,9 @@ impl Inventory {
     }
 
     fn count_record(&self, origin: &Origin, path: &str, record: &Record, count: &mut Count) {
-        count.found.files += 1;
-        match record.state {
-            State::Delivered => count.found.delivered += 1,
-            State::Unmatched => count.found.unmatched += 1,
-            State::Waiting => count.found.waiting += 1,
-            State::Dead => count.found.dead_lettered += 1,
-        }
+        let unwritten = self.engine.unwritten(origin);
+        let record = unwritten.as_ref().unwrap_or(record);
+        count.known(record.state);
         let file = origin.file();
         let recent = count.started - MARGIN;
         for (slot, entry) in &record.to {

@@ -175,10 +175,9 @@ impl Bench {
                     for folder in ["/Inbox", "/Other"] {
                         let item = self.world.remote.upload(&id, folder, &file, b"content").await;
                         if arrive == Arrive::Label {
-                            self.world
-                                .remote
-                                .change("PATCH", &format!("/v1/items/{item}"), json!({"metadata": {"k": "v"}}))
-                                .await;
+                            // Something that no request shows: the route may look at the upload only after it.
+                            let label = json!({"classification": "Internal"});
+                            self.world.remote.change("PATCH", &format!("/v1/items/{item}"), label).await;
                         }
                     }
                 }

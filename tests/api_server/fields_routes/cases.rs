@@ -80,7 +80,9 @@ fn sftp(at: &Addresses) -> Value {
 }
 
 fn store(store: Value) -> Value {
-    to(json!({"objectStore": store, "key": "'CASE/' + file.name"}))
+    let mut destination = json!({"key": "'CASE/' + file.name"});
+    destination["objectStore"] = store;
+    to(destination)
 }
 
 /// A search index, with more fields of `opensearch`.
