@@ -11,6 +11,7 @@
 mod support;
 
 mod converge;
+mod copy;
 mod drift;
 mod fairness;
 mod field;
@@ -19,6 +20,8 @@ mod loader;
 mod measure;
 mod outage;
 mod restart;
+mod route;
+mod rules;
 mod server;
 mod settled;
 mod stage;
@@ -50,6 +53,15 @@ struct Args {
     /// Runs of `converge` for one line; of the operator and of the loader the best counts.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..))]
     rounds: u8,
+    /// Small files of `route`.
+    #[arg(long, default_value_t = 10_000)]
+    files: usize,
+    /// Large files of `route`, each of `--large-bytes`.
+    #[arg(long, default_value_t = 4)]
+    large: usize,
+    /// Bytes of each large file: a multiple of 1 MiB.
+    #[arg(long, default_value_t = 1 << 30)]
+    large_bytes: u64,
     /// Program under test. Default: the one that cargo built for this benchmark.
     #[arg(long)]
     operator: Option<PathBuf>,
@@ -67,6 +79,8 @@ enum Scenario {
     Fairness,
     Outage,
     Server,
+    Route,
+    Rules,
 }
 
 #[tokio::main]
@@ -79,11 +93,21 @@ async fn main() -> ExitCode {
             print(&server::run(&program, *size as usize).await);
         }
     }
-    if args.scenarios.iter().all(|scenario| *scenario == Scenario::Server) {
+    if args.wants(&[Scenario::Rules]) {
+        print(&rules::run(3));
+    }
+    if args.scenarios.iter().all(|scenario| matches!(scenario, Scenario::Server | Scenario::Rules)) {
         return ExitCode::SUCCESS;
     }
     let mut stage = Stage::start(program).await;
     let mut void = false;
+    if args.wants(&[Scenario::Route]) {
+        let (small, large, large_bytes) = (args.files, args.large, args.large_bytes);
+        for line in route::run(&stage, &route::Sizes { small, small_bytes: 8192, large, large_bytes }).await {
+            void |= line.get("void").is_some();
+            print(&line);
+        }
+    }
     for size in &args.sizes {
         let size = *size as usize;
         if args.wants(&[Scenario::Converge]) {
