@@ -236,9 +236,7 @@ pub fn hex(bytes: &[u8]) -> String {
 async fn answered(request: RequestBuilder) -> Response {
     let answer = request.send().await.expect("the server answers");
     let status = answer.status();
-    if !status.is_success() {
-        panic!("{} {status} {}", answer.url().clone(), answer.text().await.unwrap_or_default());
-    }
+    assert!(status.is_success(), "{} {status} {}", answer.url().clone(), answer.text().await.unwrap_or_default());
     answer
 }
 
