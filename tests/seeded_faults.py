@@ -94,7 +94,7 @@ FAULTS = [
     ("notices-have-no-key", "src/routes/destinations/file360.rs", 'format!("{}-notice-{version}-{digest}", delivery.key)',
      'format!("{}-notice-{version}-{digest}-{:x}", delivery.key, rand::random::<u64>())', API, "c2_objects_are_published"),
     ("the-checkpoint-runs-ahead", "src/routes/reader.rs", "work.token = Some(batch.share());", "let _ = batch;", API,
-     "r1_five_hundred_files"),
+     "r2_the_checkpoint_stays_behind"),
 ]
 
 

@@ -7,8 +7,9 @@ use futures::StreamExt as _;
 use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256};
 
-use super::routes::{claims, route};
+use super::routes::{arrived, claims, route, to_cases};
 use super::routes_destinations::{inboxes_to, objects, s3_store};
+use crate::support::case_system::CaseSystem;
 use crate::support::counterparts::S3Server;
 use crate::support::eventually;
 use crate::support::world::{World, condition};
@@ -40,6 +41,33 @@ async fn kill_soon(world: &mut World) {
     tokio::time::sleep(Duration::from_millis(rand::random::<u64>() % 700)).await;
     world.kill_operator();
     world.start_operator(&[]).await;
+}
+
+#[tokio::test]
+async fn r2_the_checkpoint_stays_behind_what_no_destination_has_acknowledged() {
+    let mut world = World::new().await;
+    let cases = CaseSystem::start().await;
+    let workspace = claims(&world, "claims").await;
+    route(&world, "claims", to_cases(&cases, "Content")).await;
+    world.remote.upload(&workspace, "/Inbox", "first.txt", b"first").await;
+    arrived(&cases, 1).await;
+    // Some are under way, some wait for their turn; none is recorded when the operator dies.
+    cases.hold(true);
+    for number in 0..12 {
+        world.remote.upload(&workspace, "/Inbox", &format!("{number}.txt"), format!("file {number}").as_bytes()).await;
+    }
+    world.remote.upload(&workspace, "/Other", "elsewhere.txt", b"the feed goes on").await;
+    eventually("deliveries under way", || async {
+        let held = cases.held();
+        if held >= 8 { Ok(()) } else { Err(held.to_string()) }
+    })
+    .await;
+    // Long enough for a checkpoint that runs ahead to be written: that happens once a second.
+    tokio::time::sleep(Duration::from_millis(2500)).await;
+    world.kill_operator();
+    cases.hold(false);
+    world.start_operator(&[]).await;
+    arrived(&cases, 13).await;
 }
 
 #[tokio::test]

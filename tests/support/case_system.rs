@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicUsize, Ordering};
 
 use axum::body::to_bytes;
 use axum::extract::{Request, State};
@@ -39,6 +39,10 @@ struct Kept {
     repeated: Mutex<Vec<String>>,
     /// Answers every request with this status; 0: as usual.
     status: AtomicU16,
+    /// Requests are not answered for the time being.
+    held: AtomicBool,
+    /// How many wait for that.
+    waiting: AtomicUsize,
     /// Bodies that contain this are refused with 422.
     poison: Mutex<Option<Vec<u8>>>,
 }
@@ -77,6 +81,16 @@ impl CaseSystem {
         self.kept.status.store(status.unwrap_or_default(), Ordering::Relaxed);
     }
 
+    /// Answers nothing from now on; once it does again, it does not know what it was asked meanwhile.
+    pub fn hold(&self, held: bool) {
+        self.kept.held.store(held, Ordering::SeqCst);
+    }
+
+    /// How many requests wait for an answer.
+    pub fn held(&self) -> usize {
+        self.kept.waiting.load(Ordering::SeqCst)
+    }
+
     /// Refuses bodies that contain `text`.
     pub fn refuse(&self, text: Option<&str>) {
         *self.kept.poison.lock() = text.map(|text| text.as_bytes().to_vec());
@@ -110,6 +124,13 @@ async fn take(State(kept): State<Arc<Kept>>, request: Request) -> Response {
     let status = kept.status.load(Ordering::Relaxed);
     if let Ok(status) = StatusCode::from_u16(status) {
         return (status, "as told").into_response();
+    }
+    if kept.held.load(Ordering::SeqCst) {
+        kept.waiting.fetch_add(1, Ordering::SeqCst);
+        while kept.held.load(Ordering::SeqCst) {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+        return StatusCode::SERVICE_UNAVAILABLE.into_response();
     }
     let (parts, body) = request.into_parts();
     let headers: BTreeMap<String, String> = parts
