@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use jiff::Timestamp;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, Semaphore};
@@ -16,13 +15,14 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
+use super::attempts::{Attempted, Attempts};
 use super::delivery::Origin;
 use super::ledger::{Entry, Ledger, Names, Parked, Record, State, Submission, read_documents};
 use super::queue::FileQueue;
 use super::route::{Route, Target};
 use super::rules::UNMATCHED;
 use super::window::Window;
-use super::work::{Finished, Outcome, Source, Work, attempt};
+use super::work::{Finished, Outcome, Source, Work};
 use crate::api::file_route::{DeadLetterStatus, RouteCounts};
 use crate::error::{Error, Kind, Result, clean};
 use crate::file360::content::Content;
@@ -59,6 +59,8 @@ pub struct Parts {
     pub metrics: Arc<Metrics>,
     /// Hears about changes.
     pub observer: Arc<dyn Observer>,
+    /// Does the work on files.
+    pub attempts: Arc<dyn Attempts>,
 }
 
 /// A running route.
@@ -85,6 +87,7 @@ pub struct Engine {
     pub(super) flush: Notify,
     metrics: Arc<Metrics>,
     observer: Arc<dyn Observer>,
+    attempts: Arc<dyn Attempts>,
 }
 
 /// What is counted and shown.
@@ -139,6 +142,8 @@ pub struct Snapshot {
     pub away: Vec<(String, String)>,
     /// Why the source cannot be read.
     pub trouble: Option<String>,
+    /// Why no work can be done.
+    pub stuck: Option<String>,
     /// Everything that was there has been taken up.
     pub is_caught_up: bool,
 }
@@ -162,6 +167,7 @@ impl Engine {
             flush: Notify::new(),
             metrics: parts.metrics,
             observer: parts.observer,
+            attempts: parts.attempts,
         });
         (engine, writer)
     }
@@ -232,7 +238,7 @@ impl Engine {
     /// Works until the queue is closed.
     pub async fn run(self: Arc<Self>) {
         let mut tasks = JoinSet::new();
-        for _ in 0..self.route.concurrency {
+        for _ in 0..self.attempts.at_once(&self.route) {
             let this = self.clone();
             tasks.spawn(async move {
                 while let Some((file, work)) = this.queue.next().await {
@@ -242,6 +248,13 @@ impl Engine {
         }
         let this = self.clone();
         tasks.spawn(async move { this.keep_checkpoint().await });
+        let this = self.clone();
+        tasks.spawn(async move {
+            loop {
+                this.attempts.trouble_changed().await;
+                this.observer.changed(true);
+            }
+        });
         while tasks.join_next().await.is_some() {}
     }
 
@@ -258,7 +271,8 @@ impl Engine {
     async fn work_on(&self, file: &Arc<str>, mut work: Work) {
         let started = Instant::now();
         let is_first = !work.is_parked && work.attempts == 0 && work.to.is_empty();
-        let outcome = attempt(&self.route, &*self.source, &mut work, Timestamp::now()).await;
+        let Attempted { outcome, receipt } = self.attempts.attempt(&self.route, &*self.source, &mut work).await;
+        work.receipt = receipt;
         if is_first && !matches!(outcome, Outcome::Nothing | Outcome::Hold(..)) && !work.is_gone {
             self.state.lock().counts.seen += 1;
         }
@@ -266,7 +280,11 @@ impl Engine {
             Outcome::Nothing => self.forget(&mut work).await,
             Outcome::Hold(at, error) => {
                 debug!(route = %self.route.id.name, %error, file = %work.path, "The source does not give the file yet");
+                let receipt = work.receipt.take();
                 self.queue.later(file, work, at);
+                if let Some(receipt) = receipt {
+                    receipt.settle().await;
+                }
                 return;
             }
             Outcome::Done(finished) => {
@@ -298,7 +316,7 @@ impl Engine {
 
     /// Nothing is to be recorded; what waited waits no more. Its record goes, so that the file is taken up when it is the route's again.
     async fn forget(&self, work: &mut Work) -> Result<()> {
-        let mut submission = Submission { token: work.token.take(), ..Submission::default() };
+        let mut submission = submission(work);
         match &work.origin {
             Origin::Item { item, version, .. } if work.is_parked => {
                 let name = self.names.facet.clone();
@@ -356,7 +374,7 @@ impl Engine {
 
     /// Records what became of a file; the work's token goes once that is durable.
     async fn record(&self, work: &mut Work, finished: &Finished, also: Option<ClientStatePut>) -> Result<()> {
-        let mut submission = Submission { token: work.token.take(), ..Submission::default() };
+        let mut submission = submission(work);
         submission.documents.extend(self.unpark(work));
         submission.documents.extend(also);
         self.add_record(&mut submission, &work.origin, &finished.record);
@@ -392,7 +410,7 @@ impl Engine {
         }
         let key = Names::document(&self.names.waiting(), &work.origin, &work.occasion);
         let value = serde_json::to_value(parked(work, finished)).unwrap_or_default();
-        let mut submission = Submission { token: work.token.take(), ..Submission::default() };
+        let mut submission = submission(work);
         submission.documents.push(ClientStatePut { key, value: Some(value) });
         if is_new && !work.is_gone {
             self.add_record(&mut submission, &work.origin, &finished.record);
@@ -502,6 +520,7 @@ impl Engine {
             open: self.window.len(),
             away: self.away(),
             trouble: state.trouble.clone(),
+            stuck: self.attempts.trouble(),
             is_caught_up: state.is_caught_up,
         }
     }
@@ -581,6 +600,11 @@ impl Engine {
         drop(state);
         self.dirty.store(true, Ordering::Release);
     }
+}
+
+/// A record to be made, with what waits for it.
+fn submission(work: &mut Work) -> Submission {
+    Submission { token: work.token.take(), receipt: work.receipt.take(), ..Submission::default() }
 }
 
 fn parked(work: &Work, finished: &Finished) -> Parked {

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use parking_lot::{Mutex, RwLock};
@@ -12,7 +13,7 @@ use super::delivery::{File, Origin};
 use super::environment::{Facts, Surroundings, Uploader};
 use super::ledger::{Record, State};
 use super::paths::PathPattern;
-use super::work::{Loaded, Look, Source, Work};
+use super::work::{Loaded, Look, Source, Whereabouts, Work};
 use crate::error::{Error, Kind, Result};
 use crate::file360::content::IdempotencyKey;
 use crate::file360::model::{
@@ -51,6 +52,11 @@ impl Scope {
             self.joined.lock().extend(joined);
             self.changed.notify_one();
         }
+    }
+
+    /// Adds one; it is not scanned.
+    pub fn put(&self, workspace: &str, scoped: Scoped) {
+        self.workspaces.write().insert(workspace.to_owned(), scoped);
     }
 
     /// Whether it contains a workspace.
@@ -95,13 +101,15 @@ pub struct ItemSource {
     pub bandwidth: Vec<Arc<Bandwidth>>,
     /// Name of the facet with the record.
     pub facet: String,
-    known: Known,
+    known: Arc<Known>,
 }
 
 #[derive(Default)]
 struct Known {
     workspaces: Mutex<HashMap<String, Arc<Surroundings>>>,
     folders: Mutex<HashMap<String, Arc<BTreeMap<String, String>>>>,
+    /// How often something was forgotten.
+    revision: AtomicU64,
 }
 
 impl ItemSource {
@@ -114,17 +122,39 @@ impl ItemSource {
         bandwidth: Vec<Arc<Bandwidth>>,
         facet: String,
     ) -> Self {
-        Self { tenant, scope, pattern, cause, bandwidth, facet, known: Known::default() }
+        Self { tenant, scope, pattern, cause, bandwidth, facet, known: Arc::default() }
+    }
+
+    /// The same source for other workspaces; what is remembered is shared.
+    #[must_use]
+    pub fn within(&self, scope: Arc<Scope>) -> Self {
+        Self {
+            tenant: self.tenant.clone(),
+            scope,
+            pattern: self.pattern.clone(),
+            cause: self.cause.clone(),
+            bandwidth: self.bandwidth.clone(),
+            facet: self.facet.clone(),
+            known: self.known.clone(),
+        }
     }
 
     /// A workspace changed: what is remembered of it is read again.
     pub fn forget_workspace(&self, workspace: &str) {
         self.known.workspaces.lock().remove(workspace);
+        self.known.revision.fetch_add(1, Ordering::AcqRel);
     }
 
     /// Some folder changed.
     pub fn forget_folders(&self) {
         self.known.folders.lock().clear();
+        self.known.revision.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Everything may have changed.
+    pub fn forget_all(&self) {
+        self.known.workspaces.lock().clear();
+        self.forget_folders();
     }
 
     /// Whether an item is a file that readers see and that the route looks at.
@@ -252,6 +282,13 @@ fn file(item: Item, workspace_name: &str) -> File {
 
 #[async_trait]
 impl Source for ItemSource {
+    fn whereabouts(&self, origin: &Origin) -> Whereabouts {
+        let Origin::Item { workspace, .. } = origin else { return Whereabouts::default() };
+        let scoped = self.scope.get(workspace);
+        let revision = self.known.revision.load(Ordering::Acquire);
+        Whereabouts { is_read: scoped.is_some(), workspace: scoped.map(|scoped| scoped.name).unwrap_or_default(), revision }
+    }
+
     async fn look(&self, work: &Work) -> Result<Look> {
         let Origin::Item { item: id, version, .. } = &work.origin else { return Ok(Look::NotOurs) };
         let Some(item) = self.tenant.item(id).await? else { return Ok(Look::NotOurs) };

@@ -15,6 +15,7 @@ use serde_json::Value;
 use tokio::sync::mpsc;
 use tracing::warn;
 
+use super::attempts::Receipt;
 use super::content::hex;
 use super::delivery::{Origin, RouteId};
 use super::window::Token;
@@ -88,6 +89,9 @@ pub struct Entry {
     /// How often the destination had answered when this file failed last.
     #[serde(skip)]
     pub answers: u64,
+    /// Somebody else knows that it has answered since.
+    #[serde(skip)]
+    pub others_answered: bool,
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde fixes the signature")]
@@ -230,6 +234,8 @@ pub struct Submission {
     pub documents: Vec<ClientStatePut>,
     /// Let go afterwards.
     pub token: Option<Token>,
+    /// Told afterwards.
+    pub receipt: Option<Box<dyn Receipt>>,
 }
 
 /// Takes records.
@@ -264,6 +270,11 @@ async fn write(files: Arc<dyn Content>, mut receiver: mpsc::Receiver<Submission>
             }
         }
         write_until_durable(&*files, &batch).await;
+        for submission in &mut batch {
+            if let Some(receipt) = submission.receipt.take() {
+                receipt.settle().await;
+            }
+        }
         // Letting go of the tokens is what moves the checkpoint.
         batch.clear();
     }

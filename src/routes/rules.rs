@@ -84,6 +84,11 @@ impl Rules {
         Ok(Verdict { rule: None, name: UNMATCHED.into(), set: BTreeMap::new() })
     }
 
+    /// Position of the rule with this name.
+    pub fn position(&self, name: &str) -> Option<usize> {
+        self.rules.iter().position(|rule| rule.name == name)
+    }
+
     /// Runs the tests of the resource: what fails, in words.
     pub fn failing(&self, tests: &[RouteTest], now: Timestamp) -> Vec<String> {
         tests.iter().filter_map(|test| self.fails(test, now)).collect()

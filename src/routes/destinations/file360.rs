@@ -37,9 +37,10 @@ const MOST_RECIPIENTS: usize = 50;
 const MOST_ROUNDS: u32 = 3;
 
 /// Which workspace a name of this namespace stands for.
+#[async_trait]
 pub trait Workspaces: Send + Sync {
     /// Id of the workspace of a SecureWorkspace of the route's namespace, once it has one.
-    fn id_of(&self, name: &str) -> Option<String>;
+    async fn id_of(&self, name: &str) -> Result<Option<String>>;
 
     /// Whether the route itself reads files at this path: what it writes there must not come back to it.
     fn is_read(&self, workspace: &str, path: &str) -> bool;
@@ -135,7 +136,7 @@ impl Publication {
                 expression.text(variables).map_err(|error| failed("workspaceRef.nameFrom", error))?
             }
         };
-        let id = self.surroundings.workspaces.id_of(&name).ok_or_else(|| {
+        let id = self.surroundings.workspaces.id_of(&name).await?.ok_or_else(|| {
             let why = format!("SecureWorkspace {} of this namespace has no workspace yet", clean(&name, 253));
             Error::new(Kind::Conflict, why)
         })?;
