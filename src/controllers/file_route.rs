@@ -307,7 +307,12 @@ impl FileRoutes {
     }
 
     /// Starts the engine, or leaves the one that fits; then tells it which workspaces there are.
-    fn ensure_engine(&self, key: &ObjectKey, surroundings: &engine::Surroundings<'_>, lead: &engine::Lead<'_>) -> Result<()> {
+    fn ensure_engine(
+        &self,
+        key: &ObjectKey,
+        surroundings: &engine::Surroundings<'_>,
+        lead: &engine::Lead<'_>,
+    ) -> Result<()> {
         let fingerprint = surroundings.fingerprint();
         let scope = surroundings.scope(lead.workspaces)?;
         {
@@ -416,8 +421,7 @@ fn permitted(ctx: &Context, object: &FileRoute, lookup: &Lookup) -> Result<Grant
 fn reach(object: &FileRoute, connection: &Connection, labels: &BTreeMap<String, String>) -> Result<GrantScope> {
     let home = connection.namespace().unwrap_or_default();
     let namespace = object.namespace().unwrap_or_default();
-    let asking =
-        grants::Asking { namespace: &namespace, labels, kind: GrantKind::FileRoute, external_system: None };
+    let asking = grants::Asking { namespace: &namespace, labels, kind: GrantKind::FileRoute, external_system: None };
     grants::scope(&home, &connection.spec, &asking)
 }
 

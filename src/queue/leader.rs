@@ -549,9 +549,8 @@ pub fn pause(failures: u32) -> Duration {
 /// Destinations of earlier failures that have answered somebody since.
 fn answered_since(route: &Route, work: &Work) -> Vec<String> {
     let failed = work.to.iter().filter(|(_, entry)| entry.tries > 0);
-    let answered = failed.filter(|(slot, entry)| {
-        target(route, slot).is_some_and(|target| target.breaker.answers() > entry.answers)
-    });
+    let answered =
+        failed.filter(|(slot, entry)| target(route, slot).is_some_and(|target| target.breaker.answers() > entry.answers));
     answered.map(|(slot, _)| slot.clone()).collect()
 }
 

@@ -178,15 +178,28 @@ pub struct Answer {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", tag = "kind")]
 enum Told {
-    Done { finished: Ended },
-    Dead { finished: Ended },
+    Done {
+        finished: Ended,
+    },
+    Dead {
+        finished: Ended,
+    },
     #[serde(rename_all = "camelCase")]
-    Wait { after_ms: u64, finished: Ended },
+    Wait {
+        after_ms: u64,
+        finished: Ended,
+    },
     Nothing,
     #[serde(rename_all = "camelCase")]
-    Hold { after_ms: u64, error: Failure },
+    Hold {
+        after_ms: u64,
+        error: Failure,
+    },
     #[serde(rename_all = "camelCase")]
-    Unable { after_ms: u64, error: Failure },
+    Unable {
+        after_ms: u64,
+        error: Failure,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -452,8 +465,7 @@ mod tests {
         tried.path = "/Inbox/renamed".into();
         tried.attempts = 2;
         tried.to.insert("all/case".into(), Entry { key: "k".into(), tries: 1, ..Entry::default() });
-        let record =
-            Record { state: State::Waiting, rule: "all".into(), at: Timestamp::UNIX_EPOCH, to: tried.to.clone() };
+        let record = Record { state: State::Waiting, rule: "all".into(), at: Timestamp::UNIX_EPOCH, to: tried.to.clone() };
         let mut busy = Error::new(Kind::RateLimited, "slow down");
         busy.retry_after = Some(Duration::from_secs(7));
         let errors = vec![("all/case".to_owned(), busy)];

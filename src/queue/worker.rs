@@ -236,10 +236,7 @@ impl Worker {
     }
 }
 
-async fn batch(
-    consumer: &PullConsumer,
-    most: usize,
-) -> Result<async_nats::jetstream::consumer::pull::Batch> {
+async fn batch(consumer: &PullConsumer, most: usize) -> Result<async_nats::jetstream::consumer::pull::Batch> {
     let jobs = consumer.batch().max_messages(most).expires(PATIENCE).heartbeat(PATIENCE / 3).messages().await;
     jobs.map_err(|error| lost(&error))
 }

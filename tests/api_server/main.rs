@@ -6,6 +6,9 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+#[path = "../support/counterparts.rs"]
+mod counterparts;
+
 mod connection_fields;
 mod connections;
 mod convergence;
@@ -17,6 +20,7 @@ mod fields;
 mod leadership;
 mod moving;
 mod plugin;
+mod queue;
 mod refusals;
 mod routes;
 mod silence;

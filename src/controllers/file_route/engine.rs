@@ -11,10 +11,10 @@ use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
 
 use super::FileRoutes;
-use crate::api::{Connection, FileRoute};
 use crate::api::connection::{GrantScope, MaxSharing};
 use crate::api::file_route::{DryRunStatus, FileRouteSpec};
 use crate::api::places::ObjectStore;
+use crate::api::{Connection, FileRoute};
 use crate::controllers::context::Context;
 use crate::controllers::secure_workspace::{Labels, SecureWorkspaces};
 use crate::error::{Error, Kind, Result, clean};
@@ -188,10 +188,7 @@ impl Surroundings<'_> {
         Err(error)
     }
 
-    fn declared(
-        &self,
-        workspaces: &SecureWorkspaces,
-    ) -> Vec<(String, String, Arc<Labels>)> {
+    fn declared(&self, workspaces: &SecureWorkspaces) -> Vec<(String, String, Arc<Labels>)> {
         let connection = super::connection_key(self.object);
         workspaces.declared(&self.key.namespace, &connection)
     }
@@ -214,7 +211,14 @@ impl Surroundings<'_> {
 
     fn source(&self, route: &Route, scope: &Arc<Scope>) -> Arc<ItemSource> {
         let facet = Names::of(&route.id).facet;
-        Arc::new(ItemSource::new(self.tenant.clone(), scope.clone(), route.pattern.clone(), self.cause(), route.bandwidth.clone(), facet))
+        Arc::new(ItemSource::new(
+            self.tenant.clone(),
+            scope.clone(),
+            route.pattern.clone(),
+            self.cause(),
+            route.bandwidth.clone(),
+            facet,
+        ))
     }
 
     /// Compiles everything that the work of the route needs; nothing is sent yet.
@@ -324,11 +328,7 @@ impl Workshop for Bench<'_, '_> {
     }
 
     fn addresses(&self) -> Arc<dyn Addresses> {
-        Arc::new(Links {
-            tenant: self.around.tenant.clone(),
-            cause: self.around.cause(),
-            ceiling: self.around.ceiling(),
-        })
+        Arc::new(Links { tenant: self.around.tenant.clone(), cause: self.around.cause(), ceiling: self.around.ceiling() })
     }
 
     fn network(&self) -> Network {

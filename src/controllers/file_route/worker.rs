@@ -81,7 +81,8 @@ impl Bench {
         let RouteVersion { namespace, name, uid, generation } = &job.route;
         let is_ours = self.ctx.namespace.as_ref().is_none_or(|own| own == namespace);
         if job.cluster != *self.ctx.cluster_id || !is_ours {
-            let why = "the job is of another operator; give each its own --queue-name, and workers the flags of their leader";
+            let why =
+                "the job is of another operator; give each its own --queue-name, and workers the flags of their leader";
             return Err(Error::new(Kind::Rejected, why));
         }
         let key = ObjectKey::new(namespace, name);
@@ -174,11 +175,8 @@ impl Bench {
             }
         };
         drop(kept);
-        let labels = if *own == *key.namespace {
-            BTreeMap::new()
-        } else {
-            crate::controllers::labels_of(&self.ctx, &own).await?
-        };
+        let labels =
+            if *own == *key.namespace { BTreeMap::new() } else { crate::controllers::labels_of(&self.ctx, &own).await? };
         let reach = reach(object, &tenant.connection, &labels)?;
         Ok((tenant, reach))
     }
@@ -232,9 +230,7 @@ impl Handler for Bench {
             }
         }
         match self.source(&ready, job, &work.origin).await {
-            Ok(source) => {
-                Some(Handled::Tried(attempt(&ready.made.route, &*source, work, Timestamp::now()).await))
-            }
+            Ok(source) => Some(Handled::Tried(attempt(&ready.made.route, &*source, work, Timestamp::now()).await)),
             Err(error) => Some(unable(error)),
         }
     }
