@@ -43,7 +43,12 @@ pub struct Leader {
     /// Open tries of one route at once, when its spec does not say.
     open: usize,
     state: Mutex<State>,
+    /// Since when this process reads answers, in nanoseconds by the server's clock. Nothing is published before, so that what an earlier leader
+    /// published is told from its own.
+    began: watch::Sender<Option<i64>>,
     trouble: watch::Sender<Trouble>,
+    /// An answer came: there is room for another job.
+    room: Notify,
     metrics: Arc<Metrics>,
     /// The process ends, or does not lead any more.
     ending: [CancellationToken; 2],
@@ -53,8 +58,6 @@ pub struct Leader {
 struct State {
     pending: HashMap<String, Pending>,
     serial: u64,
-    /// Since when this process reads answers, in nanoseconds by the server's clock.
-    began: i64,
     /// Answers to jobs of an earlier leader.
     earlier: HashMap<String, (Instant, Answer, Subject)>,
     /// Which of them were used.
@@ -137,7 +140,9 @@ impl Leader {
             nonce: format!("{:016x}", rand::random::<u64>()),
             open,
             state: Mutex::default(),
+            began: watch::Sender::new(None),
             trouble: watch::Sender::new(Trouble::default()),
+            room: Notify::new(),
             metrics,
             ending,
         })
@@ -200,7 +205,7 @@ impl Leader {
         };
         if std::mem::replace(is_first, false) {
             let began = consumer.cached_info().created.unix_timestamp_nanos();
-            self.state.lock().began = i64::try_from(began).unwrap_or(i64::MAX);
+            self.began.send_replace(Some(i64::try_from(began).unwrap_or(i64::MAX)));
             info!(queue = self.links.settings.names.jobs(), "Work of routes goes to the queue");
         }
         let messages = consumer.stream().max_messages_per_batch(BATCH).heartbeat(Duration::from_secs(5)).messages().await;
@@ -239,6 +244,7 @@ impl Leader {
             }
         };
         self.metrics.queue_answers.inc();
+        self.room.notify_one();
         if self.hand_over(answer, &reply) {
             return;
         }
@@ -248,7 +254,6 @@ impl Leader {
     /// Whether somebody has use for the answer; else it can go.
     fn hand_over(self: &Arc<Self>, answer: Answer, reply: &Subject) -> bool {
         let mut state = self.state.lock();
-        let began = state.began;
         if let Some(pending) = state.pending.get_mut(&answer.id) {
             let Some(waiting) = pending.waiting.take() else {
                 // It came again while it is being recorded; who records it acknowledges it.
@@ -262,7 +267,8 @@ impl Leader {
             return true;
         }
         // This leader's own jobs have somebody who waits, or had. An earlier leader's are asked for once the checkpoint is read up to them.
-        if answer.taken_at >= began || state.used.contains(&answer.id) || state.earlier.len() >= KEPT {
+        let is_earlier = self.began.borrow().is_some_and(|began| answer.taken_at < began);
+        if !is_earlier || state.used.contains(&answer.id) || state.earlier.len() >= KEPT {
             return false;
         }
         state.earlier.insert(answer.id.clone(), (Instant::now(), answer, reply.clone()));
@@ -310,6 +316,8 @@ impl Leader {
     /// Publishes until the stream has it. While it cannot, the work waits here, and with it whatever comes behind.
     async fn publish(&self, subject: &str, job: &Job) -> Published {
         let payload = Bytes::from(serde_json::to_vec(job).unwrap_or_default());
+        // The sender lives as long as this does.
+        let _ = self.began.subscribe().wait_for(Option::is_some).await;
         let mut failures = 0;
         loop {
             match self.links.publish(subject, Some(&job.id), payload.clone()).await {
@@ -322,7 +330,7 @@ impl Leader {
                     failures += 1;
                     debug!(%error, failures, "A job could not be put on the queue; trying again");
                     self.say(|trouble| trouble.publishing = Some(clean(&error.to_string(), 300)));
-                    tokio::time::sleep(pause(failures)).await;
+                    tokio::select! { () = tokio::time::sleep(pause(failures)) => {}, () = self.room.notified() => {} }
                 }
             }
         }

@@ -94,7 +94,7 @@ impl Queued {
 
     async fn start_leader(&mut self) {
         let key = text(&self.key);
-        let flags = ["--queue", &self.url, "--queue-key-file", &key, "--queue-lease", "2s"];
+        let flags = ["--queue", &self.url, "--queue-key-file", &key, "--queue-lease", "2s", "--queue-max-jobs", "300"];
         self.world.start_operator(&flags).await;
     }
 
@@ -200,7 +200,9 @@ async fn not_passed(world: &World) -> BTreeSet<String> {
     let states: Value = states.json().await.unwrap();
     let mut states = states["items"].as_array().unwrap().iter();
     let checkpoint = states.find(|state| state["key"].as_str().is_some_and(|key| key.ends_with("/checkpoint")));
-    uploaded_after(world, checkpoint.expect("a checkpoint")["value"]["cursor"].as_str().expect("a cursor")).await
+    // Without a checkpoint, nothing is passed.
+    let cursor = checkpoint.map_or("earliest", |checkpoint| checkpoint["value"]["cursor"].as_str().expect("a cursor"));
+    uploaded_after(world, cursor).await
 }
 
 async fn uploaded_after(world: &World, cursor: &str) -> BTreeSet<String> {
@@ -307,6 +309,72 @@ async fn r4_the_queue_goes_away_and_is_emptied_and_deleted_and_nothing_is_lost()
     arrived(&queued.cases, 25).await;
     queued.assert_all_arrived(&names);
     queued.world.condition("FileRoute", "claims", "Ready", "True").await;
+}
+
+#[tokio::test]
+async fn r4_a_full_queue_holds_routes_back_and_throws_nothing_away() {
+    let queued = Queued::new().await;
+    for name in ["one", "two"] {
+        let mut spec = to_cases(&queued.cases, "Content");
+        spec["rules"][0]["name"] = json!(name);
+        apply(&queued.world, name, spec).await;
+    }
+    // Each route may have 256 open; together they are more than the 300 that fit.
+    let names = names(200);
+    queued.upload(&names).await;
+    queued.jobs(300).await;
+    let full =
+        |object: &Value| condition(object, "Ready")["message"].as_str().is_some_and(|why| why.contains("maximum messages"));
+    let api = queued.world.api("FileRoute");
+    eventually("a route that says that the queue is full", || async {
+        let all = serde_json::to_value(api.list(&Default::default()).await.map_err(|error| error.to_string())?).unwrap();
+        let all = all["items"].as_array().unwrap();
+        all.iter().any(full).then_some(()).ok_or_else(|| format!("{all:?}"))
+    })
+    .await;
+    let _workers = [queued.worker(), queued.worker()];
+    arrived(&queued.cases, 400).await;
+    let bodies: BTreeSet<Vec<u8>> = queued.cases.accepted().into_iter().map(|accepted| accepted.body).collect();
+    assert_eq!((bodies.len(), queued.cases.accepted().len()), (200, 400), "every file once for each route");
+    for name in ["one", "two"] {
+        queued.world.condition("FileRoute", name, "Ready", "True").await;
+    }
+}
+
+#[tokio::test]
+async fn r1_a_new_leader_says_the_same_jobs_and_takes_up_the_answers_to_the_former_one() {
+    let mut queued = Queued::new().await;
+    apply(&queued.world, "claims", to_cases(&queued.cases, "Content")).await;
+    let names = names(20);
+    queued.upload(&names).await;
+    let jobs = queued.jobs(20).await;
+    queued.world.kill_operator();
+    queued.start_leader().await;
+    let operator = queued.world.operator.as_ref().unwrap();
+    eventually("the same jobs", || async {
+        let said = operator.metric("file360_queue_jobs_total", "").await;
+        (said >= 20.0).then_some(()).ok_or_else(|| format!("{said} jobs"))
+    })
+    .await;
+    assert_eq!(jobs.get_info().await.unwrap().state.messages, 20, "the stream has each job once");
+    // Without any leader, workers do what is there; the answers wait.
+    queued.world.kill_operator();
+    let worker = queued.worker().ready().await;
+    arrived(&queued.cases, 20).await;
+    eventually("the last answer", || async {
+        let left = jobs.get_info().await.map_err(|error| error.to_string())?.state.messages;
+        (left == 0).then_some(()).ok_or_else(|| format!("{left} jobs"))
+    })
+    .await;
+    queued.start_leader().await;
+    eventually("the checkpoint behind everything", || async {
+        let open = not_passed(&queued.world).await.len();
+        (open == 0).then_some(()).ok_or_else(|| format!("{open} are open"))
+    })
+    .await;
+    assert_eq!(queued.cases.repeated(), 0, "nothing was moved twice");
+    assert_eq!(worker.metric("file360_worker_jobs_total").await, Some(20.0), "no job was done twice");
+    queued.assert_all_arrived(&names);
 }
 
 #[tokio::test]
