@@ -59,29 +59,29 @@ pub struct QueueArgs {
 #[derive(Debug, Args)]
 pub struct LeadArgs {
     /// A worker that is silent for this long has lost its job, and another one gets it.
-    #[arg(long, env = "FILE360_QUEUE_LEASE", default_value = "30s", value_parser = duration)]
-    queue_lease: Duration,
+    #[arg(long = "queue-lease", env = "FILE360_QUEUE_LEASE", default_value = "30s", value_parser = duration)]
+    lease: Duration,
     /// Files of one FileRoute that are on the queue or with workers at once, for routes without `delivery.concurrency`.
-    #[arg(long, env = "FILE360_QUEUE_OPEN", default_value_t = 256, value_parser = clap::value_parser!(u16).range(1..=2000))]
-    queue_open: u16,
+    #[arg(long = "queue-open", env = "FILE360_QUEUE_OPEN", default_value_t = 256, value_parser = clap::value_parser!(u16).range(1..=2000))]
+    open: u16,
     /// Most jobs on the queue, all routes together; when it is full, routes wait.
-    #[arg(long, env = "FILE360_QUEUE_MAX_JOBS", default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(10..=10_000_000))]
-    queue_max_jobs: u32,
+    #[arg(long = "queue-max-jobs", env = "FILE360_QUEUE_MAX_JOBS", default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(10..=10_000_000))]
+    max_jobs: u32,
     /// Copies of the queue that a cluster of NATS servers keeps.
-    #[arg(long, env = "FILE360_QUEUE_REPLICAS", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=5))]
-    queue_replicas: u8,
+    #[arg(long = "queue-replicas", env = "FILE360_QUEUE_REPLICAS", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=5))]
+    replicas: u8,
 }
 
 impl Default for LeadArgs {
     fn default() -> Self {
-        Self { queue_lease: Duration::from_secs(30), queue_open: 256, queue_max_jobs: 100_000, queue_replicas: 1 }
+        Self { lease: Duration::from_secs(30), open: 256, max_jobs: 100_000, replicas: 1 }
     }
 }
 
 impl LeadArgs {
     /// Open files of one route at once.
     pub fn open(&self) -> usize {
-        usize::from(self.queue_open)
+        usize::from(self.open)
     }
 }
 
@@ -100,7 +100,7 @@ impl QueueArgs {
         namespace: Option<&str>,
     ) -> Result<Option<Settings>, String> {
         let (Some(url), Some(key_file)) = (&self.queue, &self.queue_key_file) else { return Ok(None) };
-        if lead.queue_lease < SHORTEST_LEASE {
+        if lead.lease < SHORTEST_LEASE {
             return Err("--queue-lease must be at least 1s".into());
         }
         let server = server(url).map_err(|why| format!("--queue {why}"))?;
@@ -129,9 +129,9 @@ impl QueueArgs {
             tls,
             keys,
             names,
-            lease: lead.queue_lease,
-            replicas: usize::from(lead.queue_replicas),
-            most: i64::from(lead.queue_max_jobs),
+            lease: lead.lease,
+            replicas: usize::from(lead.replicas),
+            most: i64::from(lead.max_jobs),
         }))
     }
 

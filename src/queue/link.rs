@@ -142,7 +142,7 @@ impl Links {
     async fn connect(&self) -> Result<Arc<Link>> {
         let Settings { server, login, tls, .. } = &self.settings;
         // The address comes from whoever runs the operator, not from a manifest.
-        let guard = Guard::new(&[server.host.clone()], &[]).map_err(|why| Error::new(Kind::Rejected, why))?;
+        let guard = Guard::new(std::slice::from_ref(&server.host), &[]).map_err(|why| Error::new(Kind::Rejected, why))?;
         let live = Arc::new(Box::pin(connect(server, &login()?, tls.clone(), &guard)).await?);
         let (jobs, answers) = if self.makes_streams { self.make(&live).await? } else { self.find(&live).await? };
         Ok(Arc::new(Link { live, jobs, answers }))

@@ -56,6 +56,6 @@ impl Attempts for Here {
     }
 
     async fn trouble_changed(&self) {
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 }

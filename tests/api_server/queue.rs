@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use async_nats::jetstream;
 use file360_operator::queue::message::{Keys, SIGNATURE};
 use futures::StreamExt;
+use kube::api::ListParams;
 use serde_json::{Value, json};
 
 use crate::counterparts::NatsServer;
@@ -18,6 +19,13 @@ use crate::support::world::{World, condition};
 use crate::support::{OPERATOR, eventually, free_port, kubernetes};
 
 const KEY: &str = "0123456789abcdef0123456789abcdef0123456789abcdef";
+/// The leader may do everything; a worker what docs/scaling.md says and nothing else.
+const LOGINS: &str = r#"authorization { users: [
+    {user: leader, password: "of-the-leader"},
+    {user: worker, password: "of-the-workers", permissions: {
+        publish: ["file360.test.answer.>", "$JS.ACK.file360-test-jobs.>", "$JS.API.STREAM.INFO.*",
+            "$JS.API.CONSUMER.INFO.*.workers", "$JS.API.CONSUMER.MSG.NEXT.*.workers"],
+        subscribe: ["_INBOX.>"]}}] }"#;
 
 /// A worker process under its own ServiceAccount and role.
 struct Worker {
@@ -78,10 +86,13 @@ struct Queued {
 
 impl Queued {
     async fn new() -> Self {
-        let nats = NatsServer::start();
+        let nats = NatsServer::start_with(LOGINS);
         let world = World::without_operator(kubernetes::shared().await).await;
         let key = world.folder.path().join("queue.key");
         std::fs::write(&key, KEY).unwrap();
+        for (user, password) in [("leader", "of-the-leader\n"), ("worker", "of-the-workers\n")] {
+            std::fs::write(world.folder.path().join(user), password).unwrap();
+        }
         let kubeconfig = worker_kubeconfig(&world).await;
         let url = format!("nats://127.0.0.1:{}", nats.port);
         let cases = CaseSystem::start().await;
@@ -93,9 +104,17 @@ impl Queued {
     }
 
     async fn start_leader(&mut self) {
-        let key = text(&self.key);
-        let flags = ["--queue", &self.url, "--queue-key-file", &key, "--queue-lease", "2s", "--queue-max-jobs", "300"];
+        let mut flags = self.flags("leader");
+        flags.extend(["--queue-lease", "2s", "--queue-max-jobs", "300"].map(str::to_owned));
+        let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
         self.world.start_operator(&flags).await;
+    }
+
+    fn flags(&self, user: &str) -> Vec<String> {
+        let (key, password) = (text(&self.key), text(&self.world.folder.path().join(user)));
+        let flags = ["--queue", &self.url, "--queue-name", "test", "--queue-key-file", &key];
+        let login = ["--queue-user", user, "--queue-password-file", &password];
+        flags.iter().chain(&login).map(|flag| (*flag).to_owned()).collect()
     }
 
     /// Starts a worker without waiting for it.
@@ -107,8 +126,8 @@ impl Queued {
         let namespace = self.world.namespace.as_str();
         let child = Command::new(OPERATOR)
             .args(["worker", "--metrics-address", &address, "--namespace", namespace, "--cluster-id", namespace])
-            .args(["--outbound-allow", "127.0.0.1", "--queue", &self.url, "--queue-key-file", &text(&self.key)])
-            .args(["--worker-concurrency", "8"])
+            .args(["--outbound-allow", "127.0.0.1", "--worker-concurrency", "8"])
+            .args(self.flags("worker"))
             .env("KUBECONFIG", &self.kubeconfig)
             .env("FILE360_LOG", "debug")
             .stdin(Stdio::null())
@@ -127,16 +146,15 @@ impl Queued {
     }
 
     async fn jetstream(&self) -> jetstream::Context {
-        jetstream::new(async_nats::connect(&self.url).await.unwrap())
+        let options = async_nats::ConnectOptions::with_user_and_password("leader".into(), "of-the-leader".into());
+        jetstream::new(options.connect(&self.url).await.unwrap())
     }
 
     /// The stream of jobs, once it holds `count` of them.
     async fn jobs(&self, count: u64) -> jetstream::stream::Stream {
         let context = self.jetstream().await;
         let stream = eventually("the stream of jobs", || async {
-            let names: Vec<String> = context.stream_names().filter_map(|name| async { name.ok() }).collect().await;
-            let name = names.into_iter().find(|name| name.ends_with("-jobs")).ok_or("no stream of jobs")?;
-            context.get_stream(name).await.map_err(|error| error.to_string())
+            context.get_stream("file360-test-jobs").await.map_err(|error| error.to_string())
         })
         .await;
         eventually("the jobs", || async {
@@ -218,7 +236,7 @@ async fn uploaded_after(world: &World, cursor: &str) -> BTreeSet<String> {
         if page["hasMore"] != true {
             return open;
         }
-        cursor = page["nextCursor"].as_str().unwrap().to_owned();
+        page["nextCursor"].as_str().unwrap().clone_into(&mut cursor);
     }
 }
 
@@ -327,7 +345,7 @@ async fn r4_a_full_queue_holds_routes_back_and_throws_nothing_away() {
         |object: &Value| condition(object, "Ready")["message"].as_str().is_some_and(|why| why.contains("maximum messages"));
     let api = queued.world.api("FileRoute");
     eventually("a route that says that the queue is full", || async {
-        let all = serde_json::to_value(api.list(&Default::default()).await.map_err(|error| error.to_string())?).unwrap();
+        let all = serde_json::to_value(api.list(&ListParams::default()).await.map_err(|error| error.to_string())?).unwrap();
         let all = all["items"].as_array().unwrap();
         all.iter().any(full).then_some(()).ok_or_else(|| format!("{all:?}"))
     })
@@ -446,14 +464,14 @@ async fn r3_a_transfer_that_lasts_longer_than_the_lease_is_done_once() {
     let content = vec![b'x'; 6 * 256 * 1024];
     queued.world.remote.upload(&queued.workspace, "/Inbox", "long.txt", &content).await;
     arrived(&queued.cases, 1).await;
-    let worker = {
-        eventually("the end of the job", || async {
-            let ended = worker.metric("file360_worker_jobs_total").await;
-            (ended == Some(1.0)).then_some(()).ok_or_else(|| format!("{ended:?}"))
-        })
-        .await;
-        worker
-    };
+    eventually("the end of the job", || async {
+        let ended = worker.metric("file360_worker_jobs_total").await;
+        (ended == Some(1.0)).then_some(()).ok_or_else(|| format!("{ended:?}"))
+    })
+    .await;
+    let jobs = queued.jobs(0).await;
+    let consumer: jetstream::consumer::PullConsumer = jobs.get_consumer("workers").await.unwrap();
+    assert_eq!(consumer.cached_info().delivered.consumer_sequence, 1, "the job was given out once");
     assert_eq!(queued.cases.repeated(), 0);
     assert!(queued.cases.accepted()[0].body == content);
     assert!(worker.stop());
