@@ -8,7 +8,6 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use async_nats::jetstream;
 use file360_operator::queue::message::{Keys, SIGNATURE};
 use futures::StreamExt;
-use kube::api::ListParams;
 use serde_json::{Value, json};
 
 use crate::counterparts::NatsServer;
@@ -341,15 +340,11 @@ async fn r4_a_full_queue_holds_routes_back_and_throws_nothing_away() {
     let names = names(200);
     queued.upload(&names).await;
     queued.jobs(300).await;
-    let full =
-        |object: &Value| condition(object, "Ready")["message"].as_str().is_some_and(|why| why.contains("maximum messages"));
-    let api = queued.world.api("FileRoute");
-    eventually("a route that says that the queue is full", || async {
-        let all = serde_json::to_value(api.list(&ListParams::default()).await.map_err(|error| error.to_string())?).unwrap();
-        let all = all["items"].as_array().unwrap();
-        all.iter().any(full).then_some(()).ok_or_else(|| format!("{all:?}"))
+    eventually("the refusal", || async {
+        queued.world.log().contains("maximum messages").then_some(()).ok_or_else(|| "not in the log".to_owned())
     })
     .await;
+    queued.world.reason("FileRoute", "two", "Ready", "QueueUnavailable").await;
     let _workers = [queued.worker(), queued.worker()];
     arrived(&queued.cases, 400).await;
     let bodies: BTreeSet<Vec<u8>> = queued.cases.accepted().into_iter().map(|accepted| accepted.body).collect();
