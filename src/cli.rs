@@ -3,8 +3,11 @@
 pub mod check;
 pub mod crds;
 mod offline;
+pub mod process;
+pub mod queue;
 pub mod run;
 pub mod serve;
+pub mod worker;
 
 use clap::{Parser, Subcommand};
 
@@ -22,6 +25,8 @@ pub struct Cli {
 enum Command {
     /// Run the operator.
     Run(Box<run::RunArgs>),
+    /// Do the work of FileRoutes that `run --queue` puts on a queue; any number of these may run.
+    Worker(Box<worker::WorkerArgs>),
     /// Run the embedded File 360: for development, demos, CI and contract tests.
     Serve(Box<serve::ServeArgs>),
     /// Print the CustomResourceDefinitions, or write them to a folder.
@@ -34,6 +39,7 @@ enum Command {
 pub async fn run(cli: Cli) -> Result<(), String> {
     match cli.command {
         Command::Run(args) => run::run(*args).await,
+        Command::Worker(args) => worker::run(*args).await,
         Command::Serve(args) => {
             logs::start("info", LogFormat::Auto)?;
             serve::run(*args).await.map_err(|error| error.to_string())

@@ -9,6 +9,7 @@ pub mod ingest;
 pub mod references;
 pub mod secure_workspace;
 
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
@@ -59,7 +60,14 @@ pub async fn run(ctx: Arc<Context>) {
     // At shutdown the workspaces' running passes end first; they need the Connections until then.
     tokio::select! {
         () = after_connections => {}
-        _ = async { tokio::join!(connections.run(), watch_namespaces(ctx, workspaces, routes)) } => {}
+        _ = async { tokio::join!(connections.run(), watch_namespaces(ctx.clone(), workspaces, routes), run_queue(ctx)) } => {}
+    }
+}
+
+/// Reads what workers answer, if there are any.
+async fn run_queue(ctx: Arc<Context>) {
+    if let Some(queue) = &ctx.queue {
+        queue.clone().run().await;
     }
 }
 
@@ -72,6 +80,15 @@ where
         Some(namespace) => Api::namespaced(ctx.client.clone(), namespace),
         None => Api::all(ctx.client.clone()),
     }
+}
+
+/// Labels of one namespace, read now: for processes that do not watch them. Empty where the operator looks after one namespace only.
+async fn labels_of(ctx: &Context, namespace: &str) -> crate::error::Result<BTreeMap<String, String>> {
+    if ctx.namespace.is_some() {
+        return Ok(BTreeMap::new());
+    }
+    let api: Api<Namespace> = Api::all(ctx.client.clone());
+    Ok(api.get_metadata(namespace).await?.labels().clone())
 }
 
 /// A watch that starts again after failures, with back-off.

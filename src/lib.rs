@@ -16,6 +16,7 @@ pub mod inbound;
 pub mod leader;
 pub mod outbound;
 pub mod plugin;
+pub mod queue;
 pub mod reconcile;
 pub mod redacted;
 pub mod routes;

@@ -1,5 +1,6 @@
 //! The route engine: files from a source, by rules, to destinations, with nothing lost.
 
+pub mod attempts;
 pub mod build;
 pub mod content;
 pub mod delivery;

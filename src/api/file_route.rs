@@ -440,11 +440,11 @@ pub struct Delivery {
     /// Waits between tries.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backoff: Option<Backoff>,
-    /// Files that are transferred at once. Default: 8.
+    /// Files that are transferred at once, by the leader or by all workers together. Default: 8; with workers, what `--queue-open` says.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 64))]
     pub concurrency: Option<u32>,
-    /// Bytes a second that this route reads, such as `20Mi`. Default: no limit.
+    /// Bytes a second that this route reads, such as `20Mi`; with workers, each of them. Default: no limit.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 16), regex(pattern = r"^[0-9]{1,12}(Ki|Mi|Gi)?$"))]
     pub bandwidth: Option<String>,

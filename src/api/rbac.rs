@@ -29,6 +29,19 @@ pub fn leader_election() -> Vec<PolicyRule> {
     vec![rule("coordination.k8s.io", &["leases"], &["get", "create", "update"])]
 }
 
+/// What a worker does: it reads what a job names, one object at a time, and writes nothing.
+pub fn worker() -> Vec<PolicyRule> {
+    vec![
+        rule(GROUP, &["connections", "fileroutes", "secureworkspaces"], &["get"]),
+        rule("", &["secrets", "configmaps"], &["get"]),
+    ]
+}
+
+/// What a worker needs of the cluster: the labels of one namespace at a time, and the identity of the cluster.
+pub fn worker_cluster() -> Vec<PolicyRule> {
+    vec![rule("", &["namespaces"], &["get"])]
+}
+
 fn rule(group: &str, resources: &[&str], verbs: &[&str]) -> PolicyRule {
     let owned = |list: &[&str]| list.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>();
     PolicyRule {
@@ -45,7 +58,7 @@ mod tests {
 
     #[test]
     fn t2_secrets_are_never_listed_and_nothing_is_a_wildcard() {
-        let all: Vec<PolicyRule> = [manager(), cluster(), leader_election()].concat();
+        let all: Vec<PolicyRule> = [manager(), cluster(), leader_election(), worker(), worker_cluster()].concat();
         for rule in &all {
             let resources = rule.resources.clone().unwrap_or_default();
             assert!(rule.verbs.iter().all(|verb| verb != "*") && resources.iter().all(|resource| resource != "*"));
@@ -53,5 +66,6 @@ mod tests {
                 assert!(rule.verbs.iter().all(|verb| verb != "list" && verb != "watch"), "{rule:?}");
             }
         }
+        assert!([worker(), worker_cluster()].concat().iter().all(|rule| rule.verbs == ["get"]), "a worker only reads");
     }
 }

@@ -48,6 +48,7 @@ pub fn role_documents() -> Result<Vec<(String, String)>, String> {
     };
     Ok(vec![
         ("manager-role.yaml".into(), cluster("file360-operator", [rbac::manager(), rbac::cluster()].concat())?),
+        ("worker-role.yaml".into(), cluster("file360-operator-worker", [rbac::worker(), rbac::worker_cluster()].concat())?),
         (
             "leader-election-role.yaml".into(),
             yaml(&Role { metadata: named("file360-operator-leader-election"), rules: Some(rbac::leader_election()) })?,

@@ -177,9 +177,10 @@ impl Readers for Nobody {
     }
 }
 
+#[async_trait]
 impl file360::Workspaces for Nobody {
-    fn id_of(&self, _: &str) -> Option<String> {
-        None
+    async fn id_of(&self, _: &str) -> Result<Option<String>> {
+        Ok(None)
     }
 
     fn is_read(&self, _: &str, _: &str) -> bool {

@@ -6,22 +6,21 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use k8s_openapi::api::core::v1::Namespace;
-use kube::api::Api;
-use kube::{Client, ResourceExt};
+use kube::Client;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info};
 
+use super::process::{ProcessArgs, duration, identity, named, termination, trimmed};
+use super::queue::{LeadArgs, QueueArgs};
 use crate::controllers;
 use crate::controllers::context::{Context, Parts, Tuning};
 use crate::inbound::registry::Map;
 use crate::inbound::transport::CertificateFiles;
 use crate::inbound::{self, PublicUrl};
 use crate::leader::{self, Leader};
-use crate::outbound::guard::Guard;
-use crate::outbound::trust::Trust;
+use crate::queue;
 use crate::telemetry::http::{self, Readiness};
-use crate::telemetry::logs::{self, LogFormat};
+use crate::telemetry::logs;
 use crate::telemetry::metrics::Metrics;
 
 /// How long running passes may take to end after a termination signal.
@@ -30,20 +29,16 @@ const DRAIN: Duration = Duration::from_secs(20);
 /// Arguments of `run`. Each can be given as a flag or in the environment.
 #[derive(Debug, Args)]
 pub struct RunArgs {
-    /// Look after this namespace only. Then no cluster-scoped right is needed, and --cluster-id is required.
-    #[arg(long, env = "FILE360_NAMESPACE")]
-    namespace: Option<String>,
-    /// Identity of this cluster in File 360. Two operators with one identity take each other's workspaces for their own.
-    /// Default: the uid of the namespace kube-system.
-    #[arg(long, env = "FILE360_CLUSTER_ID")]
-    cluster_id: Option<String>,
+    #[command(flatten)]
+    process: ProcessArgs,
+    #[command(flatten)]
+    queue: QueueArgs,
+    #[command(flatten)]
+    lead: LeadArgs,
     /// Identities of clusters that handed their workspaces over to this one. Needed for workspaces without externalRef, whose
     /// business key has the former cluster's identity; keep it set.
     #[arg(long, env = "FILE360_FORMER_CLUSTER_IDS", value_delimiter = ',')]
     former_cluster_ids: Vec<String>,
-    /// Address for /livez, /readyz and /metrics.
-    #[arg(long, env = "FILE360_METRICS_ADDRESS", default_value = "0.0.0.0:8080")]
-    metrics_address: SocketAddr,
     /// Address for what other systems send: files for FileRoutes with `from.http`. Every replica serves it, leader or not.
     /// Default: none; then nothing is listened at. The chart uses 0.0.0.0:8443.
     #[arg(long, env = "FILE360_INBOUND_ADDRESS")]
@@ -72,66 +67,27 @@ pub struct RunArgs {
     /// Without renewal for this long, the leader stops all writes and exits. Must be shorter than --lease-duration.
     #[arg(long, env = "FILE360_RENEW_DEADLINE", default_value = "10s", value_parser = duration)]
     renew_deadline: Duration,
-    /// Hosts, addresses and CIDR ranges that manifests may name although they are loopback, link-local or denied.
-    #[arg(long, env = "FILE360_OUTBOUND_ALLOW", value_delimiter = ',')]
-    outbound_allow: Vec<String>,
-    /// Addresses and CIDR ranges that manifests may not name: pod, service and node ranges.
-    #[arg(long, env = "FILE360_OUTBOUND_DENY", value_delimiter = ',')]
-    outbound_deny: Vec<String>,
-    /// Folders that FileRoutes may read and write, as NAME=PATH. Each namespace has a folder of its own in it: PATH/<namespace>.
-    #[arg(long = "folder", env = "FILE360_FOLDERS", value_delimiter = ',', value_parser = folder)]
-    folders: Vec<(String, PathBuf)>,
-    /// PEM bundle of authorities to trust beside the system's, for every Connection without tls.caRef.
-    #[arg(long, env = "FILE360_CA_FILE")]
-    ca_file: Option<PathBuf>,
     /// A resource that is being deleted while its Connection has no usable credential goes after this long.
     #[arg(long, env = "FILE360_ORPHAN_AFTER", default_value = "1h", value_parser = duration)]
     orphan_after: Duration,
     /// An outage of a Connection that lasts longer than this is written to the resources that depend on it.
     #[arg(long, env = "FILE360_OUTAGE_GRACE", default_value = "10m", value_parser = duration)]
     outage_grace: Duration,
-    /// Secrets in use are read again after this long.
-    #[arg(long, env = "FILE360_SECRET_INTERVAL", default_value = "1m", value_parser = duration)]
-    secret_interval: Duration,
     /// Objects of one kind that are worked on at once.
     #[arg(long, env = "FILE360_WORKERS", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=256))]
     workers: u16,
-    /// Log level, or directives such as `info,file360_operator=debug`.
-    #[arg(long, env = "FILE360_LOG", default_value = "info")]
-    log: String,
-    /// How log lines look.
-    #[arg(long, env = "FILE360_LOG_FORMAT", value_enum, default_value_t = LogFormat::Auto)]
-    log_format: LogFormat,
-}
-
-fn folder(text: &str) -> Result<(String, PathBuf), String> {
-    let (name, path) = text.split_once('=').ok_or_else(|| format!("{text} is not NAME=PATH"))?;
-    let path = PathBuf::from(path);
-    if name.is_empty() || !path.is_absolute() {
-        return Err(format!("{text} is not NAME=PATH with an absolute path"));
-    }
-    Ok((name.to_owned(), path))
-}
-
-fn duration(text: &str) -> Result<Duration, String> {
-    let span: jiff::SignedDuration = text.parse().map_err(|_| format!("{text} is no duration such as 30s, 10m or 1h"))?;
-    span.try_into().map_err(|_| format!("{text} is negative"))
 }
 
 /// Runs the operator until a termination signal, or until the leadership is lost.
 pub async fn run(args: RunArgs) -> Result<(), String> {
-    logs::start(&args.log, args.log_format)?;
+    logs::start(&args.process.log, args.process.log_format)?;
     args.check()?;
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let guard = Guard::new(&trimmed(&args.outbound_allow), &denied(&args.outbound_deny))
-        .map_err(|why| format!("--outbound-allow/--outbound-deny: {why}"))?;
-    let extra_ca = args.ca_file.as_deref().map(read_ca).transpose()?.unwrap_or_default();
-    let pem = args.ca_file.as_deref().map(std::fs::read).transpose().map_err(|error| format!("--ca-file: {error}"))?;
-    let trust = Trust::new(&pem.unwrap_or_default()).map_err(|error| format!("--ca-file: {error}"))?;
+    let outbound = args.process.outbound()?;
     let metrics = Arc::new(Metrics::default());
     let readiness = Arc::new(Readiness::default());
     readiness.waits("operator", "the Kubernetes API");
-    let listener = http::bind(args.metrics_address).await?;
+    let listener = http::bind(args.process.metrics_address).await?;
     let stop_http = CancellationToken::new();
     let health = tokio::spawn(http::serve(listener, metrics.clone(), readiness.clone(), stop_http.clone()));
 
@@ -141,21 +97,26 @@ pub async fn run(args: RunArgs) -> Result<(), String> {
         Client::try_from(config).map_err(|error| format!("the Kubernetes configuration cannot be used: {error}"))?;
     let identity = identity();
     let leader = args.leader(&client, &identity, default_namespace);
+    let cluster_id = args.process.own_cluster_id(&client).await?;
+    let (stop_writes, shutdown) = (CancellationToken::new(), CancellationToken::new());
+    let queue = args.queue.settings(&args.lead, &outbound.trust, &cluster_id, args.process.namespace.as_deref())?;
+    let ending = [shutdown.clone(), stop_writes.clone()];
     let ctx = Context::new(Parts {
-        cluster_id: args.own_cluster_id(&client).await?,
+        cluster_id,
         client,
         former_cluster_ids: trimmed(&args.former_cluster_ids),
         instance: identity,
-        namespace: args.namespace.clone(),
-        guard,
-        extra_ca,
-        trust,
-        folders: args.folders.iter().cloned().collect(),
+        namespace: args.process.namespace.clone(),
+        guard: outbound.guard,
+        extra_ca: outbound.extra_ca,
+        trust: outbound.trust,
+        queue: queue.map(|settings| queue::leader::Leader::new(settings, args.lead.open(), metrics.clone(), ending)),
+        folders: args.process.folders.iter().cloned().collect(),
         public_url: args.inbound_address.and(args.public_url.clone()),
         metrics: metrics.clone(),
         readiness,
-        stop_writes: CancellationToken::new(),
-        shutdown: CancellationToken::new(),
+        stop_writes,
+        shutdown,
         tuning: args.tuning(),
     });
     info!(version = env!("CARGO_PKG_VERSION"), cluster_id = %ctx.cluster_id, "Starting");
@@ -185,34 +146,13 @@ impl RunArgs {
         if self.renew_deadline >= self.lease_duration {
             return Err("--renew-deadline must be shorter than --lease-duration".into());
         }
-        if self.namespace.is_some() && self.cluster_id.is_none() {
-            return Err("--namespace needs --cluster-id: without cluster-scoped rights it cannot be found out".into());
-        }
-        let names = [
-            ("--cluster-id", &self.cluster_id),
-            ("--namespace", &self.namespace),
-            ("--lease-namespace", &self.lease_namespace),
-        ];
-        for (flag, value) in names {
-            if value.as_ref().is_some_and(|value| value.is_empty() || value.contains(['/', '=', ' '])) {
-                return Err(format!(
-                    "{flag} must not be empty nor contain '/', '=' or a blank; leave it out for the default"
-                ));
-            }
-        }
-        Ok(())
-    }
-
-    async fn own_cluster_id(&self, client: &Client) -> Result<String, String> {
-        match &self.cluster_id {
-            Some(id) => Ok(id.clone()),
-            None => cluster_id(client).await,
-        }
+        self.process.check()?;
+        named("--lease-namespace", self.lease_namespace.as_deref())
     }
 
     fn leader(&self, client: &Client, identity: &str, default_namespace: String) -> Option<Leader> {
         let lease = leader::Settings {
-            namespace: self.lease_namespace.clone().or_else(|| self.namespace.clone()).unwrap_or(default_namespace),
+            namespace: self.lease_namespace.clone().or_else(|| self.process.namespace.clone()).unwrap_or(default_namespace),
             name: self.lease_name.clone(),
             identity: identity.to_owned(),
             duration: self.lease_duration,
@@ -226,7 +166,7 @@ impl RunArgs {
             workers: usize::from(self.workers),
             outage_grace: self.outage_grace,
             orphan_after: self.orphan_after,
-            secret_interval: self.secret_interval,
+            secret_interval: self.process.secret_interval,
             ..Tuning::default()
         }
     }
@@ -285,48 +225,5 @@ async fn lead(ctx: Arc<Context>, leader: Option<Leader>) -> Result<(), String> {
             Ok(())
         }
         ended = &mut controllers => Err(format!("the controllers ended: {ended:?}")),
-    }
-}
-
-async fn termination() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (Ok(mut term), Ok(mut interrupt)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
-        return std::future::pending().await;
-    };
-    tokio::select! { _ = term.recv() => {}, _ = interrupt.recv() => {} }
-}
-
-fn identity() -> String {
-    let host =
-        std::env::var("POD_NAME").or_else(|_| std::env::var("HOSTNAME")).unwrap_or_else(|_| "file360-operator".into());
-    format!("{host}_{:08x}", rand::random::<u32>())
-}
-
-async fn cluster_id(client: &Client) -> Result<String, String> {
-    let namespaces: Api<Namespace> = Api::all(client.clone());
-    let system = namespaces
-        .get("kube-system")
-        .await
-        .map_err(|error| format!("cannot read the uid of namespace kube-system: {error}; set --cluster-id"))?;
-    system.uid().ok_or_else(|| "namespace kube-system has no uid".into())
-}
-
-fn trimmed(entries: &[String]) -> Vec<String> {
-    entries.iter().map(|entry| entry.trim().to_owned()).filter(|entry| !entry.is_empty()).collect()
-}
-
-/// The API server's own address is never a tenant's server.
-fn denied(entries: &[String]) -> Vec<String> {
-    let api_server = std::env::var("KUBERNETES_SERVICE_HOST").ok().filter(|host| host.parse::<std::net::IpAddr>().is_ok());
-    trimmed(entries).into_iter().chain(api_server).collect()
-}
-
-fn read_ca(path: &std::path::Path) -> Result<Vec<reqwest::Certificate>, String> {
-    let pem = std::fs::read(path).map_err(|error| format!("--ca-file {}: {error}", path.display()))?;
-    let certificates = reqwest::Certificate::from_pem_bundle(&pem).unwrap_or_default();
-    if certificates.is_empty() {
-        Err(format!("--ca-file {}: no PEM certificate in it", path.display()))
-    } else {
-        Ok(certificates)
     }
 }

@@ -24,6 +24,7 @@ use crate::controllers::secure_workspace::SecureWorkspaces;
 use crate::error::{Error, Kind, Result};
 use crate::file360::File360;
 use crate::file360::connector::{Connector, Settings, Transport};
+use crate::file360::model::Service;
 use crate::reconcile::queue::Queue;
 use crate::reconcile::{ObjectKey, backoff, publish};
 use crate::session::{Foreign, Session, Unavailable, Wake};
@@ -256,23 +257,7 @@ impl Connections {
             return Ok(session);
         }
         let fingerprint = credentials.fingerprint.clone();
-        let transport = Arc::new(Transport::new(Settings {
-            endpoint: credentials.endpoint,
-            credential: credentials.credential,
-            http: credentials.http,
-            requests_per_second: connection.spec.limits.as_ref().and_then(|limits| limits.requests_per_second),
-            concurrency: connection.spec.limits.as_ref().and_then(|limits| limits.concurrency),
-            stop_writes: self.ctx.stop_writes.clone(),
-            observer: self.ctx.metrics.clone(),
-        }));
-        let driver = Connector::new(transport.clone());
-        let service = driver.service().await?;
-        if connection.spec.limits.as_ref().is_none_or(|limits| limits.requests_per_second.is_none()) {
-            transport.limit_rate(service.limits.requests_per_second);
-        }
-        if connection.spec.limits.as_ref().is_none_or(|limits| limits.concurrency.is_none()) {
-            transport.limit_concurrency(service.limits.concurrency);
-        }
+        let (driver, service) = driver(&self.ctx, connection, credentials).await?;
         // One fence for each Connection: two Connections to one tenant do not shut each other out.
         driver
             .take_fence(&self.ctx.cluster_id, &format!("operator.{}.{}", key.namespace, key.name), &self.ctx.instance)
@@ -369,6 +354,31 @@ impl Connections {
         }
         Ok(Some(Duration::from_secs(5)))
     }
+}
+
+/// The way to the tenant of a Connection, with its limits, and what the tenant says about itself. No fence is taken yet.
+pub async fn driver(ctx: &Context, connection: &Connection, credentials: Credentials) -> Result<(Connector, Service)> {
+    let limits = connection.spec.limits.as_ref();
+    let (rate, concurrency) =
+        (limits.and_then(|limits| limits.requests_per_second), limits.and_then(|limits| limits.concurrency));
+    let transport = Arc::new(Transport::new(Settings {
+        endpoint: credentials.endpoint,
+        credential: credentials.credential,
+        http: credentials.http,
+        requests_per_second: rate,
+        concurrency,
+        stop_writes: ctx.stop_writes.clone(),
+        observer: ctx.metrics.clone(),
+    }));
+    let driver = Connector::new(transport.clone());
+    let service = driver.service().await?;
+    if rate.is_none() {
+        transport.limit_rate(service.limits.requests_per_second);
+    }
+    if concurrency.is_none() {
+        transport.limit_concurrency(service.limits.concurrency);
+    }
+    Ok((driver, service))
 }
 
 /// Whether two versions of a Connection differ in something that a pass looks at.

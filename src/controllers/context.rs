@@ -18,6 +18,7 @@ use tracing::debug;
 use crate::inbound::PublicUrl;
 use crate::outbound::guard::Guard;
 use crate::outbound::trust::Trust;
+use crate::queue::leader::Leader;
 use crate::reconcile::gate::Gate;
 use crate::session::Sessions;
 use crate::telemetry::http::Readiness;
@@ -81,6 +82,8 @@ pub struct Context {
     pub trust: Trust,
     /// Folders that manifests may name, by name.
     pub folders: BTreeMap<String, PathBuf>,
+    /// Where the work of routes is done, if not in this process.
+    pub queue: Option<Arc<Leader>>,
     /// Where senders reach the inbound endpoint, if it is on.
     pub public_url: Option<PublicUrl>,
     /// Cancelled when the leadership is lost.
@@ -116,6 +119,8 @@ pub struct Parts {
     pub trust: Trust,
     /// See [`Context::folders`].
     pub folders: BTreeMap<String, PathBuf>,
+    /// See [`Context::queue`].
+    pub queue: Option<Arc<Leader>>,
     /// See [`Context::public_url`].
     pub public_url: Option<PublicUrl>,
     /// See [`Context::metrics`].
@@ -149,6 +154,7 @@ impl Context {
             extra_ca: parts.extra_ca,
             trust: parts.trust,
             folders: parts.folders,
+            queue: parts.queue,
             public_url: parts.public_url,
             stop_writes: parts.stop_writes,
             shutdown: parts.shutdown,

@@ -2,8 +2,9 @@
 
 pub mod engine;
 pub mod status;
+pub mod worker;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ use tracing::{info, warn};
 
 use crate::api::connection::{GrantKind, GrantScope};
 use crate::api::file_route::RouteMode;
-use crate::api::{FileRoute, INVENTORY_AT, REPLAY_AT, REQUESTED_AT};
+use crate::api::{Connection, FileRoute, INVENTORY_AT, REPLAY_AT, REQUESTED_AT};
 use crate::controllers::context::Context;
 use crate::controllers::secure_workspace::SecureWorkspaces;
 use crate::controllers::{grants, references::ReferenceStore, until};
@@ -268,11 +269,11 @@ impl FileRoutes {
             return self.without_connection(key, object);
         };
         let scope = permitted(&self.ctx, object, &lookup)?;
-        if !self.workspaces.get().is_some_and(|workspaces| workspaces.is_listed()) {
+        let Some(workspaces) = self.workspaces.get().filter(|workspaces| workspaces.is_listed()) else {
             // C5: which workspaces there are is not known yet; that is not the same as none.
             self.queue.push_after(key.clone(), SOON);
             return Ok(None);
-        }
+        };
         let session = match &lookup.session {
             Ok(session) => session.clone(),
             Err(Unavailable::Pending) => return Ok(None),
@@ -289,20 +290,20 @@ impl FileRoutes {
             ctx: &self.ctx,
             key,
             object,
-            lookup: &lookup,
-            session: &session,
+            connection: &lookup.connection,
+            tenant: session.driver.clone(),
             reach: scope,
-            workspaces: self.workspaces.get(),
+            declarations: workspaces.clone(),
             references: self.references.of(&key.namespace),
             clients: self.clients.clone(),
-            controller: self.me.clone(),
         };
         self.check_inbound_keys(key, object).await?;
+        let lead = engine::Lead { session: &session, workspaces, controller: self.me.clone() };
         if object.spec.mode == Some(RouteMode::DryRun) {
             self.stop(key).await;
-            return Ok(Some(Outcome::Tried(Box::new(surroundings.dry_run().await?))));
+            return Ok(Some(Outcome::Tried(Box::new(surroundings.dry_run(lead.workspaces).await?))));
         }
-        self.ensure_engine(key, &surroundings).await?;
+        self.ensure_engine(key, &surroundings, &lead).await?;
         self.replay(key, object).await;
         self.count(key, object);
         let snapshot = self.routes.lock().get(key).and_then(|entry| Some(entry.running.as_ref()?.engine.snapshot()));
@@ -334,9 +335,14 @@ impl FileRoutes {
     }
 
     /// Starts the engine, or leaves the one that fits; then tells it which workspaces there are.
-    async fn ensure_engine(&self, key: &ObjectKey, surroundings: &engine::Surroundings<'_>) -> Result<()> {
+    async fn ensure_engine(
+        &self,
+        key: &ObjectKey,
+        surroundings: &engine::Surroundings<'_>,
+        lead: &engine::Lead<'_>,
+    ) -> Result<()> {
         let fingerprint = surroundings.fingerprint();
-        let scope = surroundings.scope()?;
+        let scope = surroundings.scope(lead.workspaces)?;
         {
             let routes = self.routes.lock();
             let running = routes.get(key).and_then(|entry| entry.running.as_ref());
@@ -347,7 +353,7 @@ impl FileRoutes {
         }
         // The old engine is gone before the new one begins: there is one reader of the checkpoint.
         self.stop(key).await;
-        let running = surroundings.start(fingerprint, scope)?;
+        let running = surroundings.start(lead, fingerprint, scope)?;
         info!(object = %key, "The route runs");
         if let Some(entry) = self.routes.lock().get_mut(key) {
             entry.failures = 0;
@@ -450,12 +456,15 @@ pub fn connection_key(object: &FileRoute) -> ObjectKey {
 
 /// How far the Connection lets the route reach.
 fn permitted(ctx: &Context, object: &FileRoute, lookup: &Lookup) -> Result<GrantScope> {
-    let home = lookup.connection.namespace().unwrap_or_default();
+    reach(object, &lookup.connection, &ctx.namespaces.of(&object.namespace().unwrap_or_default()))
+}
+
+/// The same. `labels` are those of the route's namespace.
+fn reach(object: &FileRoute, connection: &Connection, labels: &BTreeMap<String, String>) -> Result<GrantScope> {
+    let home = connection.namespace().unwrap_or_default();
     let namespace = object.namespace().unwrap_or_default();
-    let labels = ctx.namespaces.of(&namespace);
-    let asking =
-        grants::Asking { namespace: &namespace, labels: &labels, kind: GrantKind::FileRoute, external_system: None };
-    grants::scope(&home, &lookup.connection.spec, &asking)
+    let asking = grants::Asking { namespace: &namespace, labels, kind: GrantKind::FileRoute, external_system: None };
+    grants::scope(&home, &connection.spec, &asking)
 }
 
 fn is_suspended(object: &FileRoute, now: Timestamp) -> bool {

@@ -5,7 +5,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures::StreamExt;
-use k8s_openapi::api::core::v1::Namespace;
 use kube::ResourceExt;
 use kube::api::Api;
 use kube::runtime::watcher::Event;
@@ -195,18 +194,10 @@ impl Ingest {
         let own = route.namespace().unwrap_or_default();
         let api: Api<Connection> = Api::namespaced(self.ctx.client.clone(), &key.namespace);
         let connection = api.get_opt(&key.name).await?.ok_or_else(|| grants::not_granted(&own))?;
-        let labels = if *own == *key.namespace { BTreeMap::new() } else { self.labels(&own).await? };
+        let labels = if *own == *key.namespace { BTreeMap::new() } else { super::labels_of(&self.ctx, &own).await? };
         let asking = grants::Asking { namespace: &own, labels: &labels, kind: GrantKind::FileRoute, external_system: None };
         grants::scope(&key.namespace, &connection.spec, &asking)?;
         Ok(connection)
-    }
-
-    async fn labels(&self, namespace: &str) -> Result<BTreeMap<String, String>> {
-        if self.ctx.namespace.is_some() {
-            return Ok(BTreeMap::new());
-        }
-        let api: Api<Namespace> = Api::all(self.ctx.client.clone());
-        Ok(api.get_metadata(namespace).await?.labels().clone())
     }
 
     /// Id of the workspace that receives the files: one that the route's namespace declares over the same Connection.

@@ -130,6 +130,7 @@ static ENTRIES: &[Entry] = &[
     route("Ready", "Running", "The route runs: files are taken up as they come.", "Nothing to do."),
     route("Ready", "Reading", "Files that were there before are being looked at. Delivery goes on meanwhile.", "Wait."),
     route("Ready", "SourceUnavailable", "The source cannot be read at the moment; it is tried again, and nothing is lost meanwhile.", CONNECTION_NEXT),
+    route("Ready", "QueueUnavailable", "Files wait: the queue does not answer or is full, no worker takes work, or a worker cannot do it. Nothing is lost.", "Look at the NATS server of --queue, the workers' pods and their rights; the message says which."),
     route("Ready", "DryRun", "mode: DryRun: what the rules would do is counted, and nothing is touched.", "Look at status.dryRun, then set spec.mode: Apply."),
     route("Ready", "Suspended", "It is suspended, as its spec says. What arrives meanwhile is taken up afterwards.", "kubectl file360 resume -n {ns} fileroute/{name}, or wait for spec.suspendUntil."),
     route("Ready", "ConnectionNotGranted", "The Connection does not exist, or does not grant its use to this namespace and kind.", "Correct spec.connectionRef, or ask the owner of the Connection for an entry in spec.grants with kind FileRoute."),

@@ -16,7 +16,7 @@ use crate::api::{REPLAY_AT, REQUESTED_AT};
 /// The status lists this many; more are only counted.
 const LISTED: usize = crate::routes::engine::DEAD_SHOWN;
 /// Reasons of Ready with which a route's engine runs.
-const RUNS: [&str; 3] = ["Running", "Reading", "SourceUnavailable"];
+const RUNS: [&str; 4] = ["Running", "Reading", "SourceUnavailable", "QueueUnavailable"];
 
 /// Arguments of `replay`.
 #[derive(Debug, Args)]

@@ -145,6 +145,7 @@ fn context(cluster: &Cluster, cluster_id: String, args: &TenantArgs) -> Result<A
         guard,
         extra_ca: args.ca_file.as_deref().map(read_ca).transpose()?.unwrap_or_default(),
         trust: Trust::new(&[]).map_err(|error| failed(error.to_string()))?,
+        queue: None,
         folders: std::collections::BTreeMap::new(),
         public_url: None,
         metrics: Arc::new(Metrics::default()),

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use jiff::Timestamp;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, Semaphore};
@@ -16,6 +15,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
+use super::attempts::{Attempted, Attempts};
 use super::delivery::Origin;
 use super::inventory::{Known, Request, Requests};
 use super::ledger::{Entry, Ledger, Names, ObjectRecord, Parked, Record, State, Submission, read_documents};
@@ -23,8 +23,8 @@ use super::queue::FileQueue;
 use super::route::{Route, Target};
 use super::rules::UNMATCHED;
 use super::window::Window;
-use super::work::{Concerns, Finished, Outcome, Source, Work, attempt, hold};
-use crate::api::file_route::{DeadLetterStatus, InventoryStatus, RouteCounts};
+use super::work::{Concerns, Finished, Outcome, Source, Work, hold};
+use crate::api::file_route::{DeadLetterStatus, FileEvent, InventoryStatus, RouteCounts};
 use crate::error::{Error, Kind, Result, clean};
 use crate::file360::content::Content;
 use crate::file360::model::{ClientStatePut, FacetPut};
@@ -60,6 +60,8 @@ pub struct Parts {
     pub metrics: Arc<Metrics>,
     /// Hears about changes.
     pub observer: Arc<dyn Observer>,
+    /// Does the work on files.
+    pub attempts: Arc<dyn Attempts>,
 }
 
 /// A running route.
@@ -88,6 +90,7 @@ pub struct Engine {
     pub inventories: Requests,
     metrics: Arc<Metrics>,
     observer: Arc<dyn Observer>,
+    attempts: Arc<dyn Attempts>,
 }
 
 /// What is counted and shown.
@@ -144,6 +147,8 @@ pub struct Snapshot {
     pub away: Vec<(String, String)>,
     /// Why the source cannot be read.
     pub trouble: Option<String>,
+    /// Why no work can be done.
+    pub stuck: Option<String>,
     /// Everything that was there has been taken up.
     pub is_caught_up: bool,
     /// What the last inventory found.
@@ -170,6 +175,7 @@ impl Engine {
             inventories: Requests::default(),
             metrics: parts.metrics,
             observer: parts.observer,
+            attempts: parts.attempts,
         });
         (engine, writer)
     }
@@ -241,7 +247,7 @@ impl Engine {
     /// Works until the queue is closed.
     pub async fn run(self: Arc<Self>) {
         let mut tasks = JoinSet::new();
-        for _ in 0..self.route.concurrency {
+        for _ in 0..self.attempts.at_once(&self.route) {
             let this = self.clone();
             tasks.spawn(async move {
                 while let Some((file, work)) = this.queue.next().await {
@@ -251,6 +257,13 @@ impl Engine {
         }
         let this = self.clone();
         tasks.spawn(async move { this.keep_checkpoint().await });
+        let this = self.clone();
+        tasks.spawn(async move {
+            loop {
+                this.attempts.trouble_changed().await;
+                this.observer.changed(true);
+            }
+        });
         while tasks.join_next().await.is_some() {}
     }
 
@@ -276,7 +289,11 @@ impl Engine {
             Outcome::Nothing => self.forget(&mut work).await,
             Outcome::Hold(at, error) => {
                 debug!(route = %self.route.id.name, %error, file = %work.path, "The source does not give the file yet");
+                let receipt = work.receipt.take();
                 self.queue.later(file, work, at);
+                if let Some(receipt) = receipt {
+                    receipt.settle().await;
+                }
                 return;
             }
             Outcome::Done(finished) => {
@@ -316,7 +333,15 @@ impl Engine {
                 Err(error) => return hold(&self.route, work, error),
             }
         }
-        attempt(&self.route, &*self.source, work, Timestamp::now()).await
+        if work.concerns == Concerns::Unrouted && work.recorded.is_none() {
+            // It came into the route's paths, perhaps: then it is taken up like one that was just uploaded.
+            work.concerns = Concerns::All;
+            work.event = FileEvent::Uploaded;
+            work.occasion.clear();
+        }
+        let Attempted { outcome, receipt } = self.attempts.attempt(&self.route, &*self.source, work).await;
+        work.receipt = receipt;
+        outcome
     }
 
     /// Whether a version is being worked on, or was so lately that its record cannot be read yet.
@@ -349,7 +374,7 @@ impl Engine {
 
     /// Nothing is to be recorded; what waited waits no more. Its record goes, so that the file is taken up when it is the route's again.
     async fn forget(&self, work: &mut Work) -> Result<()> {
-        let mut submission = Submission { token: work.token.take(), ..Submission::default() };
+        let mut submission = submission(work);
         let is_whole = work.concerns == Concerns::All && !work.is_gone;
         match &work.origin {
             Origin::Item { item, version, .. } if work.is_parked && is_whole => {
@@ -412,7 +437,7 @@ impl Engine {
 
     /// Records what became of a file; the work's token goes once that is durable.
     async fn record(&self, work: &mut Work, finished: &Finished, also: Option<ClientStatePut>) -> Result<()> {
-        let mut submission = Submission { token: work.token.take(), ..Submission::default() };
+        let mut submission = submission(work);
         submission.documents.extend(self.unpark(work));
         submission.documents.extend(also);
         self.add_record(&mut submission, &work.origin, &finished.record);
@@ -449,7 +474,7 @@ impl Engine {
         }
         let key = Names::document(&self.names.waiting(), &work.origin, &work.occasion);
         let value = serde_json::to_value(parked(work, finished)).unwrap_or_default();
-        let mut submission = Submission { token: work.token.take(), ..Submission::default() };
+        let mut submission = submission(work);
         submission.documents.push(ClientStatePut { key, value: Some(value) });
         if is_new && !work.is_gone && work.concerns == Concerns::All {
             self.add_record(&mut submission, &work.origin, &finished.record);
@@ -602,6 +627,7 @@ impl Engine {
             open: self.window.len(),
             away: self.away(),
             trouble: state.trouble.clone(),
+            stuck: self.attempts.trouble(),
             is_caught_up: state.is_caught_up,
             inventory: state.checkpoint.as_ref().and_then(|checkpoint| checkpoint.inventory.last.clone()),
         }
@@ -687,6 +713,11 @@ impl Engine {
         drop(state);
         self.dirty.store(true, Ordering::Release);
     }
+}
+
+/// A record to be made, with what waits for it.
+fn submission(work: &mut Work) -> Submission {
+    Submission { token: work.token.take(), receipt: work.receipt.take(), ..Submission::default() }
 }
 
 fn parked(work: &Work, finished: &Finished) -> Parked {

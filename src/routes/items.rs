@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use parking_lot::{Mutex, RwLock};
@@ -11,7 +12,7 @@ use super::content::{Bandwidth, ItemContent};
 use super::delivery::{File, Origin};
 use super::environment::{Facts, Surroundings, Uploader};
 use super::paths::PathPattern;
-use super::work::{Loaded, Look, Source, Work};
+use super::work::{Loaded, Look, Source, Whereabouts, Work};
 use crate::error::{Error, Kind, Result};
 use crate::file360::content::IdempotencyKey;
 use crate::file360::model::{
@@ -50,6 +51,11 @@ impl Scope {
             self.joined.lock().extend(joined);
             self.changed.notify_one();
         }
+    }
+
+    /// Adds one; it is not scanned.
+    pub fn put(&self, workspace: &str, scoped: Scoped) {
+        self.workspaces.write().insert(workspace.to_owned(), scoped);
     }
 
     /// Whether it contains a workspace.
@@ -92,13 +98,15 @@ pub struct ItemSource {
     pub cause: Cause,
     /// Limits of what is read.
     pub bandwidth: Vec<Arc<Bandwidth>>,
-    known: Known,
+    known: Arc<Known>,
 }
 
 #[derive(Default)]
 struct Known {
     workspaces: Mutex<HashMap<String, Arc<Surroundings>>>,
     folders: Mutex<HashMap<String, Arc<BTreeMap<String, String>>>>,
+    /// How often something was forgotten.
+    revision: AtomicU64,
 }
 
 impl ItemSource {
@@ -110,17 +118,38 @@ impl ItemSource {
         cause: Cause,
         bandwidth: Vec<Arc<Bandwidth>>,
     ) -> Self {
-        Self { tenant, scope, pattern, cause, bandwidth, known: Known::default() }
+        Self { tenant, scope, pattern, cause, bandwidth, known: Arc::default() }
+    }
+
+    /// The same source for other workspaces; what is remembered is shared.
+    #[must_use]
+    pub fn within(&self, scope: Arc<Scope>) -> Self {
+        Self {
+            tenant: self.tenant.clone(),
+            scope,
+            pattern: self.pattern.clone(),
+            cause: self.cause.clone(),
+            bandwidth: self.bandwidth.clone(),
+            known: self.known.clone(),
+        }
     }
 
     /// A workspace changed: what is remembered of it is read again.
     pub fn forget_workspace(&self, workspace: &str) {
         self.known.workspaces.lock().remove(workspace);
+        self.known.revision.fetch_add(1, Ordering::AcqRel);
     }
 
     /// Some folder changed.
     pub fn forget_folders(&self) {
         self.known.folders.lock().clear();
+        self.known.revision.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Everything may have changed.
+    pub fn forget_all(&self) {
+        self.known.workspaces.lock().clear();
+        self.forget_folders();
     }
 
     /// Whether an item is a file that readers see and that the route looks at.
@@ -239,6 +268,13 @@ fn file(item: Item, workspace_name: &str) -> File {
 
 #[async_trait]
 impl Source for ItemSource {
+    fn whereabouts(&self, origin: &Origin) -> Whereabouts {
+        let Origin::Item { workspace, .. } = origin else { return Whereabouts::default() };
+        let scoped = self.scope.get(workspace);
+        let revision = self.known.revision.load(Ordering::Acquire);
+        Whereabouts { is_read: scoped.is_some(), workspace: scoped.map(|scoped| scoped.name).unwrap_or_default(), revision }
+    }
+
     async fn look(&self, work: &Work) -> Result<Look> {
         let Origin::Item { item: id, version, .. } = &work.origin else { return Ok(Look::NotOurs) };
         let Some(item) = self.tenant.item(id).await? else { return Ok(Look::NotOurs) };

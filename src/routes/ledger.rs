@@ -17,6 +17,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
+use super::attempts::Receipt;
 use super::content::hex;
 use super::delivery::{Origin, RouteId};
 use super::window::Token;
@@ -112,6 +113,9 @@ pub struct Entry {
     /// How often the destination had answered when this file failed last.
     #[serde(skip)]
     pub answers: u64,
+    /// Somebody else knows that it has answered since.
+    #[serde(skip)]
+    pub others_answered: bool,
 }
 
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde fixes the signature")]
@@ -259,6 +263,8 @@ pub struct Submission {
     pub token: Option<Token>,
     /// The record that is among them, for those who ask before it is durable.
     pub unwritten: Option<Unwritten>,
+    /// Told afterwards.
+    pub receipt: Option<Box<dyn Receipt>>,
 }
 
 /// A record that is being written. Dropping it forgets it.
@@ -351,6 +357,11 @@ async fn write(files: Arc<dyn Content>, mut receiver: mpsc::Receiver<Submission>
                 }
             }
             write_until_durable(&*files, &batch).await;
+            for submission in &mut batch {
+                if let Some(receipt) = submission.receipt.take() {
+                    receipt.settle().await;
+                }
+            }
             // Letting go of the tokens is what moves the checkpoint.
             batch.clear();
         }

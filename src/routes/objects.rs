@@ -24,7 +24,7 @@ use super::engine::Engine;
 use super::environment::{Facts, Surroundings, Uploader};
 use super::ledger::{ObjectRecord, read_documents};
 use super::route::duration;
-use super::work::{Loaded, Look, Source, Work};
+use super::work::{Loaded, Look, Source, Whereabouts, Work};
 use crate::api::file_route::{FileEvent, ObjectStoreSource};
 use crate::error::{Error, Kind, Result};
 use crate::expression::InvalidField;
@@ -250,6 +250,10 @@ impl Content for ObjectContent {
 
 #[async_trait]
 impl Source for ObjectSource {
+    fn whereabouts(&self, _: &Origin) -> Whereabouts {
+        Whereabouts { is_read: true, ..Whereabouts::default() }
+    }
+
     async fn look(&self, work: &Work) -> Result<Look> {
         let Origin::Object { key, etag, .. } = &work.origin else { return Ok(Look::NotOurs) };
         let object = match self.store.head(key).await {

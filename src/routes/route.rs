@@ -39,8 +39,10 @@ pub struct Route {
     pub events: BTreeSet<FileEvent>,
     /// Tries and waits.
     pub retry: Retry,
-    /// Files at once.
-    pub concurrency: usize,
+    /// Files at once, as the spec says.
+    pub concurrency: Option<usize>,
+    /// Files at once in one process, when the spec does not say.
+    pub default_concurrency: usize,
     /// Limits of what is read.
     pub bandwidth: Vec<Arc<Bandwidth>>,
     /// Folder for the files of dead letters.

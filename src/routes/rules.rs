@@ -95,6 +95,11 @@ impl Rules {
         self.rules.iter().take(asked).filter_map(|rule| rule.when.as_ref()).any(depends_on_uploader)
     }
 
+    /// Position of the rule with this name.
+    pub fn position(&self, name: &str) -> Option<usize> {
+        self.rules.iter().position(|rule| rule.name == name)
+    }
+
     /// Runs the tests of the resource: what fails, in words.
     pub fn failing(&self, tests: &[RouteTest], now: Timestamp) -> Vec<String> {
         tests.iter().filter_map(|test| self.fails(test, now)).collect()

@@ -11,6 +11,7 @@ use serde_json::json;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 
+use super::attempts::Receipt as Kept;
 use super::delivery::{Content, Delivery, File, Origin, Receipt, key};
 use super::environment::Facts;
 use super::ledger::{Entry, Record, State};
@@ -68,6 +69,10 @@ pub struct Work {
     pub token: Option<Token>,
     /// Its place among what may be open at once.
     pub permit: Option<OwnedSemaphorePermit>,
+    /// How often it was sent elsewhere in this state; see [`crate::queue`].
+    pub sent: u32,
+    /// Is told once the outcome of its last try is recorded.
+    pub receipt: Option<Box<dyn Kept>>,
 }
 
 impl Work {
@@ -89,6 +94,8 @@ impl Work {
             is_parked: false,
             token: None,
             permit: None,
+            sent: 0,
+            receipt: None,
         }
     }
 }
@@ -113,9 +120,24 @@ pub enum Look {
     Later(Instant),
 }
 
+/// What the source knows about the place of a file.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Whereabouts {
+    /// The route reads that place now.
+    pub is_read: bool,
+    /// Name of the SecureWorkspace; empty for a workspace that no resource declares, and for objects.
+    pub workspace: String,
+    /// Changes when what is remembered of workspaces and folders has to be read again.
+    pub revision: u64,
+}
+
 /// Where files come from, as far as the work on one file needs it.
 #[async_trait]
 pub trait Source: Send + Sync {
+    /// What whoever works on the file elsewhere has to know about where it is.
+    fn whereabouts(&self, origin: &Origin) -> Whereabouts;
+
     /// Looks at the file.
     async fn look(&self, work: &Work) -> Result<Look>;
 
@@ -168,12 +190,6 @@ pub async fn attempt(route: &Route, source: &dyn Source, work: &mut Work, now: T
         Ok(Look::Later(at)) => return Outcome::Hold(at, Error::new(Kind::Conflict, "the file is not complete yet")),
         Err(error) => return hold(route, work, error),
     };
-    if work.concerns == Concerns::Unrouted && work.recorded.is_none() {
-        // It came into the route's paths, perhaps: then it is taken up like one that was just uploaded.
-        work.concerns = Concerns::All;
-        work.event = FileEvent::Uploaded;
-        work.occasion.clear();
-    }
     deliver(route, source, work, loaded, now).await
 }
 
@@ -342,7 +358,7 @@ impl Base<'_> {
 }
 
 /// A failure that every file would meet, not this one alone.
-fn is_about_the_destination(error: &Error) -> bool {
+pub fn is_about_the_destination(error: &Error) -> bool {
     matches!(error.kind, Kind::Unavailable | Kind::Tls | Kind::RateLimited | Kind::Denied | Kind::Reference | Kind::Stopping)
 }
 
@@ -413,7 +429,8 @@ fn conclude(route: &Route, work: &mut Work, rule: &str, tries: Tries, now: Times
             }
             Tried::Failed(error) => {
                 // A destination that answers nobody says nothing about the file: what counts is that others were answered in between.
-                let is_the_files = !is_about_the_destination(&error) || (entry.tries > 0 && tried.answers > entry.answers);
+                let others_answered = entry.others_answered || tried.answers > entry.answers;
+                let is_the_files = !is_about_the_destination(&error) || (entry.tries > 0 && others_answered);
                 entry.attempts = entry.attempts.saturating_add(u32::from(is_the_files));
                 entry.answers = tried.answers;
                 entry.tries = entry.tries.saturating_add(1);

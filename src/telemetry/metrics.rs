@@ -116,6 +116,22 @@ pub struct Metrics {
     route_inventories: Family<ByOutcome, Counter>,
     /// Dead letters, all routes together.
     pub route_dead_letters: Gauge<i64, AtomicI64>,
+    /// Jobs that a leader put on the queue.
+    pub queue_jobs: Counter,
+    /// Answers that a leader read.
+    pub queue_answers: Counter,
+    /// Jobs that were gone from the queue without an answer, and published again.
+    pub queue_lost: Counter,
+    /// Messages on the queue that were refused: unsigned, forged, or not understood.
+    pub queue_refused: Counter,
+    /// Jobs that no worker has taken.
+    pub queue_open: Gauge<i64, AtomicI64>,
+    /// Jobs that are with workers.
+    pub queue_taken: Gauge<i64, AtomicI64>,
+    /// Jobs that this worker ended, by outcome.
+    pub worker_jobs: Family<ByOutcome, Counter>,
+    /// Jobs that this worker is at.
+    pub worker_busy: Gauge<i64, AtomicI64>,
 }
 
 fn seconds() -> Histogram {
@@ -150,6 +166,14 @@ impl Default for Metrics {
             route_unaccounted: Gauge::default(),
             route_inventories: Family::default(),
             route_dead_letters: Gauge::default(),
+            queue_jobs: Counter::default(),
+            queue_answers: Counter::default(),
+            queue_lost: Counter::default(),
+            queue_refused: Counter::default(),
+            queue_open: Gauge::default(),
+            queue_taken: Gauge::default(),
+            worker_jobs: Family::default(),
+            worker_busy: Gauge::default(),
         };
         metrics.register();
         metrics
@@ -191,6 +215,7 @@ impl Metrics {
         registry.register("feeds_connected", "Connections whose change feed is being read", self.feeds_connected.clone());
         registry.register("leader", "1 on the leader, else 0", self.leader.clone());
         self.register_routes();
+        self.register_queue();
     }
 
     fn register_routes(&mut self) {
@@ -212,6 +237,24 @@ impl Metrics {
         );
         registry.register("inventories", "Inventories of routes, by outcome", self.route_inventories.clone());
         registry.register("dead_letters", "Files whose delivery was given up", self.route_dead_letters.clone());
+    }
+
+    fn register_queue(&mut self) {
+        let registry = self.registry.sub_registry_with_prefix("queue");
+        registry.register("jobs", "Tries of files that the leader put on the queue", self.queue_jobs.clone());
+        registry.register("answers", "Answers that the leader read from the queue", self.queue_answers.clone());
+        registry.register("lost", "Jobs gone from the queue without an answer, published again", self.queue_lost.clone());
+        registry.register("refused", "Messages that were not signed, or not understood", self.queue_refused.clone());
+        registry.register("open", "Jobs that no worker has taken", self.queue_open.clone());
+        registry.register("taken", "Jobs that are with workers", self.queue_taken.clone());
+        let registry = self.registry.sub_registry_with_prefix("worker");
+        registry.register("jobs", "Jobs that this worker ended, by outcome", self.worker_jobs.clone());
+        registry.register("busy", "Jobs that this worker is at", self.worker_busy.clone());
+    }
+
+    /// A worker ended a job.
+    pub fn worker_ended(&self, outcome: &'static str) {
+        self.worker_jobs.get_or_create(&ByOutcome { outcome }).inc();
     }
 
     /// A file's way through a route ended.

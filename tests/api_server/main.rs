@@ -6,6 +6,9 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+#[path = "../support/counterparts.rs"]
+mod counterparts;
+
 mod connection_fields;
 mod connections;
 mod convergence;
@@ -18,6 +21,7 @@ mod fields_routes;
 mod leadership;
 mod moving;
 mod plugin;
+mod queue;
 mod refusals;
 mod refusals_routes;
 mod routes;

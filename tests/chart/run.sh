@@ -80,6 +80,7 @@ check "renders with the default values" render default "$chart"
 check "renders for one namespace" render namespaced "$chart" --values "$here/values/namespaced.yaml"
 check "renders with every option" render all "$chart" --values "$here/values/all.yaml"
 check "renders with one pod" render single "$chart" --values "$here/values/single.yaml"
+check "renders a worker for one namespace" render queue "$chart" --values "$here/values/queue.yaml"
 check "renders the CRDs' chart" render crds "$crds_chart" --set commonLabels.team=platform
 
 versions() {
@@ -130,6 +131,13 @@ an HTTPRoute without a Gateway|at '/inbound/httpRoute/parentRefs'|--set inbound.
 an HTTPRoute without a Gateway, without the schema|inbound.httpRoute needs parentRefs|--set inbound.enabled=true,inbound.httpRoute.enabled=true --skip-schema-validation
 one port for two|inbound.port and metrics.port are the same|--set inbound.enabled=true,inbound.port=8080
 a public address that is none|at '/inbound/publicUrl'|--set inbound.publicUrl=files.example.com
+a queue without a key|at '/queue/secretName'|--set queue.url=nats://nats:4222
+a queue without a key, without the schema|queue.url needs queue.secretName|--set queue.url=nats://nats:4222 --skip-schema-validation
+workers without a queue|at '/queue/url'|--set worker.replicas=2
+workers without a queue, without the schema|worker.replicas needs queue.url|--set worker.replicas=2 --skip-schema-validation
+a password without a user|needs queue.user|--set queue.url=nats://nats:4222,queue.secretName=a,queue.login=Password
+a login that is none|at '/queue/login'|--set queue.login=Kerberos
+an address with a password|at '/queue/url'|--set queue.url=nats://me:secret@nats:4222
 a variable of the chart in extraEnv|extraEnv: FILE360_WORKERS belongs to the chart|--set extraEnv[0].name=FILE360_WORKERS,extraEnv[0].value=a
 an older Kubernetes|incompatible with Kubernetes v1.32.9|--kube-version 1.32.9
 END
@@ -154,7 +162,7 @@ sync_notices() {
 }
 check "sync.sh notices and repairs copies that differ" sync_notices
 
-for file in manager-role leader-election-role; do to_json "$root/config/rbac/$file.yaml" | jq .rules >"$scratch/$file.json"; done
+for file in manager-role worker-role leader-election-role; do to_json "$root/config/rbac/$file.yaml" | jq .rules >"$scratch/$file.json"; done
 rules_of() { jq --arg kind "$2" --arg name "$3" 'select(.kind == $kind and .metadata.name == $name) | .rules' "$scratch/$1.json"; }
 rules_equal() { # rendering, kind, name, generated file, jq filter for the generated rules
   same <(jq "$5 | sort" "$scratch/$4.json") <(rules_of "$1" "$2" "$3" | jq sort) # their order has no meaning
@@ -163,6 +171,10 @@ check "the ClusterRole has exactly the generated rules" \
   rules_equal default ClusterRole file360-operator manager-role .
 check "the Role for one namespace has exactly these but those on namespaces" \
   rules_equal namespaced Role file360-operator manager-role 'map(select(.resources != ["namespaces"]))'
+check "the workers' ClusterRole has exactly the generated rules" \
+  rules_equal all ClusterRole tenant-sync-worker worker-role .
+check "the workers' Role for one namespace has exactly these but those on namespaces" \
+  rules_equal queue Role file360-operator-worker worker-role 'map(select(.resources != ["namespaces"]))'
 check "the Role for leader election has exactly the generated rules" \
   rules_equal default Role file360-operator-leader-election leader-election-role .
 
@@ -175,12 +187,25 @@ crds_kept() { # rendering; the CRDs without what the chart adds are those of the
 check "the chart renders the generated CRDs and keeps them" crds_kept default
 check "the CRDs' chart renders the generated CRDs and keeps them" crds_kept crds
 
-settings_known() { # every setting of the program is rendered by some values, and no other
-  same <("$operator" run --help | grep -o 'env: FILE360_[A-Z_]*' | cut -c6- | sort -u) \
-    <(jq -r 'select(.kind == "Deployment") | .spec.template.spec.containers[].env[].name | select(startswith("FILE360_"))' \
-      "$scratch"/{all,namespaced}.json | sort -u)
+settings_known() { # subcommand, container: every setting of the program is rendered by some values, and no other
+  same <("$operator" "$1" --help | grep -o 'env: FILE360_[A-Z_]*' | cut -c6- | sort -u) \
+    <(jq -r --arg name "$2" 'select(.kind == "Deployment") | .spec.template.spec.containers[] | select(.name == $name) | .env[].name
+        | select(startswith("FILE360_"))' "$scratch"/{all,namespaced,single,queue}.json | sort -u)
 }
-check "every setting of \`run\` can be set by a value" settings_known
+check "every setting of \`run\` can be set by a value" settings_known run operator
+check "every setting of \`worker\` can be set by a value" settings_known worker worker
+
+# Where the queue is, leader and workers are told in the same words.
+same_queue() {
+  local name
+  told() {
+    jq -S --arg name "$2" 'select(.kind == "Deployment") | .spec.template.spec | select(.containers[0].name == $name)
+      | [(.containers[0].env[] | select(.name | test("^FILE360_(QUEUE(_NAME|_.*FILE|_USER|_TLS.*)?|CLUSTER_ID|NAMESPACE|FOLDERS)$"))),
+         (.volumes[] | select(.name == "queue"))] | sort_by(.name)' "$scratch/$1.json"
+  }
+  for name in all single queue; do same <(told "$name" operator) <(told "$name" worker) || return 1; done
+}
+check "leader and workers are told the same about the queue" same_queue
 
 hub_lists_crds() {
   for file in "$chart/Chart.yaml" "$crds_chart/Chart.yaml"; do
@@ -280,7 +305,7 @@ accepted() { # the API server takes the manifests, and warns of nothing
   output=$(kubectl apply --server-side --dry-run=server --validate=strict -f "$1" 2>&1) || { echo "$output"; return 1; }
   ! grep -i warning <<<"$output"
 }
-for name in default namespaced all single inbound crds kustomize-default kustomize-namespaced kustomize-inbound; do
+for name in default namespaced all single queue inbound crds kustomize-default kustomize-namespaced kustomize-inbound; do
   check "the API server accepts $name without a warning" accepted "$scratch/$name.yaml"
 done
 
@@ -292,6 +317,7 @@ no_cluster_scope() {
     ! jq -r .kind "$scratch/$1.json" | grep -xFf "$scratch/cluster-kinds"
 }
 check "for one namespace nothing is cluster-scoped" no_cluster_scope namespaced
+check "a worker for one namespace needs nothing cluster-scoped" no_cluster_scope queue
 check "config/namespaced has nothing cluster-scoped" no_cluster_scope kustomize-namespaced
 
 check "helm installs into a restricted namespace" helm --kubeconfig "$scratch/plane/kubeconfig" install file360-operator "$chart" --namespace chart-test

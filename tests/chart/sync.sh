@@ -49,8 +49,10 @@ done
 files=$out/charts/file360-operator/files
 rules "$root/config/rbac/manager-role.yaml" | split not namespaces >"$files/manager-rules.yaml"
 rules "$root/config/rbac/manager-role.yaml" | split only namespaces >"$files/cluster-rules.yaml"
+rules "$root/config/rbac/worker-role.yaml" | split not namespaces >"$files/worker-rules.yaml"
+rules "$root/config/rbac/worker-role.yaml" | split only namespaces >"$files/worker-cluster-rules.yaml"
 rules "$root/config/rbac/leader-election-role.yaml" >"$files/leader-election-rules.yaml"
-for file in manager cluster leader-election; do
+for file in manager cluster worker worker-cluster leader-election; do
   [[ -s $files/$file-rules.yaml ]] || { echo "config/rbac has no rules for $file-rules.yaml" >&2; exit 1; }
 done
 

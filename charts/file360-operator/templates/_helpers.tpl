@@ -40,6 +40,122 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- coalesce .Values.leaderElection.namespace .Values.watchNamespace .Release.Namespace -}}
 {{- end -}}
 
+{{- define "file360-operator.workerName" -}}
+{{- printf "%s-worker" (include "file360-operator.fullname" .) -}}
+{{- end -}}
+
+{{/* Another name than the operator's, so that no selector of the one finds pods of the other. */}}
+{{- define "file360-operator.workerSelectorLabels" -}}
+app.kubernetes.io/name: {{ include "file360-operator.name" . }}-worker
+app.kubernetes.io/instance: {{ .Release.Name }}
+{{- end -}}
+
+{{- define "file360-operator.workerLabels" -}}
+{{- merge (include "file360-operator.workerSelectorLabels" . | fromYaml) (include "file360-operator.labels" . | fromYaml) | toYaml -}}
+{{- end -}}
+
+{{- define "file360-operator.workerServiceAccountName" -}}
+{{- if .Values.worker.serviceAccount.create -}}
+{{- default (include "file360-operator.workerName" .) .Values.worker.serviceAccount.name -}}
+{{- else -}}
+{{- default "default" .Values.worker.serviceAccount.name -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Where the queue is: the same for the leader and its workers. */}}
+{{- define "file360-operator.queueEnv" -}}
+{{- with .Values.queue }}
+- name: FILE360_QUEUE
+  value: {{ .url | quote }}
+- name: FILE360_QUEUE_KEY_FILE
+  value: /etc/file360-operator/queue/key
+{{- with .name }}
+- name: FILE360_QUEUE_NAME
+  value: {{ . | quote }}
+{{- end }}
+{{- if eq .login "Credentials" }}
+- name: FILE360_QUEUE_CREDENTIALS_FILE
+  value: /etc/file360-operator/queue/credentials
+{{- else if eq .login "Token" }}
+- name: FILE360_QUEUE_TOKEN_FILE
+  value: /etc/file360-operator/queue/token
+{{- else if eq .login "Password" }}
+- name: FILE360_QUEUE_USER
+  value: {{ .user | quote }}
+- name: FILE360_QUEUE_PASSWORD_FILE
+  value: /etc/file360-operator/queue/password
+{{- end }}
+{{- if .ca }}
+- name: FILE360_QUEUE_CA_FILE
+  value: /etc/file360-operator/queue/ca.crt
+{{- end }}
+{{- if .clientCertificate }}
+- name: FILE360_QUEUE_TLS_CERT
+  value: /etc/file360-operator/queue/tls.crt
+- name: FILE360_QUEUE_TLS_KEY
+  value: /etc/file360-operator/queue/tls.key
+{{- end }}
+{{- end }}
+{{- end -}}
+
+{{/* The parts of the queue's Secret that are used. */}}
+{{- define "file360-operator.queueVolume" -}}
+- name: queue
+  secret:
+    secretName: {{ .Values.queue.secretName }}
+    items:
+    {{- $keys := list "key" }}
+    {{- if ne .Values.queue.login "None" }}{{ $keys = append $keys (lower .Values.queue.login) }}{{ end }}
+    {{- if .Values.queue.ca }}{{ $keys = append $keys "ca.crt" }}{{ end }}
+    {{- if .Values.queue.clientCertificate }}{{ $keys = concat $keys (list "tls.crt" "tls.key") }}{{ end }}
+    {{- range $keys }}
+    - key: {{ . }}
+      path: {{ . }}
+    {{- end }}
+{{- end -}}
+
+{{/* Traffic that leader and workers may begin. */}}
+{{- define "file360-operator.egress" -}}
+{{- with .Values.networkPolicy -}}
+# Names.
+- ports:
+  {{- range .dns.ports }}
+  - port: {{ . }}
+    protocol: UDP
+  - port: {{ . }}
+    protocol: TCP
+  {{- end }}
+  {{- with .dns.to }}
+  to:
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+# The API server.
+- ports:
+  {{- range .apiServer.ports }}
+  - port: {{ . }}
+    protocol: TCP
+  {{- end }}
+  {{- with .apiServer.to }}
+  to:
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+{{- if $.Values.queue.url }}
+# The queue.
+- ports:
+  - port: {{ .queue.port }}
+    protocol: TCP
+  {{- with .queue.to }}
+  to:
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+{{- end }}
+{{- with .egress }}
+# File 360 and what goes with it.
+{{ toYaml . }}
+{{- end }}
+{{- end -}}
+{{- end -}}
+
 {{- define "file360-operator.image" -}}
 {{- with .Values.image -}}
 {{- if .digest -}}
@@ -84,6 +200,15 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- end -}}
 {{- if eq (int .Values.inbound.port) (int .Values.metrics.port) -}}
 {{- fail "inbound.port and metrics.port are the same." -}}
+{{- end -}}
+{{- if and .Values.queue.url (not .Values.queue.secretName) -}}
+{{- fail "queue.url needs queue.secretName: a Secret with the key that leader and workers sign their messages with." -}}
+{{- end -}}
+{{- if and (gt (int .Values.worker.replicas) 0) (not .Values.queue.url) -}}
+{{- fail "worker.replicas needs queue.url: workers take their work from there." -}}
+{{- end -}}
+{{- if and (eq .Values.queue.login "Password") (not .Values.queue.user) -}}
+{{- fail "queue.login: Password needs queue.user." -}}
 {{- end -}}
 {{- range .Values.extraEnv -}}
 {{- if or (hasPrefix "FILE360_" .name) (eq .name "POD_NAME") -}}

@@ -11,12 +11,12 @@ use sha2::{Digest, Sha256};
 use tokio_util::sync::CancellationToken;
 
 use super::FileRoutes;
-use crate::api::FileRoute;
 use crate::api::connection::{GrantScope, MaxSharing};
-use crate::api::file_route::DryRunStatus;
+use crate::api::file_route::{DryRunStatus, FileRouteSpec};
 use crate::api::places::ObjectStore;
+use crate::api::{Connection, FileRoute};
 use crate::controllers::context::Context;
-use crate::controllers::secure_workspace::SecureWorkspaces;
+use crate::controllers::secure_workspace::{Labels, SecureWorkspaces};
 use crate::error::{Error, Kind, Result, clean};
 use crate::expression::InvalidField;
 use crate::file360::content::IdempotencyKey;
@@ -27,6 +27,7 @@ use crate::outbound::http::{self, Clients};
 use crate::outbound::object_store::{self, Settings, Store};
 use crate::outbound::secrets::References;
 use crate::reconcile::ObjectKey;
+use crate::routes::attempts::{Attempts, Here};
 use crate::routes::build::{Network, Workshop, route};
 use crate::routes::content::hex;
 use crate::routes::delivery::{Delivery, Origin, RouteId};
@@ -37,13 +38,13 @@ use crate::routes::engine::{Engine, Observer, Parts};
 use crate::routes::inventory::{Inventory, Stock};
 use crate::routes::items::{ItemSource, Scope, Scoped};
 use crate::routes::ledger::Names;
-use crate::routes::objects::Lister;
+use crate::routes::objects::{Lister, ObjectSource};
 use crate::routes::paths::PathPattern;
 use crate::routes::reader::Reader;
 use crate::routes::route::Route;
 use crate::routes::work::Source;
 use crate::routes::{build, dry_run};
-use crate::session::{Lookup, Session};
+use crate::session::Session;
 
 /// A running engine. Dropping it stops everything where it is.
 pub struct Running {
@@ -87,7 +88,7 @@ impl Drop for Running {
     }
 }
 
-/// Everything around a route.
+/// Everything around a route, on the leader and in a worker alike.
 pub struct Surroundings<'a> {
     /// What the controllers share.
     pub ctx: &'a Arc<Context>,
@@ -96,33 +97,69 @@ pub struct Surroundings<'a> {
     /// The same.
     pub object: &'a Arc<FileRoute>,
     /// Its Connection.
-    pub lookup: &'a Lookup,
-    /// The session.
-    pub session: &'a Arc<Session>,
+    pub connection: &'a Arc<Connection>,
+    /// The tenant behind it.
+    pub tenant: Arc<dyn File360>,
     /// How far it may reach.
     pub reach: GrantScope,
     /// Where workspaces are declared.
-    pub workspaces: Option<&'a Arc<SecureWorkspaces>>,
+    pub declarations: Arc<dyn Declarations>,
     /// Secrets of its namespace.
     pub references: Arc<dyn References>,
     /// HTTP clients.
     pub clients: Arc<Clients>,
+}
+
+/// What only the leader has: it reads, and keeps records.
+pub struct Lead<'a> {
+    /// The session.
+    pub session: &'a Arc<Session>,
+    /// The workspaces of all namespaces.
+    pub workspaces: &'a Arc<SecureWorkspaces>,
     /// Hears what the engine tells.
     pub controller: Weak<FileRoutes>,
 }
 
+/// Where workspaces are declared.
+#[async_trait]
+pub trait Declarations: Send + Sync {
+    /// Workspace of one SecureWorkspace that uses a Connection, once it has one.
+    async fn workspace_of(&self, key: &ObjectKey, connection: &ObjectKey) -> Result<Option<String>>;
+}
+
+#[async_trait]
+impl Declarations for SecureWorkspaces {
+    async fn workspace_of(&self, key: &ObjectKey, connection: &ObjectKey) -> Result<Option<String>> {
+        Ok(SecureWorkspaces::workspace_of(self, key, connection))
+    }
+}
+
+/// What the work of a route needs.
+pub struct Made {
+    /// The route.
+    pub route: Route,
+    /// Where its files come from.
+    pub source: Arc<dyn Source>,
+    /// The same, for files in workspaces.
+    pub items: Arc<ItemSource>,
+    /// The same, for objects of a store.
+    pub objects: Option<Arc<ObjectSource>>,
+}
+
 impl Surroundings<'_> {
-    /// Changes when the engine has to be made anew.
+    /// Changes when what was made from it has to be made anew.
     pub fn fingerprint(&self) -> String {
         let mut hash = Sha256::new();
         hash.update(serde_json::to_vec(&self.object.spec).unwrap_or_default());
+        hash.update(self.object.metadata.generation.unwrap_or_default().to_be_bytes());
         hash.update(self.object.uid().unwrap_or_default());
-        hash.update(serde_json::to_vec(&self.lookup.connection.spec.sharing).unwrap_or_default());
-        hash.update(format!("{:p}", Arc::as_ptr(self.session)));
+        hash.update(serde_json::to_vec(&self.connection.spec.sharing).unwrap_or_default());
+        hash.update(format!("{:p} {:?}", Arc::as_ptr(&self.tenant), self.reach));
         hex(&hash.finalize()[..16])
     }
 
-    fn id(&self) -> Arc<RouteId> {
+    /// Which route.
+    pub fn id(&self) -> Arc<RouteId> {
         Arc::new(RouteId {
             cluster: self.ctx.cluster_id.to_string(),
             namespace: self.key.namespace.to_string(),
@@ -133,7 +170,7 @@ impl Surroundings<'_> {
 
     /// What no share may exceed.
     fn ceiling(&self) -> Option<MaxSharing> {
-        self.lookup.connection.spec.sharing.as_ref().map(|sharing| sharing.max.clone())
+        self.connection.spec.sharing.as_ref().map(|sharing| sharing.max.clone())
     }
 
     fn cause(&self) -> Cause {
@@ -141,38 +178,36 @@ impl Surroundings<'_> {
     }
 
     /// The workspaces that the route reads now. Only those that its namespace declares, unless the grant reaches the whole tenant (T1).
-    pub fn scope(&self) -> Result<HashMap<String, Scoped>> {
+    pub fn scope(&self, workspaces: &SecureWorkspaces) -> Result<HashMap<String, Scoped>> {
         let from = &self.object.spec.from;
-        let declared = self.declared();
+        let declared = self.declared(workspaces);
         let mut scope = HashMap::new();
-        if let Some(http) = &from.http {
-            let inbox = declared.iter().find(|(name, ..)| *name == http.inbox.workspace_ref.name);
-            scope
-                .extend(inbox.map(|(name, id, labels)| (id.clone(), Scoped { name: name.clone(), labels: labels.clone() })));
-        }
-        let Some(workspaces) = &from.workspaces else { return Ok(scope) };
         for (name, id, labels) in declared {
-            let named = workspaces.names.iter().flatten().any(|wanted| *wanted == name);
-            let selected = workspaces.selector.as_ref().is_some_and(|selector| selector.matches(&labels));
-            if named || selected {
+            if reads(&self.object.spec, &name, &labels) {
                 scope.insert(id, Scoped { name, labels });
             }
         }
-        for id in workspaces.ids.iter().flatten() {
-            if self.reach != GrantScope::Tenant {
-                let why = "from.workspaces.ids reaches workspaces that this namespace does not declare; that needs a grant with scope: Tenant";
-                let mut error = Error::new(Kind::Rejected, why);
-                error.code = "tenant-scope-needed".into();
-                return Err(error);
-            }
+        for id in from.workspaces.iter().flat_map(|workspaces| workspaces.ids.iter().flatten()) {
+            self.tenant_wide()?;
             scope.entry(id.clone()).or_default();
         }
         Ok(scope)
     }
 
-    fn declared(&self) -> Vec<(String, String, Arc<crate::controllers::secure_workspace::Labels>)> {
+    /// Refuses what only a grant for the whole tenant allows.
+    pub fn tenant_wide(&self) -> Result<()> {
+        if self.reach == GrantScope::Tenant {
+            return Ok(());
+        }
+        let why = "from.workspaces.ids reaches workspaces that this namespace does not declare; that needs a grant with scope: Tenant";
+        let mut error = Error::new(Kind::Rejected, why);
+        error.code = "tenant-scope-needed".into();
+        Err(error)
+    }
+
+    fn declared(&self, workspaces: &SecureWorkspaces) -> Vec<(String, String, Arc<Labels>)> {
         let connection = super::connection_key(self.object);
-        self.workspaces.map(|workspaces| workspaces.declared(&self.key.namespace, &connection)).unwrap_or_default()
+        workspaces.declared(&self.key.namespace, &connection)
     }
 
     /// Compiles the route and runs its tests.
@@ -192,8 +227,13 @@ impl Surroundings<'_> {
     }
 
     fn source(&self, route: &Route, scope: &Arc<Scope>) -> Arc<ItemSource> {
-        let tenant = self.session.driver.clone();
-        Arc::new(ItemSource::new(tenant, scope.clone(), route.pattern.clone(), self.cause(), route.bandwidth.clone()))
+        Arc::new(ItemSource::new(
+            self.tenant.clone(),
+            scope.clone(),
+            route.pattern.clone(),
+            self.cause(),
+            route.bandwidth.clone(),
+        ))
     }
 
     /// Fingerprint of what decides what destinations that mirror show.
@@ -202,34 +242,49 @@ impl Surroundings<'_> {
         hex(&Sha256::digest(serde_json::to_vec(&(&spec.rules, &spec.unmatched)).unwrap_or_default())[..16])
     }
 
-    /// Starts the engine.
-    pub fn start(&self, fingerprint: String, workspaces: HashMap<String, Scoped>) -> Result<Running> {
-        let scope = Arc::new(Scope::default());
-        scope.set(workspaces);
-        let route = self.compile(&scope)?;
+    /// Compiles everything that the work of the route needs; nothing is sent yet.
+    pub fn make(&self, scope: &Arc<Scope>) -> Result<Made> {
+        let route = self.compile(scope)?;
         let workshop = Bench { around: self, scope: scope.clone() };
         let objects =
             build::objects(&self.object.spec, &route, &workshop).map_err(|invalid| refused(&invalid))?.map(Arc::new);
-        let items = self.source(&route, &scope);
-        let mirrors = route.mirrors();
+        let items = self.source(&route, scope);
         let source: Arc<dyn Source> = match &objects {
             Some(objects) => objects.clone(),
             None => items.clone(),
         };
+        Ok(Made { route, source, items, objects })
+    }
+
+    fn attempts(&self) -> Arc<dyn Attempts> {
+        let generation = self.object.metadata.generation.unwrap_or_default();
+        match &self.ctx.queue {
+            Some(queue) => queue.route(&self.id(), generation),
+            None => Arc::new(Here),
+        }
+    }
+
+    /// Starts the engine.
+    pub fn start(&self, lead: &Lead<'_>, fingerprint: String, workspaces: HashMap<String, Scoped>) -> Result<Running> {
+        let scope = Arc::new(Scope::default());
+        scope.set(workspaces);
+        let Made { route, source, items, objects } = self.make(&scope)?;
+        let mirrors = route.mirrors();
         let parts = Parts {
             route,
             source,
-            files: self.session.driver.clone(),
+            files: self.tenant.clone(),
             metrics: self.ctx.metrics.clone(),
-            observer: Arc::new(Hears { key: self.key.clone(), controller: self.controller.clone() }),
+            observer: Arc::new(Hears { key: self.key.clone(), controller: lead.controller.clone() }),
+            attempts: self.attempts(),
         };
         let (engine, writer) = Engine::new(parts);
-        let stop = self.session.stop.child_token();
+        let stop = lead.session.stop.child_token();
         let uid = self.object.uid().unwrap_or_default();
         let stock = objects.clone().map_or_else(|| Stock::Items(items.clone()), Stock::Objects);
         let inventory = Inventory::new(self.object.spec.inventory.as_ref(), engine.clone(), stock);
         let mirrored = if mirrors { self.shown() } else { String::new() };
-        let session = self.session.clone();
+        let session = lead.session.clone();
         let reader = Reader { engine: engine.clone(), source: items, session, uid, mirrors, mirrored };
         let reading = {
             let (engine, stop) = (engine.clone(), stop.clone());
@@ -252,7 +307,7 @@ impl Surroundings<'_> {
     }
 
     /// Looks at what the rules would do, and touches nothing.
-    pub async fn dry_run(&self) -> Result<DryRunStatus> {
+    pub async fn dry_run(&self, workspaces: &SecureWorkspaces) -> Result<DryRunStatus> {
         if self.object.spec.from.object_store.is_some() {
             return Err(refused(&InvalidField::value(
                 "mode",
@@ -260,12 +315,22 @@ impl Surroundings<'_> {
             )));
         }
         let scope = Arc::new(Scope::default());
-        scope.set(self.scope()?);
+        scope.set(self.scope(workspaces)?);
         let route = self.compile(&scope)?;
         let source = self.source(&route, &scope);
         let lookback = self.object.spec.lookback.as_deref().unwrap_or(dry_run::DEFAULT_LOOKBACK);
         dry_run::run(&route, &source, lookback, self.ctx.now()).await
     }
+}
+
+/// Whether a route reads the workspace of a SecureWorkspace of its namespace that has this name and these labels.
+pub fn reads(spec: &FileRouteSpec, name: &str, labels: &Labels) -> bool {
+    let is_inbox = spec.from.http.as_ref().is_some_and(|http| http.inbox.workspace_ref.name == name);
+    let fits = spec.from.workspaces.as_ref().is_some_and(|workspaces| {
+        workspaces.names.iter().flatten().any(|wanted| wanted == name)
+            || workspaces.selector.as_ref().is_some_and(|selector| selector.matches(labels))
+    });
+    is_inbox || fits
 }
 
 /// A field that cannot be used.
@@ -288,11 +353,7 @@ impl Workshop for Bench<'_, '_> {
     }
 
     fn addresses(&self) -> Arc<dyn Addresses> {
-        Arc::new(Links {
-            tenant: self.around.session.driver.clone(),
-            cause: self.around.cause(),
-            ceiling: self.around.ceiling(),
-        })
+        Arc::new(Links { tenant: self.around.tenant.clone(), cause: self.around.cause(), ceiling: self.around.ceiling() })
     }
 
     fn network(&self) -> Network {
@@ -301,7 +362,7 @@ impl Workshop for Bench<'_, '_> {
     }
 
     fn readers(&self) -> Arc<dyn Readers> {
-        Arc::new(Access(self.around.session.driver.clone()))
+        Arc::new(Access(self.around.tenant.clone()))
     }
 
     fn store(&self, spec: &ObjectStore) -> Result<Arc<dyn Store>> {
@@ -314,9 +375,9 @@ impl Workshop for Bench<'_, '_> {
         let around = self.around;
         let spec = &around.object.spec;
         file360::Surroundings {
-            tenant: around.session.driver.clone(),
+            tenant: around.tenant.clone(),
             workspaces: Arc::new(Declared {
-                workspaces: around.workspaces.cloned(),
+                declarations: around.declarations.clone(),
                 namespace: around.key.namespace.clone(),
                 connection: super::connection_key(around.object),
                 scope: self.scope.clone(),
@@ -332,16 +393,17 @@ impl Workshop for Bench<'_, '_> {
 
 /// The workspaces that the route's namespace declares.
 struct Declared {
-    workspaces: Option<Arc<SecureWorkspaces>>,
+    declarations: Arc<dyn Declarations>,
     namespace: Arc<str>,
     connection: ObjectKey,
     scope: Arc<Scope>,
     pattern: Option<PathPattern>,
 }
 
+#[async_trait]
 impl file360::Workspaces for Declared {
-    fn id_of(&self, name: &str) -> Option<String> {
-        self.workspaces.as_ref()?.workspace_of(&ObjectKey::new(&self.namespace, name), &self.connection)
+    async fn id_of(&self, name: &str) -> Result<Option<String>> {
+        self.declarations.workspace_of(&ObjectKey::new(&self.namespace, name), &self.connection).await
     }
 
     fn is_read(&self, workspace: &str, path: &str) -> bool {

@@ -54,6 +54,11 @@ fn runs(conditions: &mut Conditions<'_>, next: &mut FileRouteStatus, snapshot: &
             conditions.set("Ready", false, "SourceUnavailable", &format!("the source cannot be read: {why}; trying again"));
             conditions.set("Reconciling", true, "SourceUnavailable", "reading goes on once the source answers");
         }
+        None if snapshot.stuck.is_some() => {
+            let why = snapshot.stuck.as_deref().unwrap_or_default();
+            conditions.set("Ready", false, "QueueUnavailable", &format!("files wait: {why}; trying again"));
+            conditions.set("Reconciling", true, "QueueUnavailable", "work goes on once the queue or a worker takes it");
+        }
         None if !snapshot.is_caught_up => {
             conditions.set("Ready", false, "Reading", "files that were there before are being looked at");
             conditions.set("Reconciling", true, "Reading", "files that were there before are being looked at");

@@ -39,9 +39,10 @@ const MOST_RECIPIENTS: usize = 50;
 const MOST_ROUNDS: u32 = 3;
 
 /// Which workspace a name of this namespace stands for.
+#[async_trait]
 pub trait Workspaces: Send + Sync {
     /// Id of the workspace of a SecureWorkspace of the route's namespace, once it has one.
-    fn id_of(&self, name: &str) -> Option<String>;
+    async fn id_of(&self, name: &str) -> Result<Option<String>>;
 
     /// Whether the route itself reads files at this path: what it writes there must not come back to it.
     fn is_read(&self, workspace: &str, path: &str) -> bool;
@@ -144,7 +145,7 @@ impl Publication {
                 expression.text(variables).map_err(|error| failed("workspaceRef.nameFrom", error))?
             }
         };
-        let id = self.surroundings.workspaces.id_of(&name).ok_or_else(|| {
+        let id = self.surroundings.workspaces.id_of(&name).await?.ok_or_else(|| {
             let why = format!("SecureWorkspace {} of this namespace has no workspace yet", clean(&name, 253));
             Error::new(Kind::Conflict, why)
         })?;
@@ -419,7 +420,7 @@ impl Destination for Publication {
     /// The ids of the files in the workspace. `None` where each file chooses its workspace, and when there are more than can be compared.
     async fn listing(&self, _: &RouteId) -> Result<Option<Vec<String>>> {
         let Choice::Name(name) = &self.workspace else { return Ok(None) };
-        let Some(workspace) = self.surroundings.workspaces.id_of(name) else {
+        let Some(workspace) = self.surroundings.workspaces.id_of(name).await? else {
             return Err(Error::new(Kind::Conflict, format!("SecureWorkspace {name} has no workspace")));
         };
         let tenant = &self.surroundings.tenant;
