@@ -4,6 +4,7 @@
 //! (`tests/file360_server`) holds every driver to them. A mutating call run twice has the effect of running it once.
 
 pub mod connector;
+pub mod exchange;
 pub mod content;
 pub mod model;
 pub mod sharing;

@@ -1,14 +1,9 @@
 //! The driver for the connector contract (`config/file360/openapi.yaml`).
 
-mod auth;
 mod content;
 mod feed;
 mod folders;
 mod members;
-mod rate_limit;
-mod slots;
-mod streams;
-mod transport;
 mod uploads;
 mod workspaces;
 
@@ -17,8 +12,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-pub use auth::Credential;
-pub use transport::{Observer, Settings, Transport};
+pub use super::exchange::{Credential, Observer, Settings, Transport};
 
 use super::model::{
     BusinessKey, ChangePage, Folder, ItemPatch, Link, Member, MemberInput, NewFolder, NewWorkspace, OwnerMark, Page,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use http::Method;
 
 use super::Connector;
-use super::transport::Call;
+use crate::file360::exchange::Call;
 use crate::error::Result;
 use crate::file360::model::ChangePage;
 
