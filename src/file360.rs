@@ -4,10 +4,12 @@
 //! (`tests/file360_server`) holds every driver to them. A mutating call run twice has the effect of running it once.
 
 pub mod connector;
-pub mod exchange;
 pub mod content;
+pub mod exchange;
+pub mod feature;
 pub mod model;
 pub mod sharing;
+pub mod webdav;
 
 use std::time::Duration;
 
@@ -16,6 +18,7 @@ use async_trait::async_trait;
 pub use content::{ByteStream, Content, Download, IdempotencyKey, NewFile};
 
 use crate::error::Result;
+use feature::Enforcement;
 use model::{
     BusinessKey, ChangePage, Folder, ItemPatch, Link, Member, MemberInput, NewFolder, NewWorkspace, OwnerMark, Page,
     Principal, PrincipalKind, Service, UploadRequest, UploadRequestInput, Workspace, WorkspacePatch, WorkspaceRow,
@@ -49,6 +52,10 @@ pub enum Creation {
 pub trait File360: Content + Send + Sync {
     /// What the service says about itself. Proves that endpoint, trust and credential work.
     async fn service(&self) -> Result<Service>;
+
+    /// How far each feature is there, given what the service said last. What is [`Level::Unsupported`](feature::Level::Unsupported) is
+    /// refused by every call that asks for it ([`Kind::Unsupported`](crate::error::Kind::Unsupported)), before anything is done.
+    fn enforcement(&self, service: &Service) -> Enforcement;
 
     /// Raises the fence of `consumer` by one and makes every later mutating call carry it. After it returned, mutating calls
     /// of an earlier holder are refused. Returns the epoch.

@@ -14,6 +14,7 @@ use async_trait::async_trait;
 
 pub use super::exchange::{Credential, Observer, Settings, Transport};
 
+use super::feature::Enforcement;
 use super::model::{
     BusinessKey, ChangePage, Folder, ItemPatch, Link, Member, MemberInput, NewFolder, NewWorkspace, OwnerMark, Page,
     Principal, PrincipalKind, Service, UploadRequest, UploadRequestInput, Workspace, WorkspacePatch, WorkspaceRow,
@@ -39,6 +40,10 @@ impl Connector {
 impl File360 for Connector {
     async fn service(&self) -> Result<Service> {
         self.read_service().await
+    }
+
+    fn enforcement(&self, service: &Service) -> Enforcement {
+        Enforcement::of_connector(service)
     }
 
     async fn take_fence(&self, cluster_id: &str, consumer: &str, holder: &str) -> Result<u64> {

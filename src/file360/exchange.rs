@@ -9,5 +9,5 @@ mod transport;
 pub use auth::Credential;
 pub use transport::{Observer, Settings, Transport};
 
-pub(in crate::file360) use streams::Leaving;
+pub(in crate::file360) use streams::{Arriving, Leaving};
 pub(in crate::file360) use transport::{Answer, Call, segment};

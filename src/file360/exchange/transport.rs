@@ -328,7 +328,8 @@ impl Transport {
             let wait = match self.pause.rest() {
                 // Nobody waits for the feed's reader, and an ended feed would look like an outage.
                 Some(rest) if rest > LONGEST_PAUSE && !call.is_long_poll => {
-                    let mut error = Error::new(Kind::RateLimited, format!("{} says that its rate limit is used up", self.peer));
+                    let mut error =
+                        Error::new(Kind::RateLimited, format!("{} says that its rate limit is used up", self.peer));
                     error.retry_after = Some(rest);
                     return Err(error);
                 }
@@ -450,6 +451,7 @@ impl Transport {
         error.code = match (status, problem.code.as_str()) {
             (StatusCode::UNAUTHORIZED, _) => "unauthenticated".into(),
             // What servers say without a problem document.
+            (_, "") if status.is_redirection() => "redirected".into(),
             (StatusCode::METHOD_NOT_ALLOWED, "") => "method-not-allowed".into(),
             (StatusCode::LOCKED, "") => "locked".into(),
             (StatusCode::INSUFFICIENT_STORAGE, "") => "insufficient-storage".into(),
