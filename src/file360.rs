@@ -11,13 +11,16 @@ pub mod model;
 pub mod sharing;
 pub mod webdav;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 
 pub use content::{ByteStream, Content, Download, IdempotencyKey, NewFile};
 
+use crate::api::connection::Driver;
 use crate::error::Result;
+use exchange::{Settings, Transport};
 use feature::Enforcement;
 use model::{
     BusinessKey, ChangePage, Folder, ItemPatch, Link, Member, MemberInput, NewFolder, NewWorkspace, OwnerMark, Page,
@@ -45,6 +48,20 @@ pub enum Creation {
     Created(Box<Workspace>),
     /// It existed; nothing was changed.
     Existed(Box<Workspace>),
+}
+
+/// The driver of that kind for one tenant, over an exchange with it.
+pub fn driver(kind: Driver, settings: Settings) -> (Arc<dyn File360>, Arc<Transport>) {
+    match kind {
+        Driver::Connector => {
+            let transport = Arc::new(Transport::new(settings));
+            (Arc::new(connector::Connector::new(transport.clone())), transport)
+        }
+        Driver::WebDav => {
+            let transport = Arc::new(Transport::new(settings).to("the WebDAV server"));
+            (Arc::new(webdav::WebDav::new(transport.clone())), transport)
+        }
+    }
 }
 
 /// One File 360 tenant.

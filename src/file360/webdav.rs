@@ -46,6 +46,19 @@ impl WebDav {
     }
 }
 
+/// How far each feature is there on a server with or without locks (class 2).
+pub fn enforcement(has_locks: bool) -> Enforcement {
+    Enforcement::of(|feature| match feature {
+        Feature::Folders | Feature::Files => Level::Native,
+        Feature::Workspaces | Feature::Conditions | Feature::Digests | Feature::Changes => Level::Compensating,
+        Feature::Ownership if has_locks => Level::Compensating,
+        // Without locks, a second writer at the same moment is noticed after the fact. Where an item went is never told; that it is
+        // not where it was, is.
+        Feature::Ownership | Feature::ItemIds => Level::ObserveOnly,
+        _ => Level::Unsupported,
+    })
+}
+
 /// What a call for something that WebDAV does not have comes to.
 fn lacking<T>(what: &str) -> Result<T> {
     let mut error = Error::new(Kind::Unsupported, format!("WebDAV has no {what}"));
@@ -61,16 +74,7 @@ fn refuse(asked: &[(bool, &str)]) -> Result<()> {
 #[async_trait]
 impl File360 for WebDav {
     fn enforcement(&self, _: &Service) -> Enforcement {
-        let has_locks = self.client.has_locks();
-        Enforcement::of(|feature| match feature {
-            Feature::Folders | Feature::Files => Level::Native,
-            Feature::Workspaces | Feature::Conditions | Feature::Digests | Feature::Changes => Level::Compensating,
-            // Without locks, a second writer at the same moment is noticed after the fact.
-            Feature::Ownership if has_locks => Level::Compensating,
-            // Where an item went is not told; that it is not where it was, is.
-            Feature::Ownership | Feature::ItemIds => Level::ObserveOnly,
-            _ => Level::Unsupported,
-        })
+        enforcement(self.client.has_locks())
     }
 
     async fn service(&self) -> Result<Service> {

@@ -20,8 +20,8 @@ use crate::controllers::context::{Context, Parts, Tuning};
 use crate::controllers::secure_workspace::pass::{self, Preview};
 use crate::controllers::secure_workspace::status::reason_of;
 use crate::error::Error;
-use crate::file360::File360;
-use crate::file360::connector::{Connector, Settings, Transport};
+use crate::file360::{self, File360};
+use crate::file360::exchange::Settings;
 use crate::file360::model::Service;
 use crate::outbound::guard::Guard;
 use crate::outbound::trust::Trust;
@@ -72,7 +72,7 @@ impl Tenant {
         let limits = connection.spec.limits.as_ref();
         let stop_writes = CancellationToken::new();
         stop_writes.cancel();
-        let driver = Connector::new(Arc::new(Transport::new(Settings {
+        let settings = Settings {
             endpoint: credentials.endpoint,
             credential: credentials.credential,
             http: credentials.http,
@@ -80,11 +80,12 @@ impl Tenant {
             concurrency: limits.and_then(|limits| limits.concurrency).or(Some(CONCURRENCY)),
             stop_writes,
             observer: ctx.metrics.clone(),
-        })));
+        };
+        let (driver, _) = file360::driver(connection.spec.driver(), settings);
         let service = driver.service().await.map_err(|error| refused(&error))?;
         Ok(Self {
             connection: Arc::new(connection),
-            driver: Arc::new(driver),
+            driver,
             key: key.clone(),
             service,
             args: args.clone(),
