@@ -20,9 +20,9 @@ use crate::controllers::context::{Context, Parts, Tuning};
 use crate::controllers::secure_workspace::pass::{self, Preview};
 use crate::controllers::secure_workspace::status::reason_of;
 use crate::error::Error;
-use crate::file360::{self, File360};
 use crate::file360::exchange::Settings;
 use crate::file360::model::Service;
+use crate::file360::{self, File360};
 use crate::outbound::guard::Guard;
 use crate::outbound::trust::Trust;
 use crate::reconcile::ObjectKey;
@@ -83,13 +83,7 @@ impl Tenant {
         };
         let (driver, _) = file360::driver(connection.spec.driver(), settings);
         let service = driver.service().await.map_err(|error| refused(&error))?;
-        Ok(Self {
-            connection: Arc::new(connection),
-            driver,
-            key: key.clone(),
-            service,
-            args: args.clone(),
-        })
+        Ok(Self { connection: Arc::new(connection), driver, key: key.clone(), service, args: args.clone() })
     }
 
     /// What a pass of the operator over `object` would do now.

@@ -67,8 +67,7 @@ pub fn after(connection: &Connection, outcome: &Outcome, now: Timestamp) -> Conn
             next.capabilities = session.service.capabilities.iter().map(|capability| format!("{capability:?}")).collect();
             next.capabilities.sort();
             next.capabilities.dedup();
-            next.enforcement =
-                session.enforcement.iter().map(|(feature, level)| FeatureLevel { feature, level }).collect();
+            next.enforcement = session.enforcement.iter().map(|(feature, level)| FeatureLevel { feature, level }).collect();
             let state = match (session.is_connected(), session.has_feed()) {
                 (false, _) => FeedState::Interrupted,
                 (true, true) => FeedState::Connected,

@@ -151,7 +151,11 @@ fn refused_as(kind: Kind, code: &str, message: String) -> Error {
 }
 
 /// What `read` gives, or nothing where there is no such thing.
-async fn when<T>(is_there: bool, read: impl Future<Output = Result<Changed<Vec<T>>>>, revision: u64) -> Result<Changed<Vec<T>>> {
+async fn when<T>(
+    is_there: bool,
+    read: impl Future<Output = Result<Changed<Vec<T>>>>,
+    revision: u64,
+) -> Result<Changed<Vec<T>>> {
     if is_there { read.await } else { Ok(Changed { value: Vec::new(), revision }) }
 }
 

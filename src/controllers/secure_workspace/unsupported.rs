@@ -29,7 +29,11 @@ pub fn split(spec: &SecureWorkspaceSpec, enforcement: &Enforcement) -> (SecureWo
     {
         let fields = [("mode", access.mode.is_some()), ("members", access.members.is_some())];
         let named: Vec<&str> = fields.into_iter().filter(|(_, is_set)| *is_set).map(|(name, _)| name).collect();
-        let named = if named.is_empty() { vec!["spec.access".to_owned()] } else { named.iter().map(|name| format!("spec.access.{name}")).collect() };
+        let named = if named.is_empty() {
+            vec!["spec.access".to_owned()]
+        } else {
+            named.iter().map(|name| format!("spec.access.{name}")).collect()
+        };
         refusals.found.extend(named.into_iter().map(|field| UnsupportedField { field, feature: Feature::Members }));
         rest.access = None;
     }
@@ -83,7 +87,8 @@ mod tests {
     use super::*;
 
     fn spec(more: serde_json::Value) -> SecureWorkspaceSpec {
-        let mut spec = json!({"connectionRef": {"name": "c"}, "displayName": "Acme", "folders": [{"path": "/A"}, {"path": "/B"}]});
+        let mut spec =
+            json!({"connectionRef": {"name": "c"}, "displayName": "Acme", "folders": [{"path": "/A"}, {"path": "/B"}]});
         for (name, value) in more.as_object().unwrap() {
             spec[name] = value.clone();
         }
@@ -113,7 +118,12 @@ mod tests {
             (json!({"deletionPolicy": "Archive"}), &["spec.deletionPolicy"]),
             (
                 json!({"folders": [{"path": "/A"}, {"path": "/B", "locked": true, "classification": "x", "metadata": {"a": "b"}, "members": [member]}]}),
-                &["spec.folders[1].classification", "spec.folders[1].metadata", "spec.folders[1].locked", "spec.folders[1].members"],
+                &[
+                    "spec.folders[1].classification",
+                    "spec.folders[1].metadata",
+                    "spec.folders[1].locked",
+                    "spec.folders[1].members",
+                ],
             ),
         ] {
             assert_eq!(fields(more.clone()), expected, "{more}");
@@ -123,7 +133,8 @@ mod tests {
     #[test]
     fn nothing_is_named_where_everything_is_enforced() {
         let all = Enforcement::of(|_| crate::file360::feature::Level::Native);
-        let spec = spec(json!({"access": {"mode": "Exclusive"}, "sharing": {"external": "Disabled"}, "deletionPolicy": "Delete"}));
+        let spec =
+            spec(json!({"access": {"mode": "Exclusive"}, "sharing": {"external": "Disabled"}, "deletionPolicy": "Delete"}));
         let (rest, found) = split(&spec, &all);
         assert_eq!((rest, found), (spec, Vec::new()));
     }

@@ -19,9 +19,9 @@ const LOCK: &str = "<?xml version=\"1.0\" encoding=\"utf-8\"?><lockinfo xmlns=\"
     <locktype><write/></locktype><owner>file360-operator</owner></lockinfo>";
 /// A lock that nobody gives back ends after this long.
 const LOCK_SECONDS: u32 = 30;
-/// Tries to get a lock that somebody else has, and the first wait between them.
-const LOCK_TRIES: u32 = 6;
-const LOCK_WAIT: Duration = Duration::from_millis(50);
+/// How long a lock that somebody else has is waited for, and how long between two tries.
+const LOCK_PATIENCE: Duration = Duration::from_secs(15);
+const LOCK_WAIT: Duration = Duration::from_millis(100);
 
 /// What a lock covers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -207,13 +207,11 @@ impl Client {
         if !self.has_locks() {
             return Ok(Lock { place: address, token: None });
         }
-        let mut tried = 1;
+        let began = tokio::time::Instant::now();
         loop {
             match self.try_lock(&address, depth).await {
-                Err(error) if error.code == "locked" && tried < LOCK_TRIES => {
-                    let wait = LOCK_WAIT * 2u32.pow(tried - 1);
-                    tokio::time::sleep(wait.mul_f64(0.5 + rand::random::<f64>())).await;
-                    tried += 1;
+                Err(error) if error.code == "locked" && began.elapsed() < LOCK_PATIENCE => {
+                    tokio::time::sleep(LOCK_WAIT.mul_f64(0.5 + rand::random::<f64>())).await;
                 }
                 result => return result,
             }

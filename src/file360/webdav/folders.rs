@@ -13,7 +13,7 @@ use super::workspaces::no_workspace;
 use super::{WebDav, refuse};
 use crate::error::{Error, Kind, Result, clean};
 use crate::file360::Changed;
-use crate::file360::model::{Folder, ItemPatch, NewFolder, OnConflict};
+use crate::file360::model::{Folder, ItemPatch, NewFolder};
 
 /// Folders of one workspace that are looked at; a larger one is refused, never taken for smaller than it is (C5).
 const MOST_FOLDERS: usize = 10_000;
@@ -71,7 +71,7 @@ impl WebDav {
         let top = Place::of_workspace_id(workspace).ok_or_else(|| no_workspace(workspace))?;
         let place = top.at_path(&new.path)?;
         if let Some(there) = self.client.list(&place).await? {
-            if !there.own.is_collection || (new.on_conflict == OnConflict::Fail && new.managed_key.is_none()) {
+            if !there.own.is_collection {
                 return Err(taken(&place));
             }
             let marker = marker::read(&self.client, &top).await?;
