@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::float_cmp)]
 
+#[path = "../support/counterparts.rs"]
+mod counterparts;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -22,3 +24,4 @@ mod routes;
 mod silence;
 mod tenancy;
 mod transitions;
+mod webdav;

@@ -22,6 +22,10 @@ async fn every_rule_of_secureworkspace_refuses_with_its_message() {
         ),
         (json!({"approvedPlan": "abc"}), "approvedPlan needs mode: Approve"),
         (json!({"deleteGrace": "P1D"}), "deleteGrace needs deletionPolicy: Delete"),
+        (
+            json!({"auth": {"basic": {"usernameRef": reference, "passwordRef": reference}}}),
+            "auth.basic goes with driver: WebDAV",
+        ),
         (json!({"suspendUntil": "2030-01-01T00:00:00Z"}), "suspendUntil needs suspend: true"),
         (json!({"suspendReason": "why"}), "suspendReason needs suspend: true"),
         (

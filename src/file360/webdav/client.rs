@@ -18,7 +18,7 @@ const WANTED: &str = "<?xml version=\"1.0\" encoding=\"utf-8\"?><propfind xmlns=
 const LOCK: &str = "<?xml version=\"1.0\" encoding=\"utf-8\"?><lockinfo xmlns=\"DAV:\"><lockscope><exclusive/></lockscope>\
     <locktype><write/></locktype><owner>file360-operator</owner></lockinfo>";
 /// A lock that nobody gives back ends after this long.
-const LOCK_SECONDS: u32 = 30;
+const LOCK_SECONDS: u32 = 15;
 /// How long a lock that somebody else has is waited for, and how long between two tries.
 const LOCK_PATIENCE: Duration = Duration::from_secs(15);
 const LOCK_WAIT: Duration = Duration::from_millis(100);
@@ -226,7 +226,7 @@ impl Client {
         let timeout = HeaderValue::from_str(&format!("Second-{LOCK_SECONDS}"));
         let mut call = Call::new("lock an item", method("LOCK")?, address.place.address(address.is_collection))
             .header(name("depth"), HeaderValue::from_static(depth))
-            .header(name("timeout"), timeout.unwrap_or(HeaderValue::from_static("Second-30")))
+            .header(name("timeout"), timeout.unwrap_or(HeaderValue::from_static("Second-15")))
             .header(header::CONTENT_TYPE, HeaderValue::from_static("application/xml; charset=utf-8"))
             .mutating();
         call.body = Some(Bytes::from_static(LOCK.as_bytes()));
