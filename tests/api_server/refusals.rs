@@ -22,10 +22,6 @@ async fn every_rule_of_secureworkspace_refuses_with_its_message() {
         ),
         (json!({"approvedPlan": "abc"}), "approvedPlan needs mode: Approve"),
         (json!({"deleteGrace": "P1D"}), "deleteGrace needs deletionPolicy: Delete"),
-        (
-            json!({"auth": {"basic": {"usernameRef": reference, "passwordRef": reference}}}),
-            "auth.basic goes with driver: WebDAV",
-        ),
         (json!({"suspendUntil": "2030-01-01T00:00:00Z"}), "suspendUntil needs suspend: true"),
         (json!({"suspendReason": "why"}), "suspendReason needs suspend: true"),
         (
@@ -103,6 +99,10 @@ async fn every_rule_of_connection_refuses_with_its_message() {
         (json!({"endpoint": "ftp://f.example"}), "spec.endpoint"),
         (json!({"endpoint": "https://user:pw@f.example"}), "spec.endpoint"),
         (json!({"auth": {}}), "auth needs exactly one of oauth2, token and basic"),
+        (
+            json!({"auth": {"basic": {"usernameRef": reference, "passwordRef": reference}}}),
+            "auth.basic goes with driver: WebDAV",
+        ),
         (json!({"auth": {"token": token, "oauth2": oauth2}}), "auth needs exactly one of oauth2, token and basic"),
         (json!({"suspendUntil": "2030-01-01T00:00:00Z"}), "suspendUntil needs suspend: true"),
         (json!({"grants": [{"namespaces": {"from": "Selector"}}]}), "needs namespaces.selector"),

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use futures::StreamExt as _;
 use serde_json::{Value, json};
 
 use crate::counterparts::WebDavServer;
@@ -372,7 +373,7 @@ async fn c2_the_operator_dies_at_every_request_to_webdav_and_the_end_is_the_same
     assert!(all.len() > 20, "{lines:?}");
     // A lock that nobody gives back holds the next one up: several at once, not one after the other.
     let outcomes = futures::stream::iter(all).map(|crash| async move { (crash, run(Some(crash)).await.0) });
-    let outcomes: Vec<_> = futures::StreamExt::collect(futures::StreamExt::buffer_unordered(outcomes, 4)).await;
+    let outcomes: Vec<_> = outcomes.buffer_unordered(4).collect().await;
     for ((at, moment), outcome) in outcomes {
         assert_eq!(outcome, wanted, "dead {moment:?} request {at}, {}", lines[at - 1]);
     }
