@@ -109,7 +109,9 @@ impl Drivers {
                 found.map(|one| format!("{}: driver {driver} has no {:?}", one.field, one.feature)).collect()
             }
             "FileRoute" if driver != Driver::Connector => {
-                vec![format!("spec.connectionRef: a route cannot run over driver {driver}: it has no change feed and keeps no records")]
+                vec![format!(
+                    "spec.connectionRef: a route cannot run over driver {driver}: it has no change feed and keeps no records"
+                )]
             }
             _ => Vec::new(),
         }
@@ -245,9 +247,7 @@ mod tests {
 
     #[test]
     fn what_the_driver_of_a_connection_cannot_do_is_found_without_a_cluster() {
-        let connection = |name: &str, spec: Value| {
-            json!({"apiVersion": "file360.io/v1alpha1", "kind": "Connection", "metadata": {"name": name, "namespace": "shared"}, "spec": spec})
-        };
+        let connection = |name: &str, spec: Value| json!({"apiVersion": "file360.io/v1alpha1", "kind": "Connection", "metadata": {"name": name, "namespace": "shared"}, "spec": spec});
         let using = |kind: &str, connection: &str, more: Value| {
             let mut spec = json!({"connectionRef": {"name": connection, "namespace": "shared"}, "displayName": "Acme"});
             spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());

@@ -139,7 +139,9 @@ async fn t3_credentials_follow_no_redirect() {
         redirect
     })
     .await;
-    let error = driver(&url).service().await.unwrap_err();
+    // As the operator makes its clients (controllers/connection/credentials.rs).
+    let strict = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build().unwrap();
+    let error = webdav(&url, strict, CancellationToken::new()).service().await.unwrap_err();
     assert_eq!((error.kind, error.code.as_str()), (Kind::Rejected, "redirected"), "{error}");
     assert!(error.to_string().contains("spec.endpoint"), "{error}");
     assert!(asked.lock()[0].contains("Basic "), "the server itself got them");
@@ -213,7 +215,7 @@ async fn c9_a_leader_that_lost_its_place_writes_nothing() {
 
 /// Why conditions are compensated: when this fails, rclone has learned them.
 #[tokio::test]
-async fn rclone_passes_over_if_match_and_if_none_match_and_honours_locks_and_overwrite() {
+async fn rclone_passes_over_conditions_and_existing_collections_and_honours_locks_and_overwrite() {
     let url = format!("{}/conditions.txt", rclone().endpoint);
     let call = |method: &str, headers: &[(&str, &str)], body: &'static str| {
         let mut request = http().request(Method::from_bytes(method.as_bytes()).unwrap(), &url);
@@ -226,6 +228,12 @@ async fn rclone_passes_over_if_match_and_if_none_match_and_honours_locks_and_ove
     assert_eq!(call("PUT", &[], "first").await.status(), 201);
     assert_eq!(call("PUT", &[("if-none-match", "*")], "second").await.status(), 201);
     assert_eq!(call("PUT", &[("if-match", "\"nonsense\"")], "third").await.status(), 201);
+    let collection = format!("{}/there", rclone().endpoint);
+    for _ in 0..2 {
+        let request = http().request(Method::from_bytes(b"MKCOL").unwrap(), &collection);
+        let request = request.basic_auth(WebDavServer::USER, Some(WebDavServer::PASSWORD));
+        assert_eq!(request.send().await.unwrap().status(), 201, "the standard has 405 for the second");
+    }
     let lock = "<?xml version=\"1.0\"?><lockinfo xmlns=\"DAV:\"><lockscope><exclusive/></lockscope><locktype><write/></locktype></lockinfo>";
     let held = call("LOCK", &[("timeout", "Second-20"), ("depth", "0")], lock).await;
     let token = held.headers()["lock-token"].to_str().unwrap().to_owned();
@@ -402,18 +410,22 @@ async fn c5_a_damaged_marker_is_an_error_and_never_an_absent_workspace() {
     let business = BusinessKey { system: "s".into(), key: "k".into() };
     let (file360_operator::file360::Creation::Created(ws) | file360_operator::file360::Creation::Existed(ws)) =
         driver.create_workspace(&business, &new_workspace(), &cause()).await.unwrap();
-    let marker = server.root().join(&ws.id).join(".file360/workspace.json");
-    let good = std::fs::read(&marker).unwrap();
+    let good = std::fs::read(server.root().join(&ws.id).join(".file360/workspace.json")).unwrap();
+    let url = format!("{}/{}/.file360/workspace.json", server.endpoint, ws.id);
+    let write = |content: Vec<u8>| {
+        let request = http().put(&url).basic_auth(WebDavServer::USER, Some(WebDavServer::PASSWORD)).body(content);
+        async move { assert!(request.send().await.unwrap().status().is_success()) }
+    };
     for bad in ["{", "[]", "{\"form\": 1}", "not JSON at all"] {
-        std::fs::write(&marker, bad).unwrap();
+        write(bad.into()).await;
         let error = driver.workspace_by_key(&business).await.unwrap_err();
         assert!(error.kind == Kind::Malformed && error.to_string().contains("workspace.json"), "{bad}: {error}");
         assert!(driver.create_workspace(&business, &new_workspace(), &cause()).await.is_err(), "{bad}");
         assert_eq!(driver.workspaces(None, None).await.unwrap().items.len(), 1, "{bad}: it stops no listing");
     }
-    std::fs::write(&marker, "{\"form\": 2, \"more\": true}").unwrap();
+    write("{\"form\": 2, \"more\": true}".into()).await;
     assert_eq!(failure(driver.workspace_by_key(&business).await).0, Kind::Unsupported);
-    std::fs::write(&marker, good).unwrap();
+    write(good).await;
     assert_eq!(driver.workspace_by_key(&business).await.unwrap().map(|found| found.id), Some(ws.id));
 }
 

@@ -242,8 +242,9 @@ impl WebDavServer {
             command.push(text(&folder.path().join("root")));
             command.extend(["--addr".to_owned(), format!("127.0.0.1:{port}")]);
             command.extend(["--user", Self::USER, "--pass", Self::PASSWORD].map(str::to_owned));
-            // What tests do to the folder itself is seen at once; no settings of whoever runs the tests.
-            command.extend(["--dir-cache-time", "0s", "--config", "/dev/null"].map(str::to_owned));
+            // What tests do to the folder itself is seen soon (with no time at all, rclone's timers never rest); no settings of whoever
+            // runs the tests.
+            command.extend(["--dir-cache-time", "5ms", "--config", "/dev/null"].map(str::to_owned));
             command.extend(flags.clone());
             command
         });

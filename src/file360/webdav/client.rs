@@ -124,13 +124,14 @@ impl Client {
         }
     }
 
-    /// Makes a collection; whether it is new. Its parent must be there ([`Kind::Conflict`]).
-    pub async fn make_collection(&self, place: &Place) -> Result<bool> {
+    /// Makes a collection, or leaves the one that is there: servers differ in whether they tell. Its parent must be there
+    /// ([`Kind::Conflict`]).
+    pub async fn make_collection(&self, place: &Place) -> Result<()> {
         let call = Call::new("make a collection", method("MKCOL")?, place.address(true)).mutating();
         match self.transport.call(call).await {
-            Ok(_) => Ok(true),
+            Ok(_) => Ok(()),
             Err(error) if error.code == "method-not-allowed" => match self.stat(place).await? {
-                Some(entry) if entry.is_collection => Ok(false),
+                Some(entry) if entry.is_collection => Ok(()),
                 Some(_) => Err(taken(place)),
                 None => Err(explained(error)),
             },

@@ -108,9 +108,8 @@ impl WebDav {
             (new.sharing.is_some(), "sharing rules (spec.sharing)"),
         ])?;
         let place = Place::of_key(key);
-        if !self.client.make_collection(&place).await?
-            && let Some(workspace) = self.find_by_key(key).await?
-        {
+        self.client.make_collection(&place).await?;
+        if let Some(workspace) = self.find_by_key(key).await? {
             return Ok(Creation::Existed(Box::new(workspace)));
         }
         self.client.make_collection(&marker::own_collection(&place)).await?;
