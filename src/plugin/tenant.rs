@@ -21,6 +21,7 @@ use crate::controllers::secure_workspace::pass::{self, Preview};
 use crate::controllers::secure_workspace::status::reason_of;
 use crate::error::Error;
 use crate::file360::exchange::Settings;
+use crate::file360::feature::Enforcement;
 use crate::file360::model::Service;
 use crate::file360::{self, File360};
 use crate::outbound::guard::Guard;
@@ -84,6 +85,11 @@ impl Tenant {
         let (driver, _) = file360::driver(connection.spec.driver(), settings);
         let service = driver.service().await.map_err(|error| refused(&error))?;
         Ok(Self { connection: Arc::new(connection), driver, key: key.clone(), service, args: args.clone() })
+    }
+
+    /// How far each feature is there.
+    pub fn enforcement(&self) -> Enforcement {
+        self.driver.enforcement(&self.service)
     }
 
     /// What a pass of the operator over `object` would do now.

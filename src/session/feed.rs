@@ -55,10 +55,8 @@ pub trait Wake: Send + Sync {
 impl Session {
     /// Reads a complete listing into the index and returns the cursor that the feed continues from.
     pub async fn take_inventory(&self, wake: &dyn Wake) -> Result<String> {
-        let cursor = match self.has_feed() {
-            true => self.driver.changes("now", Duration::ZERO).await?.next_cursor,
-            false => String::new(),
-        };
+        let cursor =
+            if self.has_feed() { self.driver.changes("now", Duration::ZERO).await?.next_cursor } else { String::new() };
         let mut listing = HashMap::new();
         let mut page_cursor: Option<String> = None;
         for _ in 0..MOST_PAGES {

@@ -151,7 +151,7 @@ fn refused_as(kind: Kind, code: &str, message: String) -> Error {
 }
 
 /// What `read` gives, or nothing where there is no such thing.
-async fn when<T>(
+pub async fn when<T>(
     is_there: bool,
     read: impl Future<Output = Result<Changed<Vec<T>>>>,
     revision: u64,

@@ -86,6 +86,7 @@ mod tests {
 
     use super::*;
 
+    #[allow(clippy::needless_pass_by_value, reason = "specs are written where they are used")]
     fn spec(more: serde_json::Value) -> SecureWorkspaceSpec {
         let mut spec =
             json!({"connectionRef": {"name": "c"}, "displayName": "Acme", "folders": [{"path": "/A"}, {"path": "/B"}]});

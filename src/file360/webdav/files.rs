@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use sha2::{Digest as _, Sha256};
 
 use super::client::taken;
-use super::folders::{is_folder, refuse_in};
+use super::folders::{is_folder, refuse_in, target};
 use super::marker;
 use super::multistatus::Entry;
 use super::place::Place;
@@ -234,7 +234,7 @@ impl WebDav {
         refuse_in(patch, "item")?;
         let place = Place::of_id(id).ok_or_else(|| no_item(id))?;
         let seen = self.client.stat(&place).await?.ok_or_else(|| no_item(id))?;
-        let target = self.target(&place, patch)?;
+        let target = target(&place, patch)?;
         if seen.is_collection {
             self.change_folder(id, etag, patch).await?;
         } else {

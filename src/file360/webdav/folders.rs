@@ -108,7 +108,7 @@ impl WebDav {
             error.code = "etag-mismatch".into();
             return Err(error);
         }
-        let target = self.target(&place, patch)?;
+        let target = target(&place, patch)?;
         if target != place && !self.client.rename(&place, &target, true, false).await? {
             return Err(taken(&target));
         }
@@ -170,24 +170,24 @@ impl WebDav {
             };
             let mut folders = before.folders.clone();
             let has_changed = edit(&mut folders);
-            Ok(if has_changed { Change::Write(Marker { folders, ..before }, ()) } else { Change::Keep(()) })
+            Ok(if has_changed { Change::Write(Box::new(Marker { folders, ..before }), ()) } else { Change::Keep(()) })
         });
         Ok(changed.await?.0.map_or(0, |marker| marker.revision))
     }
+}
 
-    /// Where an item is after a change of its name and folder.
-    pub(super) fn target(&self, place: &Place, patch: &ItemPatch) -> Result<Place> {
-        let around = match &patch.parent_id {
-            Some(parent) => Place::of_id(parent).ok_or_else(|| no_folder(parent))?,
-            None => place.parent().ok_or_else(|| no_folder("/"))?,
-        };
-        if place.is_workspace() || around.workspace() != place.workspace() {
-            return super::lacking("move from one workspace to another");
-        }
-        match &patch.name {
-            Some(name) => around.with_name(name),
-            None => around.with_name(&place.name()),
-        }
+/// Where an item is after a change of its name and folder.
+pub(super) fn target(place: &Place, patch: &ItemPatch) -> Result<Place> {
+    let around = match &patch.parent_id {
+        Some(parent) => Place::of_id(parent).ok_or_else(|| no_folder(parent))?,
+        None => place.parent().ok_or_else(|| no_folder("/"))?,
+    };
+    if place.is_workspace() || around.workspace() != place.workspace() {
+        return super::lacking("move from one workspace to another");
+    }
+    match &patch.name {
+        Some(name) => around.with_name(name),
+        None => around.with_name(&place.name()),
     }
 }
 

@@ -122,7 +122,7 @@ struct Form {
 /// What a change of the marker comes to.
 pub enum Change<T> {
     /// It is written; its revision and tag are set on the way.
-    Write(Marker, T),
+    Write(Box<Marker>, T),
     /// It stays as it is.
     Keep(T),
 }
@@ -140,7 +140,7 @@ pub async fn change<T>(
         let before = read(client, workspace).await?;
         let (mut next, value) = match decide(before.clone())? {
             Change::Keep(value) => return Ok((before, value)),
-            Change::Write(next, value) => (next, value),
+            Change::Write(next, value) => (*next, value),
         };
         next.revision = before.as_ref().map_or(0, |before| before.revision) + 1;
         next.tag = format!("{:016x}", rand::random::<u64>());

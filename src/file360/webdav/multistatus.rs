@@ -255,7 +255,7 @@ impl Properties {
         match name {
             "getcontentlength" => self.size = text.parse().ok(),
             "getetag" => {
-                self.etag = given().filter(|tag| tag.len() <= 256 && tag.bytes().all(|byte| (0x21..0x7f).contains(&byte)))
+                self.etag = given().filter(|tag| tag.len() <= 256 && tag.bytes().all(|byte| (0x21..0x7f).contains(&byte)));
             }
             "getcontenttype" => self.mime_type = given().map(|text| clean(&text, 255)),
             "creationdate" => self.created = text.parse().ok(),

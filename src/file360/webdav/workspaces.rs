@@ -122,7 +122,7 @@ impl WebDav {
         let written = marker::change(&self.client, &place, |before| {
             Ok(match before {
                 Some(_) => Change::Keep(false),
-                None => Change::Write(first, true),
+                None => Change::Write(Box::new(first), true),
             })
         });
         let (marker, is_new) = written.await?;
@@ -194,7 +194,7 @@ impl WebDav {
                 None => return Err(no_workspace(id)),
             };
             edit(&mut next)?;
-            Ok(if before.as_ref() == Some(&next) { Change::Keep(()) } else { Change::Write(next, ()) })
+            Ok(if before.as_ref() == Some(&next) { Change::Keep(()) } else { Change::Write(Box::new(next), ()) })
         });
         let (marker, ()) = changed.await?;
         let marker = marker.ok_or_else(|| no_workspace(id))?;
