@@ -5,16 +5,23 @@
 
 pub mod connector;
 pub mod content;
+pub mod exchange;
+pub mod feature;
 pub mod model;
 pub mod sharing;
+pub mod webdav;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
 
 pub use content::{ByteStream, Content, Download, IdempotencyKey, NewFile};
 
+use crate::api::connection::Driver;
 use crate::error::Result;
+use exchange::{Settings, Transport};
+use feature::Enforcement;
 use model::{
     BusinessKey, ChangePage, Folder, ItemPatch, Link, Member, MemberInput, NewFolder, NewWorkspace, OwnerMark, Page,
     Principal, PrincipalKind, Service, UploadRequest, UploadRequestInput, Workspace, WorkspacePatch, WorkspaceRow,
@@ -43,11 +50,29 @@ pub enum Creation {
     Existed(Box<Workspace>),
 }
 
+/// The driver of that kind for one tenant, over an exchange with it.
+pub fn driver(kind: Driver, settings: Settings) -> (Arc<dyn File360>, Arc<Transport>) {
+    match kind {
+        Driver::Connector => {
+            let transport = Arc::new(Transport::new(settings));
+            (Arc::new(connector::Connector::new(transport.clone())), transport)
+        }
+        Driver::WebDav => {
+            let transport = Arc::new(Transport::new(settings).to("the WebDAV server"));
+            (Arc::new(webdav::WebDav::new(transport.clone())), transport)
+        }
+    }
+}
+
 /// One File 360 tenant.
 #[async_trait]
 pub trait File360: Content + Send + Sync {
     /// What the service says about itself. Proves that endpoint, trust and credential work.
     async fn service(&self) -> Result<Service>;
+
+    /// How far each feature is there, given what the service said last. What is [`Level::Unsupported`](feature::Level::Unsupported) is
+    /// refused by every call that asks for it ([`Kind::Unsupported`](crate::error::Kind::Unsupported)), before anything is done.
+    fn enforcement(&self, service: &Service) -> Enforcement;
 
     /// Raises the fence of `consumer` by one and makes every later mutating call carry it. After it returned, mutating calls
     /// of an earlier holder are refused. Returns the epoch.

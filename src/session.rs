@@ -17,6 +17,7 @@ pub use index::{Index, Row};
 
 use crate::api::Connection;
 use crate::error::{Error, Kind, Result};
+use crate::file360::feature::{Enforcement, Feature, Level};
 use crate::file360::model::{ChangePage, PrincipalKind, Service};
 use crate::file360::{Cause, File360};
 use crate::reconcile::ObjectKey;
@@ -27,6 +28,8 @@ pub struct Session {
     pub driver: Arc<dyn File360>,
     /// What it says about itself.
     pub service: Service,
+    /// How far each feature is there.
+    pub enforcement: Enforcement,
     /// Identity of this cluster there.
     pub cluster_id: Arc<str>,
     /// Which workspace belongs to which resource, with the revision that is known.
@@ -52,6 +55,7 @@ impl Session {
     /// A session that counts as connected; its feed is read by [`Session::follow`].
     pub fn new(driver: Arc<dyn File360>, service: Service, cluster_id: Arc<str>, stop: CancellationToken) -> Self {
         Self {
+            enforcement: driver.enforcement(&service),
             driver,
             service,
             cluster_id,
@@ -123,7 +127,12 @@ impl Session {
         std::mem::take(&mut *self.deferred.lock())
     }
 
-    /// Whether the change feed is being read.
+    /// Whether the tenant has a change feed; without one, it is looked at every now and then.
+    pub fn has_feed(&self) -> bool {
+        self.enforcement.level(Feature::Changes) == Level::Native
+    }
+
+    /// Whether the change feed is being read, or, without one, the tenant answers.
     pub fn is_connected(&self) -> bool {
         self.connected.load(Ordering::Relaxed)
     }

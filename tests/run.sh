@@ -39,10 +39,10 @@ step 'Control plane' tests/controlplane/build.sh
 wait $helm || { cat /tmp/file360-helm-build.$$ >&2; exit 1; }
 rm -f /tmp/file360-helm-build.$$
 step 'Unit tests' cargo test --quiet --lib --bins
-step 'Behaviour of the embedded File 360' cargo test --quiet --test file360_server
+step 'Programs at the other end' tests/counterparts/build.sh
+step 'Behaviour of the drivers and the embedded File 360' cargo test --quiet --test file360_server
 step 'Inbound HTTP' cargo test --quiet --test inbound
 step 'Contract against its document' tests/file360_server/schemathesis.sh
-step 'Programs at the other end' tests/counterparts/build.sh
 step 'Destinations against real counterparts' cargo test --quiet --test destinations
 step 'Tests against a real API server' cargo test --quiet --test api_server
 step 'Charts and kustomize bases' tests/chart/run.sh

@@ -7,6 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::common::{LabelSelector, SecretKeyRef, conditions, date_time};
+use crate::file360::feature::{Feature, Level};
 use crate::file360::model::{Audience, ExternalSharing};
 
 /// One File 360 tenant: where it is, who may use it and how.
@@ -42,8 +43,14 @@ use crate::file360::model::{Audience, ExternalSharing};
 #[x_kube(
     validation = Rule::new("self.endpoint.startsWith('https://') || (has(self.allowInsecure) && self.allowInsecure)")
         .message("endpoint must use https; set allowInsecure: true only for a test server on plain http"),
-    validation = Rule::new("has(self.auth.oauth2) != has(self.auth.token)")
-        .message("auth needs exactly one of oauth2 and token"),
+    validation = Rule::new("[has(self.auth.oauth2), has(self.auth.token), has(self.auth.basic)].filter(given, given).size() == 1")
+        .message("auth needs exactly one of oauth2, token and basic"),
+    validation = Rule::new("!has(self.auth.basic) || (has(self.driver) && self.driver == 'WebDAV')")
+        .message("auth.basic goes with driver: WebDAV"),
+    validation = Rule::new("!has(self.sharing) || !has(self.driver) || self.driver != 'WebDAV'")
+        .message("sharing: WebDAV has no sharing that could have a ceiling"),
+    validation = Rule::new("(has(self.driver) ? self.driver : 'Connector') == (has(oldSelf.driver) ? oldSelf.driver : 'Connector')")
+        .message("driver is immutable: another driver is another tenant"),
     validation = Rule::new("!has(self.suspendUntil) || (has(self.suspend) && self.suspend)")
         .message("suspendUntil needs suspend: true"),
     validation = Rule::new("!has(self.suspendReason) || (has(self.suspend) && self.suspend)")
@@ -54,15 +61,20 @@ use crate::file360::model::{Audience, ExternalSharing};
         .message("grants: namespaces.selector goes with from: Selector only"),
 )]
 pub struct ConnectionSpec {
-    /// Base URL of the File 360 connector endpoint, such as `https://file360.example.com`. Must be https (see
-    /// `allowInsecure`). The Secret with the credential names the same URL under the key `endpoint`: a credential goes
-    /// nowhere else.
+    /// How the tenant is spoken to. `Connector`: the connector contract, with everything that this project can do.
+    /// `WebDAV`: folders and files only (RFC 4918); what else a manifest asks for is named in its status as `Unsupported`.
+    /// `status.enforcement` says what is there. Default: Connector. Immutable.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub driver: Option<Driver>,
+    /// Base URL of the File 360 connector endpoint, such as `https://file360.example.com`; with `driver: WebDAV`, the URL of
+    /// the collection that holds the workspaces. Must be https (see `allowInsecure`). The Secret with the credential names
+    /// the same URL under the key `endpoint`: a credential goes nowhere else.
     #[schemars(length(min = 8, max = 2048), regex(pattern = r"^https?://[A-Za-z0-9\[\]._~%:-]+(/[A-Za-z0-9._~%/-]*)?$"))]
     pub endpoint: String,
     /// Allows `http://` endpoints. For test servers only: credentials travel in clear text. Default false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub allow_insecure: Option<bool>,
-    /// How the operator authenticates. Exactly one of `oauth2` and `token`.
+    /// How the operator authenticates. Exactly one of `oauth2`, `token` and `basic`.
     pub auth: Auth,
     /// Trust and client certificate. Default: the operator's CA settings.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -90,6 +102,33 @@ pub struct ConnectionSpec {
     pub suspend_until: Option<Timestamp>,
 }
 
+/// How a tenant is spoken to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Driver {
+    /// The connector contract.
+    #[default]
+    Connector,
+    /// WebDAV: folders and files only.
+    #[serde(rename = "WebDAV")]
+    WebDav,
+}
+
+impl std::fmt::Display for Driver {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Connector => "Connector",
+            Self::WebDav => "WebDAV",
+        })
+    }
+}
+
+impl ConnectionSpec {
+    /// The driver, with its default.
+    pub fn driver(&self) -> Driver {
+        self.driver.unwrap_or_default()
+    }
+}
+
 /// Exactly one way to authenticate.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -100,6 +139,19 @@ pub struct Auth {
     /// A fixed bearer token.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub token: Option<BearerToken>,
+    /// A user name and a password (RFC 7617); goes with `driver: WebDAV`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub basic: Option<Basic>,
+}
+
+/// A user name and a password.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Basic {
+    /// Where the user name is kept.
+    pub username_ref: SecretKeyRef,
+    /// Where the password is kept. The same Secret must have the key `endpoint` with this Connection's endpoint.
+    pub password_ref: SecretKeyRef,
 }
 
 /// OAuth2 client credentials.
@@ -294,6 +346,10 @@ pub struct ConnectionStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), inner(length(max = 63)), extend("x-kubernetes-list-type" = "set"))]
     pub capabilities: Vec<String>,
+    /// What the driver does about each feature.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["feature"]))]
+    pub enforcement: Vec<FeatureLevel>,
     /// The reader of the change feed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub feed: Option<FeedStatus>,
@@ -301,6 +357,17 @@ pub struct ConnectionStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     pub last_handled_reconcile_at: Option<String>,
+}
+
+/// How far one feature is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct FeatureLevel {
+    /// What a manifest can ask for, or the operator builds on.
+    pub feature: Feature,
+    /// `Native`: the server enforces it. `Compensating`: the operator makes up for it. `ObserveOnly`: the operator sees and
+    /// reports it. `Unsupported`: it is not there.
+    pub level: Level,
 }
 
 /// What the server says about itself.
@@ -313,10 +380,10 @@ pub struct ServerInfo {
     /// Product version.
     #[schemars(length(max = 253))]
     pub version: String,
-    /// Version of the connector contract.
+    /// Version of the connector contract; with `driver: WebDAV`, the compliance classes that the server names.
     #[schemars(length(max = 63))]
     pub contract: String,
-    /// Changes when the feed's history was replaced, for example by a restored backup.
+    /// Changes when the feed's history was replaced, for example by a restored backup. Empty: there is no feed.
     #[schemars(length(max = 253))]
     pub feed_epoch: String,
 }
@@ -325,7 +392,7 @@ pub struct ServerInfo {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct FeedStatus {
-    /// Connected or Interrupted.
+    /// Connected, Interrupted or Polled.
     pub state: FeedState,
 }
 
@@ -336,4 +403,6 @@ pub enum FeedState {
     Connected,
     /// Changes are found by listings only, until the feed answers again.
     Interrupted,
+    /// The server has no feed: changes are found by looking, every `--observe-interval`.
+    Polled,
 }

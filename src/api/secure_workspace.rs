@@ -9,6 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::common::{ConnectionRef, conditions, date_time, metadata_map};
+use crate::file360::feature::Feature;
 use crate::file360::model::{Audience, ExternalSharing, FieldKind, Role};
 
 /// Removals that one pass makes without asking, when the spec does not say.
@@ -473,6 +474,10 @@ pub struct SecureWorkspaceStatus {
     /// How many have access.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub access: Option<AccessStatus>,
+    /// What the driver of the Connection cannot honour. It takes no part in the plan, and the resource is not ready.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["field"]))]
+    pub unsupported: Vec<UnsupportedField>,
     /// Secrets that this resource wrote addresses of upload requests to.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), inner(length(max = 253)), extend("x-kubernetes-list-type" = "set"))]
@@ -575,4 +580,15 @@ pub struct AccessStatus {
     pub external: u32,
     /// Memberships that end within seven days.
     pub expiring_in7_days: u32,
+}
+
+/// A field of the spec that the driver cannot honour.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct UnsupportedField {
+    /// The field, such as `spec.access.members`.
+    #[schemars(length(max = 253))]
+    pub field: String,
+    /// The feature that it asks for; `status.enforcement` of the Connection says how far it is there.
+    pub feature: Feature,
 }

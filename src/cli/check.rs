@@ -1,5 +1,6 @@
 //! `check`: manifests are validated without a cluster.
 
+use std::collections::HashMap;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
@@ -9,8 +10,10 @@ use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomRe
 use serde_json::Value;
 
 use super::offline;
+use crate::api::connection::Driver;
 use crate::api::{GROUP, SecureWorkspace, VERSION, crds};
 use crate::controllers::secure_workspace::desired::Desired;
+use crate::controllers::secure_workspace::unsupported;
 
 /// Arguments of `check`.
 #[derive(Debug, Args)]
@@ -23,26 +26,28 @@ pub struct CheckArgs {
 /// Checks every file; the error counts what is wrong, after each finding was printed.
 pub fn run(args: &CheckArgs) -> Result<(), String> {
     let checker = Checker::new()?;
-    let mut checked = 0;
     let mut findings = 0;
+    let mut manifests = Vec::new();
     for file in &args.files {
         let text = read(file)?;
-        let name = file.display();
-        let manifests = match documents(&text) {
-            Ok(manifests) => manifests,
+        let name = file.display().to_string();
+        match documents(&text) {
+            Ok(found) => {
+                manifests.extend(found.into_iter().filter(is_ours).map(|manifest| (name.clone(), manifest)));
+            }
             Err(error) => {
                 println!("{name}: {error}");
                 findings += 1;
-                continue;
             }
-        };
-        for manifest in manifests.iter().filter(|manifest| is_ours(manifest)) {
-            checked += 1;
-            let what = format!("{} {}", text_at(manifest, "/kind"), text_at(manifest, "/metadata/name"));
-            for finding in checker.findings(manifest) {
-                println!("{name}: {what}: {finding}");
-                findings += 1;
-            }
+        }
+    }
+    let checked = manifests.len();
+    let drivers = Drivers::of(manifests.iter().map(|(_, manifest)| manifest));
+    for (name, manifest) in &manifests {
+        let what = format!("{} {}", text_at(manifest, "/kind"), text_at(manifest, "/metadata/name"));
+        for finding in checker.findings(manifest).into_iter().chain(drivers.findings(manifest)) {
+            println!("{name}: {what}: {finding}");
+            findings += 1;
         }
     }
     if findings > 0 {
@@ -81,6 +86,49 @@ fn is_ours(manifest: &Value) -> bool {
 
 fn text_at<'a>(value: &'a Value, pointer: &str) -> &'a str {
     value.pointer(pointer).and_then(Value::as_str).unwrap_or_default()
+}
+
+/// The drivers of the Connections among the manifests, by namespace and name.
+pub struct Drivers(HashMap<(String, String), Driver>);
+
+impl Drivers {
+    /// Looks at all manifests.
+    pub fn of<'a>(manifests: impl Iterator<Item = &'a Value>) -> Self {
+        let connections = manifests.filter(|manifest| text_at(manifest, "/kind") == "Connection");
+        Self(connections.filter_map(|manifest| Some((named(manifest, "/metadata", ""), driver(manifest)?))).collect())
+    }
+
+    /// What of a manifest the driver of its Connection cannot honour, if the Connection is among the manifests.
+    pub fn findings(&self, manifest: &Value) -> Vec<String> {
+        let own = text_at(manifest, "/metadata/namespace");
+        let Some(driver) = self.0.get(&named(manifest, "/spec/connectionRef", own)).copied() else { return Vec::new() };
+        match text_at(manifest, "/kind") {
+            "SecureWorkspace" => {
+                let Ok(workspace) = serde_json::from_value::<SecureWorkspace>(manifest.clone()) else { return Vec::new() };
+                let found = unsupported::of_driver(&workspace.spec, driver).into_iter();
+                found.map(|one| format!("{}: driver {driver} has no {:?}", one.field, one.feature)).collect()
+            }
+            "FileRoute" if driver != Driver::Connector => {
+                vec![format!(
+                    "spec.connectionRef: a route cannot run over driver {driver}: it has no change feed and keeps no records"
+                )]
+            }
+            _ => Vec::new(),
+        }
+    }
+}
+
+fn named(manifest: &Value, pointer: &str, otherwise: &str) -> (String, String) {
+    let namespace = text_at(manifest, &format!("{pointer}/namespace"));
+    let namespace = if namespace.is_empty() { otherwise } else { namespace };
+    (namespace.to_owned(), text_at(manifest, &format!("{pointer}/name")).to_owned())
+}
+
+fn driver(connection: &Value) -> Option<Driver> {
+    match connection.pointer("/spec/driver") {
+        None => Some(Driver::default()),
+        Some(driver) => serde_json::from_value(driver.clone()).ok(),
+    }
 }
 
 /// Validates manifests against the CRDs and against what the operator itself refuses.
@@ -189,4 +237,35 @@ fn refused_by_the_operator(kind: &str, manifest: &Value) -> Vec<String> {
 fn workspace(manifest: &Value) -> Result<(), String> {
     let workspace: SecureWorkspace = serde_json::from_value(manifest.clone()).map_err(|error| error.to_string())?;
     Desired::of(&workspace.spec, Timestamp::now()).map(|_| ()).map_err(|error| error.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_the_driver_of_a_connection_cannot_do_is_found_without_a_cluster() {
+        let connection = |name: &str, spec: Value| json!({"apiVersion": "file360.io/v1alpha1", "kind": "Connection", "metadata": {"name": name, "namespace": "shared"}, "spec": spec});
+        let using = |kind: &str, connection: &str, more: Value| {
+            let mut spec = json!({"connectionRef": {"name": connection, "namespace": "shared"}, "displayName": "Acme"});
+            spec.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+            json!({"apiVersion": "file360.io/v1alpha1", "kind": kind, "metadata": {"name": "w", "namespace": "legal"}, "spec": spec})
+        };
+        let all = [connection("dav", json!({"driver": "WebDAV"})), connection("full", json!({}))];
+        let drivers = Drivers::of(all.iter());
+        let asking = json!({"access": {"mode": "Exclusive"}, "folders": [{"path": "/A"}]});
+        let found = drivers.findings(&using("SecureWorkspace", "dav", asking.clone()));
+        assert_eq!(found, ["spec.access.mode: driver WebDAV has no Members"]);
+        assert_eq!(drivers.findings(&using("FileRoute", "dav", json!({}))).len(), 1);
+        for quiet in [
+            using("SecureWorkspace", "dav", json!({"folders": [{"path": "/A"}]})),
+            using("SecureWorkspace", "full", asking.clone()),
+            using("SecureWorkspace", "elsewhere", asking),
+            using("FileRoute", "full", json!({})),
+        ] {
+            assert_eq!(drivers.findings(&quiet), Vec::<String>::new());
+        }
+    }
 }

@@ -73,6 +73,9 @@ pub struct RunArgs {
     /// An outage of a Connection that lasts longer than this is written to the resources that depend on it.
     #[arg(long, env = "FILE360_OUTAGE_GRACE", default_value = "10m", value_parser = duration)]
     outage_grace: Duration,
+    /// Workspaces of a tenant without a change feed (driver WebDAV) are looked at once in this time, spread over it.
+    #[arg(long, env = "FILE360_OBSERVE_INTERVAL", default_value = "5m", value_parser = duration)]
+    observe_interval: Duration,
     /// Objects of one kind that are worked on at once.
     #[arg(long, env = "FILE360_WORKERS", default_value_t = 64, value_parser = clap::value_parser!(u16).range(1..=256))]
     workers: u16,
@@ -167,6 +170,8 @@ impl RunArgs {
             outage_grace: self.outage_grace,
             orphan_after: self.orphan_after,
             secret_interval: self.process.secret_interval,
+            // Never without a pause.
+            observe_interval: self.observe_interval.max(Duration::from_secs(1)),
             ..Tuning::default()
         }
     }

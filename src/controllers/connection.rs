@@ -16,15 +16,17 @@ use parking_lot::Mutex;
 use tracing::{info, warn};
 
 use crate::api::Connection;
+use crate::api::connection::Driver;
 use crate::api::{FINALIZER, REQUESTED_AT};
 use crate::controllers::context::Context;
 use crate::controllers::file_route::FileRoutes;
 use crate::controllers::finalizers;
 use crate::controllers::secure_workspace::SecureWorkspaces;
 use crate::error::{Error, Kind, Result};
-use crate::file360::File360;
-use crate::file360::connector::{Connector, Settings, Transport};
+use crate::file360::exchange::Settings;
+use crate::file360::feature::Feature;
 use crate::file360::model::Service;
+use crate::file360::{self, File360};
 use crate::reconcile::queue::Queue;
 use crate::reconcile::{ObjectKey, backoff, publish};
 use crate::session::{Foreign, Session, Unavailable, Wake};
@@ -258,12 +260,13 @@ impl Connections {
         }
         let fingerprint = credentials.fingerprint.clone();
         let (driver, service) = driver(&self.ctx, connection, credentials).await?;
-        // One fence for each Connection: two Connections to one tenant do not shut each other out.
-        driver
-            .take_fence(&self.ctx.cluster_id, &format!("operator.{}.{}", key.namespace, key.name), &self.ctx.instance)
-            .await?;
         let stop = self.ctx.stop_writes.child_token();
-        let session = Arc::new(Session::new(Arc::new(driver), service, self.ctx.cluster_id.clone(), stop));
+        let session = Arc::new(Session::new(driver, service, self.ctx.cluster_id.clone(), stop));
+        if session.enforcement.has(Feature::Fencing) || connection.spec.driver() == Driver::Connector {
+            // One fence for each Connection: two Connections to one tenant do not shut each other out.
+            let consumer = format!("operator.{}.{}", key.namespace, key.name);
+            session.driver.take_fence(&self.ctx.cluster_id, &consumer, &self.ctx.instance).await?;
+        }
         let wake: Arc<dyn Wake> = Arc::new(Waker {
             key: key.clone(),
             ctx: self.ctx.clone(),
@@ -275,7 +278,7 @@ impl Connections {
         // The old session ends only now that the new one works.
         let old = self.ctx.sessions.peek(key).and_then(|lookup| lookup.session.ok());
         let waiting = self.ctx.sessions.set(key, connection.clone(), Ok(session.clone()));
-        tokio::spawn(session.clone().follow(cursor, wake));
+        tokio::spawn(session.clone().follow(cursor, self.ctx.tuning.observe_interval, wake));
         if let Some(entry) = self.objects.lock().get_mut(key) {
             entry.built_from = Some(fingerprint);
         }
@@ -357,11 +360,15 @@ impl Connections {
 }
 
 /// The way to the tenant of a Connection, with its limits, and what the tenant says about itself. No fence is taken yet.
-pub async fn driver(ctx: &Context, connection: &Connection, credentials: Credentials) -> Result<(Connector, Service)> {
+pub async fn driver(
+    ctx: &Context,
+    connection: &Connection,
+    credentials: Credentials,
+) -> Result<(Arc<dyn File360>, Service)> {
     let limits = connection.spec.limits.as_ref();
     let (rate, concurrency) =
         (limits.and_then(|limits| limits.requests_per_second), limits.and_then(|limits| limits.concurrency));
-    let transport = Arc::new(Transport::new(Settings {
+    let settings = Settings {
         endpoint: credentials.endpoint,
         credential: credentials.credential,
         http: credentials.http,
@@ -369,8 +376,8 @@ pub async fn driver(ctx: &Context, connection: &Connection, credentials: Credent
         concurrency,
         stop_writes: ctx.stop_writes.clone(),
         observer: ctx.metrics.clone(),
-    }));
-    let driver = Connector::new(transport.clone());
+    };
+    let (driver, transport) = file360::driver(connection.spec.driver(), settings);
     let service = driver.service().await?;
     if rate.is_none() {
         transport.limit_rate(service.limits.requests_per_second);

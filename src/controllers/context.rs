@@ -40,6 +40,8 @@ pub struct Tuning {
     pub orphan_after: Duration,
     /// Secrets in use are read again after this long.
     pub secret_interval: Duration,
+    /// Workspaces of a tenant without a change feed are looked at once in this time.
+    pub observe_interval: Duration,
 }
 
 impl Default for Tuning {
@@ -50,6 +52,7 @@ impl Default for Tuning {
             outage_grace: Duration::from_mins(10),
             orphan_after: Duration::from_hours(1),
             secret_interval: Duration::from_mins(1),
+            observe_interval: Duration::from_mins(5),
         }
     }
 }

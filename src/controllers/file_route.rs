@@ -24,7 +24,7 @@ use crate::controllers::context::Context;
 use crate::controllers::secure_workspace::SecureWorkspaces;
 use crate::controllers::{grants, references::ReferenceStore, until};
 use crate::error::{Error, Kind, Result};
-use crate::file360::model::Capability;
+use crate::file360::feature::{Feature, Level};
 use crate::outbound::http::Clients;
 use crate::reconcile::queue::Queue;
 use crate::reconcile::{ObjectKey, backoff, publish};
@@ -44,7 +44,7 @@ const SOON: Duration = Duration::from_millis(100);
 /// Labels of workspaces are looked at this often.
 const SCOPE_EVERY: Duration = Duration::from_millis(200);
 /// What a route needs of its server.
-const NEEDED: [Capability; 3] = [Capability::Changes, Capability::ClientState, Capability::Facets];
+const NEEDED: [Feature; 3] = [Feature::Changes, Feature::ClientState, Feature::Facets];
 
 /// The controller of FileRoutes.
 pub struct FileRoutes {
@@ -282,8 +282,16 @@ impl FileRoutes {
                 return Err(Error::new(Kind::Unavailable, format!("the Connection cannot be used: {why}")));
             }
         };
-        if let Some(missing) = NEEDED.iter().find(|needed| !session.service.capabilities.contains(needed)) {
-            let why = format!("the server has no {missing:?}; a route keeps its records there");
+        let missing = NEEDED.iter().filter(|needed| session.enforcement.level(**needed) != Level::Native);
+        let missing: Vec<String> = missing.map(|feature| format!("{feature:?}")).collect();
+        if !missing.is_empty() {
+            let why = format!(
+                "Connection {} (driver {}) lacks {}: a route follows the feed and keeps its position and its deliveries at the \
+                 server; name a Connection whose status.enforcement has them as Native",
+                connection.name,
+                lookup.connection.spec.driver(),
+                missing.join(", ")
+            );
             return Err(Error::new(Kind::Unsupported, why));
         }
         let surroundings = engine::Surroundings {

@@ -17,7 +17,7 @@ use super::connection::credentials::Credentials;
 use super::context::Context;
 use super::references::ReferenceStore;
 use super::{file_route, grants};
-use crate::api::connection::GrantKind;
+use crate::api::connection::{Driver, GrantKind};
 use crate::api::{Connection, FileRoute, SecureWorkspace};
 use crate::error::{Error, Kind, Result};
 use crate::file360::connector::{Connector, Settings, Transport};
@@ -149,6 +149,10 @@ impl Ingest {
     async fn open(&self, key: &ObjectKey, route: &FileRoute) -> Result<()> {
         let Some(http) = &route.spec.from.http else { return Ok(()) };
         let connection = self.connection(route).await?;
+        if connection.spec.driver() != Driver::Connector {
+            let why = format!("a route needs a Connection with driver: Connector, not {}", connection.spec.driver());
+            return Err(Error::new(Kind::Unsupported, why));
+        }
         let credentials = Credentials::read(&self.ctx, &connection).await?;
         let workspace = self.inbox(key, route, &http.inbox.workspace_ref.name).await?;
         let uid = route.uid().unwrap_or_default();

@@ -10,6 +10,7 @@ pub mod plan;
 pub mod secrets;
 pub mod status;
 mod store;
+pub mod unsupported;
 
 use std::collections::HashMap;
 use std::sync::Arc;

@@ -1,14 +1,9 @@
 //! The driver for the connector contract (`config/file360/openapi.yaml`).
 
-mod auth;
 mod content;
 mod feed;
 mod folders;
 mod members;
-mod rate_limit;
-mod slots;
-mod streams;
-mod transport;
 mod uploads;
 mod workspaces;
 
@@ -17,9 +12,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 
-pub use auth::Credential;
-pub use transport::{Observer, Settings, Transport};
+pub use super::exchange::{Credential, Observer, Settings, Transport};
 
+use super::feature::Enforcement;
 use super::model::{
     BusinessKey, ChangePage, Folder, ItemPatch, Link, Member, MemberInput, NewFolder, NewWorkspace, OwnerMark, Page,
     Principal, PrincipalKind, Service, UploadRequest, UploadRequestInput, Workspace, WorkspacePatch, WorkspaceRow,
@@ -45,6 +40,10 @@ impl Connector {
 impl File360 for Connector {
     async fn service(&self) -> Result<Service> {
         self.read_service().await
+    }
+
+    fn enforcement(&self, service: &Service) -> Enforcement {
+        Enforcement::of_connector(service)
     }
 
     async fn take_fence(&self, cluster_id: &str, consumer: &str, holder: &str) -> Result<u64> {

@@ -25,7 +25,7 @@ pub type ByteStream = futures::stream::BoxStream<'static, Result<bytes::Bytes>>;
 pub struct Download {
     /// How many bytes will come. The stream ends with an error when it has fewer or more.
     pub size: u64,
-    /// SHA-256 that the other side states, lower-case hexadecimal. Whoever stores the bytes compares.
+    /// SHA-256 that the other side states, lower-case hexadecimal. Whoever stores the bytes compares. Empty: it states none.
     pub sha256: String,
     /// Media type.
     pub mime_type: String,

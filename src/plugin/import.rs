@@ -12,8 +12,10 @@ use super::object::{Kind, Seen};
 use super::tenant::{Tenant, TenantArgs, refused};
 use super::text::{Printer, line};
 use super::{Access, Failure, Outcome, failed, yaml};
+use crate::controllers::secure_workspace::observe::when;
 use crate::controllers::secure_workspace::plan::Observed;
 use crate::file360::File360;
+use crate::file360::feature::{Enforcement, Feature};
 use crate::file360::model::{BusinessKey, OwnerState, Workspace, WorkspaceState};
 use crate::reconcile::ObjectKey;
 use manifest::{Manifest, Writer};
@@ -88,7 +90,8 @@ pub async fn run(access: &Access, args: &ImportArgs, printer: &Printer) -> Outco
 
     let existing = existing(&cluster, printer).await;
     let names = names::of(&found.iter().map(Found::workspace).collect::<Vec<_>>(), &existing);
-    let writer = Writer::new(&cluster.namespace, &key, &tenant.connection, args)?;
+    let enforcement = tenant.enforcement();
+    let writer = Writer::new(&cluster.namespace, &key, &tenant.connection, enforcement, args)?;
     let manifests: Vec<Manifest> =
         found.iter().zip(names).map(|(found, name)| writer.manifest(&found.observed, found.workspace(), name)).collect();
     print(&manifests, args.output, printer);
@@ -148,7 +151,8 @@ async fn selected(tenant: &Tenant, args: &ImportArgs) -> Result<Vec<Found>, Fail
         return Err(failed("the tenant has more workspaces than can be listed"));
     }
     let driver = &*tenant.driver;
-    let reading = futures::stream::iter(ids).map(|id| async move { read(driver, &id, &args.selector).await });
+    let enforcement = &tenant.enforcement();
+    let reading = futures::stream::iter(ids).map(|id| async move { read(driver, enforcement, &id, &args.selector).await });
     let read: Vec<Option<Found>> = reading.buffered(AT_ONCE).try_collect().await?;
     let mut found: Vec<Found> = read.into_iter().flatten().collect();
     found.sort_by(|a, b| a.workspace.id.cmp(&b.workspace.id));
@@ -156,7 +160,12 @@ async fn selected(tenant: &Tenant, args: &ImportArgs) -> Result<Vec<Found>, Fail
 }
 
 /// A workspace with its parts; `None` when it is gone or not selected.
-async fn read(driver: &dyn File360, id: &str, selector: &[(String, String)]) -> Result<Option<Found>, Failure> {
+async fn read(
+    driver: &dyn File360,
+    enforcement: &Enforcement,
+    id: &str,
+    selector: &[(String, String)],
+) -> Result<Option<Found>, Failure> {
     for _ in 0..ATTEMPTS {
         let Some(workspace) = driver.workspace(id).await.map_err(|error| refused(&error))? else { return Ok(None) };
         if !selector.iter().all(|(key, value)| workspace.metadata.get(key) == Some(value)) {
@@ -166,7 +175,12 @@ async fn read(driver: &dyn File360, id: &str, selector: &[(String, String)]) -> 
         if workspace.state != WorkspaceState::Active {
             return Ok(Some(Found { observed: nothing, workspace }));
         }
-        let parts = tokio::try_join!(driver.folders(id), driver.members(id), driver.upload_requests(id));
+        let revision = workspace.revision;
+        let parts = tokio::try_join!(
+            driver.folders(id),
+            when(enforcement.has(Feature::Members), driver.members(id), revision),
+            when(enforcement.has(Feature::UploadRequests), driver.upload_requests(id), revision),
+        );
         let (folders, members, requests) = parts.map_err(|error| refused(&error))?;
         let revisions = [folders.revision, members.revision, requests.revision];
         if revisions.iter().all(|revision| *revision == workspace.revision) {

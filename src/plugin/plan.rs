@@ -209,6 +209,7 @@ impl Planned {
         remarks.extend(
             plan.kept_folders.iter().map(|path| format!("kept, because it has content: folder {}", line(path, LONGEST))),
         );
+        remarks.extend(self.preview.unsupported.iter().map(|one| format!("not honoured by the driver: {}", one.field)));
         remarks.extend(self.obstacle());
         for remark in remarks {
             text.push_str("\n  ");

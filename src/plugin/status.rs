@@ -177,6 +177,7 @@ fn workspace_facts(seen: &Seen) -> Vec<Fact> {
         ("Address", seen.status_text("/url")),
         ("Mode", seen.spec_text("/mode").or_else(|| Some("Apply".into()))),
         ("Access", access(&seen.status)),
+        ("Unsupported", unsupported(&seen.status)),
     ]
 }
 
@@ -196,11 +197,29 @@ fn route_facts(seen: &Seen) -> Vec<Fact> {
 fn connection_facts(seen: &Seen) -> Vec<Fact> {
     let server = ["product", "version"].map(|name| seen.status_text(&format!("/server/{name}")).unwrap_or_default());
     vec![
+        ("Driver", seen.spec_text("/driver").or_else(|| Some("Connector".into()))),
         ("Endpoint", seen.spec_text("/endpoint")),
         ("Server", Some(server.join(" ").trim().to_owned()).filter(|text| !text.is_empty())),
         ("Contract", seen.status_text("/server/contract")),
         ("Change feed", seen.status_text("/feed/state")),
+        ("Compensating", features(&seen.status, "Compensating")),
+        ("Observe only", features(&seen.status, "ObserveOnly")),
+        ("Unsupported", features(&seen.status, "Unsupported")),
     ]
+}
+
+/// Features of one level, if there are any.
+fn features(status: &Value, level: &str) -> Option<String> {
+    let of_level = status["enforcement"].as_array()?.iter().filter(|one| one["level"] == level);
+    let names: Vec<String> = of_level.map(|one| line(one["feature"].as_str().unwrap_or_default(), 63)).collect();
+    (!names.is_empty()).then(|| names.join(", "))
+}
+
+/// Fields that the driver cannot honour, if there are any.
+fn unsupported(status: &Value) -> Option<String> {
+    let fields = status["unsupported"].as_array()?.iter();
+    let names: Vec<String> = fields.map(|one| line(one["field"].as_str().unwrap_or_default(), 253)).collect();
+    (!names.is_empty()).then(|| names.join(", "))
 }
 
 /// Totals of a route.

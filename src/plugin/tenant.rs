@@ -20,9 +20,10 @@ use crate::controllers::context::{Context, Parts, Tuning};
 use crate::controllers::secure_workspace::pass::{self, Preview};
 use crate::controllers::secure_workspace::status::reason_of;
 use crate::error::Error;
-use crate::file360::File360;
-use crate::file360::connector::{Connector, Settings, Transport};
+use crate::file360::exchange::Settings;
+use crate::file360::feature::Enforcement;
 use crate::file360::model::Service;
+use crate::file360::{self, File360};
 use crate::outbound::guard::Guard;
 use crate::outbound::trust::Trust;
 use crate::reconcile::ObjectKey;
@@ -72,7 +73,7 @@ impl Tenant {
         let limits = connection.spec.limits.as_ref();
         let stop_writes = CancellationToken::new();
         stop_writes.cancel();
-        let driver = Connector::new(Arc::new(Transport::new(Settings {
+        let settings = Settings {
             endpoint: credentials.endpoint,
             credential: credentials.credential,
             http: credentials.http,
@@ -80,15 +81,15 @@ impl Tenant {
             concurrency: limits.and_then(|limits| limits.concurrency).or(Some(CONCURRENCY)),
             stop_writes,
             observer: ctx.metrics.clone(),
-        })));
+        };
+        let (driver, _) = file360::driver(connection.spec.driver(), settings);
         let service = driver.service().await.map_err(|error| refused(&error))?;
-        Ok(Self {
-            connection: Arc::new(connection),
-            driver: Arc::new(driver),
-            key: key.clone(),
-            service,
-            args: args.clone(),
-        })
+        Ok(Self { connection: Arc::new(connection), driver, key: key.clone(), service, args: args.clone() })
+    }
+
+    /// How far each feature is there.
+    pub fn enforcement(&self) -> Enforcement {
+        self.driver.enforcement(&self.service)
     }
 
     /// What a pass of the operator over `object` would do now.

@@ -2,6 +2,8 @@
 //!
 //! It starts with a complete listing, so that nothing that happened before is missed: the cursor is taken first, then the
 //! listing, then the feed from the cursor. When the cursor expires or the feed's history was replaced, it starts over.
+//!
+//! A tenant without a feed is looked at instead: whether it answers, every half minute; every workspace, once in an interval.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -23,6 +25,9 @@ const GATHER: Duration = Duration::from_millis(30);
 const MOST_PAGES: usize = 10_000;
 /// Even a feed that never fails is checked against a complete listing this often.
 const INVENTORY: Duration = Duration::from_mins(30);
+
+/// Without a feed: whether the tenant answers is asked this often.
+const HEARTBEAT: Duration = Duration::from_secs(30);
 
 /// A change that somebody else made.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,7 +55,8 @@ pub trait Wake: Send + Sync {
 impl Session {
     /// Reads a complete listing into the index and returns the cursor that the feed continues from.
     pub async fn take_inventory(&self, wake: &dyn Wake) -> Result<String> {
-        let cursor = self.driver.changes("now", Duration::ZERO).await?.next_cursor;
+        let cursor =
+            if self.has_feed() { self.driver.changes("now", Duration::ZERO).await?.next_cursor } else { String::new() };
         let mut listing = HashMap::new();
         let mut page_cursor: Option<String> = None;
         for _ in 0..MOST_PAGES {
@@ -70,12 +76,55 @@ impl Session {
         Err(Error::new(Kind::Malformed, "the listing of workspaces does not end"))
     }
 
-    /// Follows the feed from `cursor` until the session is stopped.
-    pub async fn follow(self: Arc<Self>, cursor: String, wake: Arc<dyn Wake>) {
+    /// Follows the feed from `cursor` until the session is stopped; without a feed, looks at every workspace once in
+    /// `observe_every`.
+    pub async fn follow(self: Arc<Self>, cursor: String, observe_every: Duration, wake: Arc<dyn Wake>) {
         let stop = self.stop.clone();
+        let following = async {
+            if self.has_feed() {
+                self.follow_forever(cursor, &*wake).await;
+            } else {
+                tokio::join!(self.ask_forever(&*wake), self.observe_forever(observe_every, &*wake));
+            }
+        };
         tokio::select! {
             () = stop.cancelled() => {}
-            () = self.follow_forever(cursor, &*wake) => {}
+            () = following => {}
+        }
+    }
+
+    /// Asks whether the tenant answers.
+    async fn ask_forever(&self, wake: &dyn Wake) {
+        let mut failures = 0;
+        loop {
+            match self.driver.service().await {
+                Ok(_) => {
+                    failures = 0;
+                    self.set_connected(true, wake);
+                    tokio::time::sleep(backoff::jittered(HEARTBEAT)).await;
+                }
+                Err(error) => {
+                    failures += 1;
+                    self.set_connected(false, wake);
+                    warn!(error = %error, failures, "The tenant does not answer");
+                    tokio::time::sleep(feed_delay(failures, &error)).await;
+                }
+            }
+        }
+    }
+
+    /// Has every workspace looked at, one after the other, so that a round takes half of its interval.
+    async fn observe_forever(&self, every: Duration, wake: &dyn Wake) {
+        loop {
+            let resources = self.index.resources();
+            tokio::time::sleep(backoff::jittered(every / 2)).await;
+            let pause = every / 2 / u32::try_from(resources.len().max(1)).unwrap_or(u32::MAX);
+            for key in resources {
+                tokio::time::sleep(pause).await;
+                if self.is_connected() {
+                    wake.workspace_changed(&key, None);
+                }
+            }
         }
     }
 

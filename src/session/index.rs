@@ -60,6 +60,11 @@ impl Index {
         self.rows.lock().remove(workspace);
     }
 
+    /// The resources whose workspaces are known.
+    pub fn resources(&self) -> Vec<ObjectKey> {
+        self.rows.lock().values().filter_map(|row| row.resource.as_ref().map(|(key, _)| key.clone())).collect()
+    }
+
     /// How many are known.
     pub fn len(&self) -> usize {
         self.rows.lock().len()

@@ -11,7 +11,7 @@ use crate::support::remote::{CLIENT_ID, CLIENT_SECRET};
 use crate::support::world::World;
 
 /// Where each field is shown to make a difference.
-const SHOWN: [(&str, &str); 34] = [
+const SHOWN: [(&str, &str); 40] = [
     ("endpoint", "connections::the_named_connection_is_used"),
     ("allowInsecure", "refusals::every_rule_of_connection_refuses_with_its_message"),
     ("auth.oauth2.clientIdRef.name", "every_reference_is_read"),
@@ -46,6 +46,24 @@ const SHOWN: [(&str, &str); 34] = [
     ("suspendUntil", "a_suspended_connection_makes_no_call_and_says_why"),
     ("auth.oauth2", "its parts have lines of their own"),
     ("auth.token", "its parts have lines of their own"),
+    ("auth.basic", "its parts have lines of their own"),
+    (
+        "auth.basic.usernameRef.name",
+        "webdav::t5_a_wrong_password_names_the_way_out_and_goes_nowhere_its_secret_does_not_name",
+    ),
+    (
+        "auth.basic.usernameRef.key",
+        "webdav::t5_a_wrong_password_names_the_way_out_and_goes_nowhere_its_secret_does_not_name",
+    ),
+    (
+        "auth.basic.passwordRef.name",
+        "webdav::t5_a_wrong_password_names_the_way_out_and_goes_nowhere_its_secret_does_not_name",
+    ),
+    (
+        "auth.basic.passwordRef.key",
+        "webdav::t5_a_wrong_password_names_the_way_out_and_goes_nowhere_its_secret_does_not_name",
+    ),
+    ("driver", "webdav::a_workspace_is_a_directory_with_its_folders_and_the_connection_says_what_it_is_worth"),
 ];
 
 #[test]

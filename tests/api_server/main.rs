@@ -3,6 +3,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::float_cmp)]
 
+#[path = "../support/counterparts.rs"]
+mod counterparts;
 #[path = "../support/mod.rs"]
 mod support;
 
@@ -33,3 +35,4 @@ mod routes_tenancy;
 mod silence;
 mod tenancy;
 mod transitions;
+mod webdav;

@@ -6,7 +6,7 @@ usage() {
   cat <<'END'
 usage: build.sh [PROGRAM...]
 
-Builds keep, versitygw and nats-server, or the programs named. Does nothing when they are up to date. The last line on
+Builds keep, versitygw, nats-server and rclone-webdav, or the programs named. Does nothing when they are up to date. The last line on
 stdout is their folder.
 
   FILE360_CACHE_DIR   where they are kept (default: ${XDG_CACHE_HOME:-$HOME/.cache}/file360-operator)
@@ -15,26 +15,35 @@ END
 
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 bin=${FILE360_CACHE_DIR:-${XDG_CACHE_HOME:-${HOME:?set HOME or FILE360_CACHE_DIR}/.cache}/file360-operator}/counterparts
-default=(keep versitygw nats-server)
+default=(keep versitygw nats-server rclone-webdav)
 child=
 partial=
 
 say() { printf '%s\n' "$*" >&2; }
 fail() { say "build.sh: $*"; exit 1; }
 
-# The package of a program, and the module whose version it has.
+# The module a program is built in, and its package.
 describe() {
+  module=$here
   case $1 in
     keep) package=. ;;
     versitygw) package=github.com/versity/versitygw/cmd/versitygw ;;
     nats-server) package=github.com/nats-io/nats-server/v2 ;;
+    rclone-webdav)
+      module=$here/webdav
+      package=.
+      ;;
     *) fail "there is no program '$1'; there are: ${default[*]}" ;;
   esac
 }
 
 # What a program is made of: its sources or the versions of all modules, and the Go that builds it.
 fingerprint() {
-  { if [[ $1 == keep ]]; then cat "$here"/*.go; else cat "$here/go.mod" "$here/go.sum"; fi; echo "$1 $go"; uname -sm; } | sha256sum | cut -d' ' -f1
+  describe "$1"
+  { if [[ $package == . ]]; then cat "$module"/*.go; fi
+    if [[ $1 != keep ]]; then cat "$module/go.mod" "$module/go.sum"; fi
+    echo "$1 $go"
+    uname -sm; } | sha256sum | cut -d' ' -f1
 }
 
 is_current() { [[ -x $bin/$1 && -r $bin/.$1.stamp && $(<"$bin/.$1.stamp") == "$(fingerprint "$1")" ]]; }
@@ -46,7 +55,7 @@ build() {
   describe "$name"
   partial=$bin/.$name.partial.$$
   (
-    cd "$here"
+    cd "$module"
     unset GOOS GOARCH
     exec env CGO_ENABLED=0 GOWORK=off go build -mod=readonly -trimpath -ldflags "-s -w" -o "$partial" "$package"
   ) >"$partial.log" 2>&1 9>&- &

@@ -13,8 +13,22 @@ use reqwest::Method;
 use reqwest::multipart::{Form, Part};
 use serde_json::json;
 
-use crate::driver::{Tenant, cause, connector, failure, file, key, pages, read, sha256, stream, tenant};
+use crate::driver::{
+    Subject, Tenant, behaviours, cause, connector, failure, file, key, pages, read, sha256, stream, tenant,
+};
 use crate::support::{Api, http};
+
+behaviours! {
+    what_is_uploaded_comes_back_byte_for_byte_with_its_digest_and_type: [Files, Digests, Metadata],
+    r3_content_of_another_digest_or_length_leaves_nothing: [Files],
+    a_source_that_fails_leaves_nothing_and_says_nothing_about_file_360: [Files],
+    an_upload_repeated_under_its_key_makes_one_file: [Files],
+    a_taken_name_is_a_conflict_a_version_the_file_or_another_name_as_asked: [Files, Versions],
+    a_refusal_reaches_whoever_still_sends_and_the_rest_is_not_sent: [Files, Conditions],
+    memory_does_not_grow_with_the_size_of_a_file: [Files],
+    a_version_is_added_only_to_what_the_writer_has_seen: [Files, Versions, Conditions],
+    items_are_found_changed_and_deleted: [Metadata, ItemIds, Trash],
+}
 
 fn blocks(count: usize, size: usize) -> Vec<u8> {
     (0..count * size).map(|at| u8::try_from(at * 31 % 251).unwrap()).collect()
@@ -37,9 +51,7 @@ async fn quarantine(api: &Api, item: &str, quarantined: bool) {
     api.put(&format!("/v1/items/{item}/quarantine"), json!({"quarantined": quarantined})).send().await.expect(200);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn what_is_uploaded_comes_back_byte_for_byte_with_its_digest_and_type() {
-    let Some(tenant) = tenant(&[]).await else { return };
+async fn what_is_uploaded_comes_back_byte_for_byte_with_its_digest_and_type(tenant: Subject) {
     let (driver, ws) = (&tenant.driver, tenant.workspace("one").await);
     // Around 32 KiB the server keeps content in another way.
     let sizes = [0, 1, (32 << 10) - 1, 32 << 10, (32 << 10) + 1, 100_000, 3 << 20];
@@ -63,9 +75,7 @@ async fn what_is_uploaded_comes_back_byte_for_byte_with_its_digest_and_type() {
     }
 }
 
-#[tokio::test]
-async fn r3_content_of_another_digest_or_length_leaves_nothing() {
-    let Some(tenant) = tenant(&[]).await else { return };
+async fn r3_content_of_another_digest_or_length_leaves_nothing(tenant: Subject) {
     let (driver, ws) = (&tenant.driver, tenant.workspace("one").await);
     let content = blocks(1, 50_000);
     let upload = |new: NewFile| {
@@ -85,9 +95,7 @@ async fn r3_content_of_another_digest_or_length_leaves_nothing() {
     upload(file("as it is")).await.unwrap();
 }
 
-#[tokio::test]
-async fn a_source_that_fails_leaves_nothing_and_says_nothing_about_file_360() {
-    let Some(tenant) = tenant(&[]).await else { return };
+async fn a_source_that_fails_leaves_nothing_and_says_nothing_about_file_360(tenant: Subject) {
     let (driver, ws) = (&tenant.driver, tenant.workspace("one").await);
     for n in 0..8 {
         let broken = stream(blocks(1, 20_000))
@@ -101,9 +109,7 @@ async fn a_source_that_fails_leaves_nothing_and_says_nothing_about_file_360() {
     assert!(tenant.files(&ws, "/").await.is_empty());
 }
 
-#[tokio::test]
-async fn an_upload_repeated_under_its_key_makes_one_file() {
-    let Some(tenant) = tenant(&[]).await else { return };
+async fn an_upload_repeated_under_its_key_makes_one_file(tenant: Subject) {
     let (driver, ws, key) = (&tenant.driver, tenant.workspace("one").await, key());
     let new = NewFile { on_conflict: OnConflict::Rename, ..file("a.txt") };
     let first = driver.upload(&ws.root_id, &new, stream("hello"), &key, &cause()).await.unwrap();
@@ -114,9 +120,7 @@ async fn an_upload_repeated_under_its_key_makes_one_file() {
     assert_eq!(tenant.files(&ws, "/").await.len(), 1);
 }
 
-#[tokio::test]
-async fn a_taken_name_is_a_conflict_a_version_the_file_or_another_name_as_asked() {
-    let Some(tenant) = tenant(&[]).await else { return };
+async fn a_taken_name_is_a_conflict_a_version_the_file_or_another_name_as_asked(tenant: Subject) {
     let (driver, ws) = (&tenant.driver, tenant.workspace("one").await);
     let first = tenant.file(&ws.root_id, "a.txt", "first").await;
     let upload = |on_conflict, content: &'static str| {
@@ -156,9 +160,7 @@ async fn metadata_too_long_for_an_address_arrives_with_the_file_all_the_same() {
     assert_eq!(tenant.files(&ws, "/").await, [made]);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_refusal_reaches_whoever_still_sends_and_the_rest_is_not_sent() {
-    let Some(tenant) = tenant(&[]).await else { return };
+async fn a_refusal_reaches_whoever_still_sends_and_the_rest_is_not_sent(tenant: Subject) {
     let (driver, ws) = (&tenant.driver, tenant.workspace("one").await);
     tenant.file(&ws.root_id, "taken", "x").await;
     tenant.file(&ws.root_id, "locked", "x").await;
@@ -216,10 +218,8 @@ async fn r3_a_download_that_breaks_off_ends_with_an_error() {
     assert_eq!(failure(driver.download("nobody", 1).await).0, Kind::NotFound);
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn memory_does_not_grow_with_the_size_of_a_file() {
+async fn memory_does_not_grow_with_the_size_of_a_file(tenant: Subject) {
     const SIZE: u64 = 384 << 20;
-    let Some(tenant) = tenant(&[]).await else { return };
     let (driver, ws) = (&tenant.driver, tenant.workspace("one").await);
     let resident = || {
         let pages = std::fs::read_to_string("/proc/self/statm").unwrap();
@@ -232,7 +232,8 @@ async fn memory_does_not_grow_with_the_size_of_a_file() {
     let item = driver.upload(&ws.root_id, &new, content, &key(), &cause()).await.unwrap();
     let download = driver.download(&item.id, 1).await.unwrap();
     // From one place to another, as a route does it.
-    let copy = NewFile { size: Some(SIZE), sha256: Some(download.sha256.clone()), ..file("copy") };
+    let stated = Some(download.sha256.clone()).filter(|digest| !digest.is_empty());
+    let copy = NewFile { size: Some(SIZE), sha256: stated, ..file("copy") };
     let peak = Arc::new(AtomicU64::new(0));
     let seen = Arc::clone(&peak);
     let watched = download.content.inspect(move |_| {
@@ -243,9 +244,7 @@ async fn memory_does_not_grow_with_the_size_of_a_file() {
     assert!(grown < SIZE / 2, "{} MiB more than before", grown >> 20);
 }
 
-#[tokio::test]
-async fn a_version_is_added_only_to_what_the_writer_has_seen() {
-    let Some(tenant) = tenant(&[]).await else { return };
+async fn a_version_is_added_only_to_what_the_writer_has_seen(tenant: Subject) {
     let (driver, ws) = (&tenant.driver, tenant.workspace("one").await);
     let first = tenant.file(&ws.root_id, "a.txt", "first").await;
     let put = |etag: String, content: &'static str| {
@@ -264,9 +263,7 @@ async fn a_version_is_added_only_to_what_the_writer_has_seen() {
     assert_eq!(failure(put(format!("\"sha256-{}\"", sha256(b"second")), "lost").await).0, Kind::Stale);
 }
 
-#[tokio::test]
-async fn items_are_found_changed_and_deleted() {
-    let Some(tenant) = tenant(&[Capability::Metadata]).await else { return };
+async fn items_are_found_changed_and_deleted(tenant: Subject) {
     let (driver, ws) = (&tenant.driver, tenant.workspace("one").await);
     let (inbox, done) = (tenant.folder(&ws, "/Inbox").await, tenant.folder(&ws, "/Done").await);
     let made = tenant.file(&inbox.id, "a b.txt", "x").await;

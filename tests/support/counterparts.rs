@@ -1,4 +1,4 @@
-//! Real programs at the other end: an S3 server, an SFTP server, a NATS server. Each has its own free port and folder, can be taken away and
+//! Real programs at the other end: an S3 server, a WebDAV server, an SFTP server, a NATS server. Each has its own free port and folder, can be taken away and
 //! brought back as it was, and ends with the process that started it, however that ends.
 
 #![allow(dead_code, reason = "each test binary uses a part of it")]
@@ -180,6 +180,82 @@ impl S3Server {
     /// All buckets.
     pub fn data(&self) -> PathBuf {
         self.folder.path().join("data")
+    }
+
+    /// Takes it away, with every connection.
+    pub fn stop(&self) {
+        self.program.stop();
+    }
+
+    /// Brings it back as it was.
+    pub fn start_again(&self) {
+        self.program.start_again();
+    }
+}
+
+/// rclone's `serve webdav` over a folder: a collection is a folder, a resource a file. It has locks, and passes over If-Match and
+/// If-None-Match.
+pub struct WebDavServer {
+    program: Program,
+    folder: TempDir,
+    /// `http://` or `https://`, host and port.
+    pub endpoint: String,
+    /// Port on 127.0.0.1.
+    pub port: u16,
+    /// The certificate in PEM, with TLS.
+    pub certificate: Option<String>,
+}
+
+impl WebDavServer {
+    /// The user.
+    pub const USER: &str = "operator";
+    /// The user's password.
+    pub const PASSWORD: &str = "correct-horse:battery-staple";
+
+    /// A server with nothing in it.
+    pub fn start() -> Self {
+        Self::begin(false)
+    }
+
+    /// The same with TLS: the certificate is for `localhost`.
+    pub fn start_with_tls() -> Self {
+        Self::begin(true)
+    }
+
+    fn begin(with_tls: bool) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::create_dir(folder.path().join("root")).unwrap();
+        let mut flags = Vec::new();
+        let mut certificate = None;
+        if with_tls {
+            let signed = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+            for (name, content) in [("cert", signed.cert.pem()), ("key", signed.signing_key.serialize_pem())] {
+                let path = folder.path().join(name);
+                std::fs::write(&path, content).unwrap();
+                flags.extend([format!("--{name}"), text(&path)]);
+            }
+            certificate = Some(signed.cert.pem());
+        }
+        let program = Program::start(&folder.path().join("log"), |port| {
+            let mut command = vec![text(&bin_dir().join("rclone-webdav"))];
+            command.extend(["serve", "webdav"].map(str::to_owned));
+            command.push(text(&folder.path().join("root")));
+            command.extend(["--addr".to_owned(), format!("127.0.0.1:{port}")]);
+            command.extend(["--user", Self::USER, "--pass", Self::PASSWORD].map(str::to_owned));
+            // What tests do to the folder itself is seen soon (with no time at all, rclone's timers never rest); no settings of whoever
+            // runs the tests.
+            command.extend(["--dir-cache-time", "5ms", "--config", "/dev/null"].map(str::to_owned));
+            command.extend(flags.clone());
+            command
+        });
+        let port = program.port;
+        let endpoint = if with_tls { format!("https://localhost:{port}") } else { format!("http://127.0.0.1:{port}") };
+        Self { program, folder, endpoint, port, certificate }
+    }
+
+    /// The root, as a folder.
+    pub fn root(&self) -> PathBuf {
+        self.folder.path().join("root")
     }
 
     /// Takes it away, with every connection.

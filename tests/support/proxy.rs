@@ -94,7 +94,8 @@ async fn start_with(upstream: &str, http: reqwest::Client, script: Arc<Script>, 
 
 fn counts(request: &Request) -> bool {
     let path = request.uri().path();
-    let mutates = !matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
+    let reads = matches!(*request.method(), Method::GET | Method::HEAD | Method::OPTIONS);
+    let mutates = !reads && request.method().as_str() != "PROPFIND";
     // Events are for people, Leases and tokens are not state, fences only grow.
     let is_noise = ["/events", "/leases", "/oauth2/token", "/v1/fences"].iter().any(|noise| path.contains(noise));
     mutates && !is_noise

@@ -9,7 +9,7 @@ use kube::api::Api;
 use sha2::{Digest, Sha256};
 use url::Url;
 
-use crate::api::connection::{CaKind, CaRef, Connection, OAuth2};
+use crate::api::connection::{Basic, CaKind, CaRef, Connection, OAuth2};
 use crate::controllers::context::Context;
 use crate::error::{Error, Kind, Result};
 use crate::file360::connector::Credential;
@@ -38,23 +38,24 @@ impl Credentials {
         let spec = &connection.spec;
         let mut hash = Sha256::new();
         hash.update(
-            serde_json::to_vec(&(&spec.endpoint, &spec.auth, &spec.tls, &spec.limits, spec.allow_insecure))
+            serde_json::to_vec(&(spec.driver(), &spec.endpoint, &spec.auth, &spec.tls, &spec.limits, spec.allow_insecure))
                 .unwrap_or_default(),
         );
         hash.update(connection.uid().unwrap_or_default());
 
         let endpoint = parse_endpoint(&spec.endpoint, "endpoint", spec.allow_insecure == Some(true))?;
         guard_host(ctx, &endpoint, "endpoint")?;
-        let credential = match (&spec.auth.oauth2, &spec.auth.token) {
-            (Some(oauth2), None) => reader.oauth2(connection, oauth2, &endpoint, &mut hash).await?,
-            (None, Some(token)) => {
+        let credential = match (&spec.auth.oauth2, &spec.auth.token, &spec.auth.basic) {
+            (Some(oauth2), None, None) => reader.oauth2(connection, oauth2, &endpoint, &mut hash).await?,
+            (None, Some(token), None) => {
                 let data = reader.secret(&token.secret_ref.name).await?;
                 bound_to(&data, &token.secret_ref.name, "endpoint", &spec.endpoint)?;
                 let text = value(&data, &token.secret_ref.name, &token.secret_ref.key)?;
                 hash.update(&text);
                 Credential::Bearer(Redacted::new(text))
             }
-            _ => return Err(Error::new(Kind::Rejected, "spec.auth needs exactly one of oauth2 and token")),
+            (None, None, Some(basic)) => reader.basic(basic, &spec.endpoint, &mut hash).await?,
+            _ => return Err(Error::new(Kind::Rejected, "spec.auth needs exactly one of oauth2, token and basic")),
         };
         let http = reader.http_client(connection, &mut hash).await?;
         let fingerprint = hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect();
@@ -72,6 +73,27 @@ impl Reader<'_> {
     async fn secret(&self, name: &str) -> Result<BTreeMap<String, Vec<u8>>> {
         let secret = self.secrets.get_opt(name).await?.ok_or_else(|| missing("Secret", name))?;
         Ok(secret.data.unwrap_or_default().into_iter().map(|(key, value)| (key, value.0)).collect())
+    }
+
+    async fn basic(&self, basic: &Basic, endpoint: &str, hash: &mut Sha256) -> Result<Credential> {
+        let secret = &basic.password_ref.name;
+        let data = self.secret(secret).await?;
+        bound_to(&data, secret, "endpoint", endpoint)?;
+        let password = value(&data, secret, &basic.password_ref.key)?;
+        let user = &basic.username_ref;
+        let username = if user.name == *secret {
+            value(&data, secret, &user.key)?
+        } else {
+            value(&self.secret(&user.name).await?, &user.name, &user.key)?
+        };
+        if username.contains(':') {
+            let why = format!("Secret {} has a user name with a colon, which basic authentication cannot carry", user.name);
+            return Err(Error::new(Kind::Reference, why));
+        }
+        hash.update(&username);
+        hash.update([0]);
+        hash.update(&password);
+        Ok(Credential::Basic { username: Redacted::new(username), password: Redacted::new(password) })
     }
 
     async fn oauth2(

@@ -6,7 +6,7 @@ use kube::ResourceExt;
 use super::Outcome;
 use crate::api::REQUESTED_AT;
 use crate::api::common::condition;
-use crate::api::connection::{Connection, ConnectionStatus, FeedState, FeedStatus, ServerInfo};
+use crate::api::connection::{Connection, ConnectionStatus, Driver, FeatureLevel, FeedState, FeedStatus, ServerInfo};
 use crate::error::{Error, Kind};
 use crate::reconcile::conditions::Conditions;
 
@@ -42,6 +42,7 @@ pub fn after(connection: &Connection, outcome: &Outcome, now: Timestamp) -> Conn
         conditions: Vec::new(),
         server: last.server.clone(),
         capabilities: last.capabilities.clone(),
+        enforcement: last.enforcement.clone(),
         feed: None,
         last_handled_reconcile_at: connection
             .annotations()
@@ -66,9 +67,18 @@ pub fn after(connection: &Connection, outcome: &Outcome, now: Timestamp) -> Conn
             next.capabilities = session.service.capabilities.iter().map(|capability| format!("{capability:?}")).collect();
             next.capabilities.sort();
             next.capabilities.dedup();
-            let state = if session.is_connected() { FeedState::Connected } else { FeedState::Interrupted };
+            next.enforcement = session.enforcement.iter().map(|(feature, level)| FeatureLevel { feature, level }).collect();
+            let state = match (session.is_connected(), session.has_feed()) {
+                (false, _) => FeedState::Interrupted,
+                (true, true) => FeedState::Connected,
+                (true, false) => FeedState::Polled,
+            };
             next.feed = Some(FeedStatus { state });
-            conditions.set("Ready", true, "Connected", "File 360 answers and the credential works.");
+            let who = match connection.spec.driver() {
+                Driver::Connector => "File 360",
+                Driver::WebDav => "The WebDAV server",
+            };
+            conditions.set("Ready", true, "Connected", &format!("{who} answers and the credential works."));
         }
         Err(error) => {
             let reason = reason_of(error);

@@ -169,7 +169,7 @@ impl Bench {
                 let driver: Arc<dyn File360> = match last {
                     Some(last) => last.driver.clone(),
                     // No fence is taken: a worker is no leader, and its calls carry none.
-                    None => Arc::new(connection::driver(&self.ctx, &found, credentials).await?.0),
+                    None => connection::driver(&self.ctx, &found, credentials).await?.0,
                 };
                 kept.insert((Instant::now(), Arc::new(Tenant { connection: found, fingerprint, driver }))).1.clone()
             }

@@ -15,6 +15,7 @@ use crate::api::secure_workspace::{DeletionPolicy, ExternalOnDelete};
 use crate::api::{CONFIRM_DELETE, FINALIZER};
 use crate::controllers::finalizers;
 use crate::error::{Error, Kind, Result};
+use crate::file360::feature::Feature;
 use crate::file360::model::{Audience, OwnerState, PrincipalKind, Workspace, WorkspaceState};
 use crate::reconcile::ownership::{Claim, claim};
 use crate::session::{Session, Unavailable};
@@ -118,6 +119,20 @@ async fn steps(pass: &mut Pass<'_>, session: &Arc<Session>) -> Result<Option<Obs
         return Ok(None);
     }
     let policy = pass.object.spec.deletion_policy.unwrap_or_default();
+    let needed = match policy {
+        DeletionPolicy::Retain => None,
+        DeletionPolicy::Archive => Some(Feature::Archive),
+        DeletionPolicy::Delete => Some(Feature::Trash),
+    };
+    if let Some(feature) = needed.filter(|feature| !session.enforcement.has(*feature)) {
+        return Ok(Some(Obstacle {
+            reason: "Unsupported",
+            message: format!(
+                "deletionPolicy: {policy:?} needs {feature:?}, which the driver of the Connection does not have; nothing was removed. Set deletionPolicy: Retain to let the resource go and keep the content."
+            ),
+            yields: false,
+        }));
+    }
     if policy == DeletionPolicy::Delete && !is_confirmed(pass, &workspace) {
         return Ok(Some(Obstacle {
             reason: "AwaitingConfirmation",
@@ -146,13 +161,21 @@ fn is_confirmed(pass: &Pass<'_>, workspace: &Workspace) -> bool {
 /// Ends every outsider's access: what the resource gave and what people gave.
 async fn revoke_outsiders(pass: &Pass<'_>, session: &Session, workspace: &Workspace) -> Result<()> {
     let driver = &session.driver;
-    for request in driver.upload_requests(&workspace.id).await?.value {
-        driver.delete_upload_request(&workspace.id, &request.name, &pass.cause).await?;
-    }
-    for link in driver.links(&workspace.id).await? {
-        if matches!(link.audience, Audience::Guests | Audience::Anyone) {
-            driver.revoke_link(&link.id, &pass.cause).await?;
+    let has = |feature| session.enforcement.has(feature);
+    if has(Feature::UploadRequests) {
+        for request in driver.upload_requests(&workspace.id).await?.value {
+            driver.delete_upload_request(&workspace.id, &request.name, &pass.cause).await?;
         }
+    }
+    if has(Feature::Sharing) {
+        for link in driver.links(&workspace.id).await? {
+            if matches!(link.audience, Audience::Guests | Audience::Anyone) {
+                driver.revoke_link(&link.id, &pass.cause).await?;
+            }
+        }
+    }
+    if !has(Feature::Members) {
+        return Ok(());
     }
     for member in driver.members(&workspace.id).await?.value {
         if member.kind == PrincipalKind::Guest {

@@ -11,6 +11,8 @@ use crate::api::SecureWorkspace;
 use crate::api::connection::GrantScope;
 use crate::api::secure_workspace::{Adoption, Mode};
 use crate::error::{Error, Kind, Result};
+use crate::file360::Changed;
+use crate::file360::feature::Feature;
 use crate::file360::model::{OwnerState, Workspace, WorkspaceState};
 use crate::reconcile::ownership::{Claim, claim};
 use crate::session::Session;
@@ -148,6 +150,15 @@ fn refused_as(kind: Kind, code: &str, message: String) -> Error {
     error
 }
 
+/// What `read` gives, or nothing where there is no such thing.
+pub async fn when<T>(
+    is_there: bool,
+    read: impl Future<Output = Result<Changed<Vec<T>>>>,
+    revision: u64,
+) -> Result<Changed<Vec<T>>> {
+    if is_there { read.await } else { Ok(Changed { value: Vec::new(), revision }) }
+}
+
 /// All parts of one revision; `None` when it changed while being read.
 async fn parts(session: &Session, workspace: Workspace) -> Result<Option<Observed>> {
     let driver = &session.driver;
@@ -155,11 +166,14 @@ async fn parts(session: &Session, workspace: Workspace) -> Result<Option<Observe
         // Its parts are invisible until it is restored.
         return Ok(Some(Observed { workspace: Some(workspace), ..Observed::nothing() }));
     }
+    let (id, revision) = (workspace.id.as_str(), workspace.revision);
+    let has = |feature| session.enforcement.has(feature);
+    // What the driver does not have, nobody has there.
     let (folders, members, requests, links) = tokio::try_join!(
-        driver.folders(&workspace.id),
-        driver.members(&workspace.id),
-        driver.upload_requests(&workspace.id),
-        driver.links(&workspace.id),
+        driver.folders(id),
+        when(has(Feature::Members), driver.members(id), revision),
+        when(has(Feature::UploadRequests), driver.upload_requests(id), revision),
+        async { if has(Feature::Sharing) { driver.links(id).await } else { Ok(Vec::new()) } },
     )?;
     if [folders.revision, members.revision, requests.revision].iter().any(|revision| *revision != workspace.revision) {
         return Ok(None);

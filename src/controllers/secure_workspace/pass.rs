@@ -15,7 +15,7 @@ use super::observe::{self, Found};
 use super::plan::{Action, Observed, Origin, Plan, Step, next_expiry, plan, take_up};
 use super::status::{self, Blocked, Report};
 use super::store::Store;
-use super::{KIND, Next, cleanup, secrets};
+use super::{KIND, Next, cleanup, secrets, unsupported};
 use crate::api::connection::{GrantKind, GrantScope};
 use crate::api::secure_workspace::{DEFAULT_MAX_REMOVALS, DeletionPolicy, Mode};
 use crate::api::{FINALIZER, HANDOVER, SecureWorkspace};
@@ -23,6 +23,7 @@ use crate::controllers::context::Context;
 use crate::controllers::{finalizers, grants, until};
 use crate::error::{Error, Kind, Result};
 use crate::file360::Cause;
+use crate::file360::feature::Feature;
 use crate::file360::model::{Audience, BusinessKey, OwnerMark, OwnerState, PrincipalKind, WorkspaceState};
 use crate::reconcile::ownership::{Claim, claim};
 use crate::reconcile::{ObjectKey, publish};
@@ -170,7 +171,10 @@ impl<'a> Pass<'a> {
             self.hand_over(&session).await?;
             return Ok(Some(session));
         }
-        let desired = Desired::of(&self.object.spec, self.now)?;
+        let (honoured, unsupported) = unsupported::split(&self.object.spec, &session.enforcement);
+        self.report.unsupported = Some(unsupported);
+        self.report.sees_access = session.enforcement.has(Feature::Members);
+        let desired = Desired::of(&honoured, self.now)?;
         if let (Some(sharing), Some(ceiling)) = (&desired.sharing, &lookup.connection.spec.sharing) {
             grants::within_ceiling(sharing, &ceiling.max)?;
         }
@@ -485,6 +489,8 @@ pub struct Preview {
     pub plan: Plan,
     /// Why the operator would not run them.
     pub blocked: Option<Blocked>,
+    /// Fields that the driver cannot honour; no step is about them.
+    pub unsupported: Vec<crate::api::secure_workspace::UnsupportedField>,
 }
 
 /// What a pass over `object` would do now. It runs as if the object were suspended: everything is read, checked and planned,
@@ -509,5 +515,6 @@ pub async fn preview(ctx: &Context, object: SecureWorkspace) -> Result<Preview> 
     pass.report.suspended = false;
     let plan = std::mem::take(&mut pass.report.plan);
     pass.guard(&plan);
-    Ok(Preview { plan, blocked: pass.report.blocked })
+    let unsupported = pass.report.unsupported.take().unwrap_or_default();
+    Ok(Preview { plan, blocked: pass.report.blocked, unsupported })
 }

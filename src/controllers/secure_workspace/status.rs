@@ -7,8 +7,9 @@ use kube::ResourceExt;
 
 use super::cleanup::Obstacle;
 use super::plan::{Observed, Plan, Step};
+use super::unsupported::line;
 use crate::api::common::{condition, is_true};
-use crate::api::secure_workspace::{AccessStatus, Applied, DriftItem, DriftStatus, SecureWorkspaceStatus};
+use crate::api::secure_workspace::{AccessStatus, Applied, DriftItem, DriftStatus, SecureWorkspaceStatus, UnsupportedField};
 use crate::api::{HANDOVER, REQUESTED_AT, SecureWorkspace};
 use crate::error::{Disposition, Error, Kind, clean};
 use crate::file360::model::PrincipalKind;
@@ -70,6 +71,10 @@ pub struct Report {
     pub existed: bool,
     /// The workspace was given up.
     pub handed_over: bool,
+    /// Fields that the driver cannot honour; `None`: the pass did not come that far.
+    pub unsupported: Option<Vec<UnsupportedField>>,
+    /// The driver tells who has access.
+    pub sees_access: bool,
 }
 
 impl Default for Observed {
@@ -94,7 +99,10 @@ pub fn after(object: &SecureWorkspace, report: &Report, now: Timestamp) -> Secur
         next.workspace_id = Some(workspace.id.clone());
         next.url = Some(clean(&workspace.url, 2048));
         next.revision = i64::try_from(workspace.revision).ok();
-        next.access = Some(access(&report.observed, now));
+        next.access = report.sees_access.then(|| access(&report.observed, now));
+    }
+    if let Some(unsupported) = &report.unsupported {
+        next.unsupported.clone_from(unsupported);
     }
     let mut conditions = Conditions::after(&last.conditions, generation, now);
     if let Some(obstacle) = &report.obstacle {
@@ -117,6 +125,14 @@ pub fn after(object: &SecureWorkspace, report: &Report, now: Timestamp) -> Secur
         }
         next.plan = report.blocked.as_ref().map(|_| report.plan.status());
         judged(&mut conditions, object, report, next.drift.as_ref());
+        if report.blocked.is_none() && !next.unsupported.is_empty() {
+            let message = format!(
+                "What the driver can do is as declared, but it cannot honour {}. Remove these fields, or use a Connection whose driver can (its status.enforcement).",
+                line(&next.unsupported)
+            );
+            conditions.set("Ready", false, "Unsupported", &message);
+            conditions.set("Stalled", true, "Unsupported", &message);
+        }
     }
     next.conditions = conditions.finish();
     next

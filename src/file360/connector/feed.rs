@@ -5,8 +5,8 @@ use std::time::Duration;
 use http::Method;
 
 use super::Connector;
-use super::transport::Call;
 use crate::error::Result;
+use crate::file360::exchange::Call;
 use crate::file360::model::ChangePage;
 
 /// Time that a long poll may take beyond what it asked for.

@@ -4,9 +4,9 @@ use http::Method;
 use serde::de::DeserializeOwned;
 
 use super::Connector;
-use super::transport::{Answer, Call, segment};
 use super::workspaces::{found, workspace_path};
 use crate::error::{Error, Kind, Result};
+use crate::file360::exchange::{Answer, Call, segment};
 use crate::file360::model::{Folder, ItemPatch, NewFolder, OnConflict, Page};
 use crate::file360::{Cause, Changed};
 

@@ -3,9 +3,9 @@
 use http::Method;
 
 use super::Connector;
-use super::transport::{Call, segment};
 use super::workspaces::{found, workspace_path};
 use crate::error::Result;
+use crate::file360::exchange::{Call, segment};
 use crate::file360::model::{Member, MemberInput};
 use crate::file360::{Cause, Changed};
 

@@ -6,8 +6,8 @@ use http::{Method, StatusCode};
 use serde_json::json;
 
 use super::Connector;
-use super::transport::{Answer, Call, segment};
 use crate::error::{Error, Kind, Result};
+use crate::file360::exchange::{Answer, Call, segment};
 use crate::file360::model::{
     BusinessKey, Fence, NewWorkspace, OwnerMark, Page, Principal, PrincipalKind, Service, Workspace, WorkspacePatch,
     WorkspaceRow, WorkspaceState,

@@ -16,6 +16,8 @@ use crate::cli::check::Checker;
 use crate::controllers::grants;
 use crate::controllers::secure_workspace::desired::{Desired, FolderMark};
 use crate::controllers::secure_workspace::plan::{Action, Observed, plan};
+use crate::controllers::secure_workspace::unsupported;
+use crate::file360::feature::Enforcement;
 use crate::file360::model::{
     Audience, FieldKind, Folder, Member, OwnerState, PrincipalKind, RequestField, SharingRules, UploadRequest, Workspace,
     WorkspacePatch,
@@ -67,6 +69,7 @@ pub struct Writer<'a> {
     namespace: &'a str,
     connection: ObjectKey,
     ceiling: Option<&'a MaxSharing>,
+    enforcement: Enforcement,
     args: &'a ImportArgs,
     now: Timestamp,
 }
@@ -77,11 +80,12 @@ impl<'a> Writer<'a> {
         namespace: &'a str,
         key: &ObjectKey,
         connection: &'a Connection,
+        enforcement: Enforcement,
         args: &'a ImportArgs,
     ) -> Result<Self, Failure> {
         let ceiling = connection.spec.sharing.as_ref().map(|sharing| &sharing.max);
         let checker = Checker::new().map_err(failed)?;
-        Ok(Self { checker, namespace, connection: key.clone(), ceiling, args, now: Timestamp::now() })
+        Ok(Self { checker, namespace, connection: key.clone(), ceiling, enforcement, args, now: Timestamp::now() })
     }
 
     /// The manifest of one workspace; `name` has a namespace when its mark says one.
@@ -89,7 +93,8 @@ impl<'a> Writer<'a> {
         let (own, name) = name;
         let namespace = own.unwrap_or_else(|| self.namespace.to_owned());
         let mut draft = Draft { writer: self, observed, workspace, notes: Vec::new() };
-        let spec = draft.spec(&namespace);
+        // What the driver cannot honour is nothing that the workspace has.
+        let (spec, _) = unsupported::split(&draft.spec(&namespace), &self.enforcement);
         let mut notes = draft.notes;
         if let Some(owner) = &workspace.owner {
             let what = if owner.state == OwnerState::Active { "Managed" } else { "Released" };

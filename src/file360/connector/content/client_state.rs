@@ -7,8 +7,8 @@ use super::page;
 use crate::error::Result;
 use crate::file360::IdempotencyKey;
 use crate::file360::connector::Connector;
-use crate::file360::connector::transport::{Call, segment};
 use crate::file360::connector::workspaces::found;
+use crate::file360::exchange::{Call, segment};
 use crate::file360::model::{ClientState, ClientStateBatch, ClientStatePut, ClientStateRow, Page};
 
 impl Connector {

@@ -8,8 +8,8 @@ use sha2::{Digest, Sha256};
 use super::items::item_path;
 use crate::error::{Error, Kind, Result};
 use crate::file360::connector::Connector;
-use crate::file360::connector::streams::Leaving;
-use crate::file360::connector::transport::{Call, segment};
+use crate::file360::exchange::Leaving;
+use crate::file360::exchange::{Call, segment};
 use crate::file360::model::{Item, NewUpload, OnConflict, Upload, UploadCommit};
 use crate::file360::{ByteStream, Cause, Download, IdempotencyKey, NewFile};
 

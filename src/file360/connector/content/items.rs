@@ -5,8 +5,8 @@ use http::Method;
 use super::page;
 use crate::error::{Error, Kind, Result};
 use crate::file360::connector::Connector;
-use crate::file360::connector::transport::{Call, segment};
 use crate::file360::connector::workspaces::{found, workspace_path};
+use crate::file360::exchange::{Call, segment};
 use crate::file360::model::{AccessList, BatchResults, Item, ItemPatch, MetadataBatch, MetadataPatch, Page, Version};
 use crate::file360::{Cause, IdempotencyKey};
 

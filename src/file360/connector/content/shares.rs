@@ -5,7 +5,7 @@ use http::Method;
 use super::items::item_path;
 use crate::error::Result;
 use crate::file360::connector::Connector;
-use crate::file360::connector::transport::Call;
+use crate::file360::exchange::Call;
 use crate::file360::model::{Link, NewLink, NewNotification, Notification};
 use crate::file360::{Cause, IdempotencyKey};
 

@@ -81,10 +81,10 @@ mod tests {
     use http::{HeaderName, HeaderValue, Method, StatusCode};
     use tokio_util::sync::CancellationToken;
 
+    use super::super::Credential;
+    use super::super::{Call, Observer, Settings, Transport};
     use super::*;
     use crate::error::Kind;
-    use crate::file360::connector::Credential;
-    use crate::file360::connector::transport::{Call, Observer, Settings, Transport};
     use crate::redacted::Redacted;
 
     fn fields(lines: &[(&'static str, &str)]) -> HeaderMap {

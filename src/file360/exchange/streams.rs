@@ -27,7 +27,7 @@ const DURABLE_BYTES_PER_SECOND: u64 = 16 * 1024 * 1024;
 const KEPT: usize = 256 * 1024;
 
 /// Content that arrives.
-pub(super) struct Arriving {
+pub(in crate::file360) struct Arriving {
     /// Headers of the answer.
     pub headers: HeaderMap,
     /// Bytes that `content` brings; it ends with an error when it has fewer or more.
@@ -38,7 +38,7 @@ pub(super) struct Arriving {
 
 impl Transport {
     /// Reads content.
-    pub(super) async fn receive(self: &Arc<Self>, call: Call<'_>) -> Result<Arriving> {
+    pub(in crate::file360) async fn receive(self: &Arc<Self>, call: Call<'_>) -> Result<Arriving> {
         let response = self.guarded(&call, async { Ok(self.head(&call).await?) }).await?;
         let headers = response.headers().clone();
         let size = headers.get(header::CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
@@ -71,7 +71,7 @@ impl Transport {
     }
 
     /// Sends content. When this returns, nothing is read from it any more.
-    pub(super) async fn send_content(&self, call: Call<'_>, content: Leaving) -> Result<Answer> {
+    pub(in crate::file360) async fn send_content(&self, call: Call<'_>, content: Leaving) -> Result<Answer> {
         let _turn = self.uploads.take().await?;
         let result = self.guarded(&call, self.send_with_fresh_token(&call, &content)).await;
         content.source.lock().give_up();
@@ -156,7 +156,7 @@ fn silent() -> Error {
 }
 
 /// Content that leaves: the caller's stream and what is known about it.
-pub(super) struct Leaving {
+pub(in crate::file360) struct Leaving {
     media_type: HeaderValue,
     size: Option<u64>,
     digest: Option<String>,

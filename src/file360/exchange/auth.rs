@@ -26,6 +26,13 @@ pub enum Credential {
     },
     /// A fixed bearer token.
     Bearer(Redacted),
+    /// A user name and a password (RFC 7617).
+    Basic {
+        /// User name.
+        username: Redacted,
+        /// Password.
+        password: Redacted,
+    },
 }
 
 /// Keeps the access token fresh. One renewal at a time; everybody else waits for it.
@@ -65,6 +72,7 @@ impl TokenSource {
     pub async fn token(&self, http: &reqwest::Client) -> Result<Redacted> {
         let (client_id, client_secret, token_url, scopes) = match &self.credential {
             Credential::Bearer(token) => return Ok(token.clone()),
+            Credential::Basic { password, .. } => return Ok(password.clone()),
             Credential::OAuth2 { client_id, client_secret, token_url, scopes } => {
                 (client_id, client_secret, token_url, scopes)
             }
@@ -96,9 +104,17 @@ impl TokenSource {
         Ok(text)
     }
 
+    /// `request` with the credential: `token` is what [`TokenSource::token`] gave.
+    pub fn authorize(&self, request: reqwest::RequestBuilder, token: &Redacted) -> reqwest::RequestBuilder {
+        match &self.credential {
+            Credential::Basic { username, .. } => request.basic_auth(username.expose(), Some(token.expose())),
+            Credential::Bearer(_) | Credential::OAuth2 { .. } => request.bearer_auth(token.expose()),
+        }
+    }
+
     /// Forgets `token` if it is still the current one. Returns whether asking again can help.
     pub async fn reject(&self, token: &Redacted) -> bool {
-        if matches!(self.credential, Credential::Bearer(_)) {
+        if !matches!(self.credential, Credential::OAuth2 { .. }) {
             return false;
         }
         let mut current = self.current.lock().await;
@@ -112,6 +128,7 @@ impl TokenSource {
     pub fn scrub(&self, text: &str, token: Option<&Redacted>) -> String {
         let secrets: Vec<&Redacted> = match &self.credential {
             Credential::Bearer(token) => vec![token],
+            Credential::Basic { password, .. } => vec![password],
             Credential::OAuth2 { client_id, client_secret, .. } => vec![client_id, client_secret],
         };
         secrets

@@ -1,10 +1,10 @@
-//! One HTTP exchange with the connector: limits, credential, bounds and errors.
+//! One HTTP exchange with a tenant: limits, credential, bounds and errors.
 
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
-use http::{HeaderMap, Method, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use parking_lot::{Mutex, RwLock};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -59,6 +59,8 @@ pub struct Settings {
 
 /// One server, with its limits, token and breaker, shared by every call.
 pub struct Transport {
+    /// Who is at the other end, as messages say it.
+    peer: &'static str,
     endpoint: Url,
     pub(super) http: reqwest::Client,
     pub(super) tokens: TokenSource,
@@ -89,6 +91,8 @@ pub struct Call<'a> {
     pub if_match: Option<&'a str>,
     /// `If-None-Match: *`.
     pub create_only: bool,
+    /// Headers of one driver's own protocol.
+    pub headers: Vec<(HeaderName, HeaderValue)>,
     /// Why, on mutating calls.
     pub cause: Option<&'a Cause>,
     /// It changes something without a cause to name: it carries the fence and ends with the leadership all the same.
@@ -112,6 +116,7 @@ impl<'a> Call<'a> {
             body: None,
             if_match: None,
             create_only: false,
+            headers: Vec::new(),
             cause: None,
             mutates: false,
             key: None,
@@ -132,6 +137,13 @@ impl<'a> Call<'a> {
         let bytes = serde_json::to_vec(body).map_err(|error| Error::new(Kind::Rejected, error.to_string()))?;
         self.body = Some(bytes.into());
         Ok(self)
+    }
+
+    /// Adds a header of the driver's own protocol; a content type takes the place of JSON's.
+    #[must_use]
+    pub fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers.push((name, value));
+        self
     }
 
     /// Adds `If-Match`.
@@ -175,7 +187,10 @@ pub struct Answer {
     pub etag: Option<String>,
     /// It is the answer to an earlier call under the same key.
     pub is_replay: bool,
-    body: Bytes,
+    /// All headers.
+    pub headers: HeaderMap,
+    /// The body; bounded.
+    pub body: Bytes,
 }
 
 impl Answer {
@@ -224,6 +239,7 @@ impl Transport {
     pub fn new(settings: Settings) -> Self {
         let concurrency = settings.concurrency.map_or(DEFAULT_CONCURRENCY, |n| n as usize);
         let transport = Self {
+            peer: "File 360",
             endpoint: settings.endpoint,
             http: settings.http,
             tokens: TokenSource::new(settings.credential),
@@ -238,6 +254,18 @@ impl Transport {
         };
         transport.limit_rate(settings.requests_per_second);
         transport
+    }
+
+    /// The same, with another name for who is at the other end.
+    #[must_use]
+    pub fn to(mut self, peer: &'static str) -> Self {
+        self.peer = peer;
+        self
+    }
+
+    /// Base URL.
+    pub fn endpoint(&self) -> &Url {
+        &self.endpoint
     }
 
     /// Sets the rate limit, for example to what the service document says.
@@ -300,7 +328,8 @@ impl Transport {
             let wait = match self.pause.rest() {
                 // Nobody waits for the feed's reader, and an ended feed would look like an outage.
                 Some(rest) if rest > LONGEST_PAUSE && !call.is_long_poll => {
-                    let mut error = Error::new(Kind::RateLimited, "File 360 says that its rate limit is used up");
+                    let mut error =
+                        Error::new(Kind::RateLimited, format!("{} says that its rate limit is used up", self.peer));
                     error.retry_after = Some(rest);
                     return Err(error);
                 }
@@ -335,8 +364,12 @@ impl Transport {
     async fn send(&self, call: &Call<'_>, token: &Redacted) -> Result<Answer> {
         let mut request = self.request(call, token).timeout(call.timeout);
         if let Some(body) = &call.body {
-            let media_type = if call.method == Method::PATCH { "application/merge-patch+json" } else { "application/json" };
-            request = request.header(header::CONTENT_TYPE, media_type).body(body.clone());
+            if !call.headers.iter().any(|(name, _)| name == header::CONTENT_TYPE) {
+                let is_patch = call.method == Method::PATCH;
+                let media_type = if is_patch { "application/merge-patch+json" } else { "application/json" };
+                request = request.header(header::CONTENT_TYPE, media_type);
+            }
+            request = request.body(body.clone());
         }
         let response = request.send().await.map_err(|error| send_error(&error))?;
         self.answer(response, token).await
@@ -346,7 +379,11 @@ impl Transport {
     pub(super) fn request(&self, call: &Call<'_>, token: &Redacted) -> reqwest::RequestBuilder {
         let mut url = self.endpoint.clone();
         url.set_path(&format!("{}{}", self.endpoint.path().trim_end_matches('/'), call.path));
-        let mut request = self.http.request(call.method.clone(), url).bearer_auth(token.expose());
+        let mut request = self.http.request(call.method.clone(), url);
+        request = self.tokens.authorize(request, token);
+        for (name, value) in &call.headers {
+            request = request.header(name, value);
+        }
         if !call.query.is_empty() {
             request = request.query(call.query);
         }
@@ -380,10 +417,11 @@ impl Transport {
         let etag = text_header(response.headers(), header::ETAG.as_str());
         let revision = text_header(response.headers(), headers::WORKSPACE_REVISION).and_then(|text| text.parse().ok());
         let is_replay = response.headers().contains_key(headers::IDEMPOTENCY_REPLAYED);
+        let all = response.headers().clone();
         let retry_after = retry_after(response.headers());
         let body = bounded_body(response, MAX_ANSWER).await?;
         if status.is_success() {
-            return Ok(Answer { status, revision, etag, is_replay, body });
+            return Ok(Answer { status, revision, etag, is_replay, headers: all, body });
         }
         Err(self.problem(status, retry_after, &body, token))
     }
@@ -405,12 +443,20 @@ impl Transport {
         let said = problem.detail.as_deref().filter(|detail| !detail.is_empty()).unwrap_or(&problem.title);
         let said = clean(&self.tokens.scrub(said, Some(token)), 300);
         let message = if said.is_empty() {
-            format!("File 360 answered {status}")
+            format!("{} answered {status}", self.peer)
         } else {
-            format!("File 360 answered {} {}: {said}", status.as_u16(), clean(&problem.code, 60))
+            format!("{} answered {} {}: {said}", self.peer, status.as_u16(), clean(&problem.code, 60))
         };
         let mut error = Error::new(kind, message);
-        error.code = if status == StatusCode::UNAUTHORIZED { "unauthenticated".into() } else { clean(&problem.code, 60) };
+        error.code = match (status, problem.code.as_str()) {
+            (StatusCode::UNAUTHORIZED, _) => "unauthenticated".into(),
+            // What servers say without a problem document.
+            (_, "") if status.is_redirection() => "redirected".into(),
+            (StatusCode::METHOD_NOT_ALLOWED, "") => "method-not-allowed".into(),
+            (StatusCode::LOCKED, "") => "locked".into(),
+            (StatusCode::INSUFFICIENT_STORAGE, "") => "insufficient-storage".into(),
+            (_, code) => clean(code, 60),
+        };
         error.retry_after = retry_after;
         error.details = problem
             .errors
@@ -426,8 +472,8 @@ impl Transport {
         let Some(until) = breaker.open_until else { return Ok(()) };
         let now = Instant::now();
         if now < until {
-            let mut error =
-                Error::new(Kind::Unavailable, "File 360 failed several times in a row; waiting before the next try");
+            let why = format!("{} failed several times in a row; waiting before the next try", self.peer);
+            let mut error = Error::new(Kind::Unavailable, why);
             error.retry_after = Some(until - now);
             return Err(error);
         }
@@ -526,5 +572,5 @@ pub fn send_error(error: &reqwest::Error) -> Error {
     if error.is_body() || error.is_decode() {
         return Error::new(Kind::Unavailable, format!("the answer broke off: {root}"));
     }
-    Error::new(Kind::Unavailable, format!("cannot reach File 360: {root}"))
+    Error::new(Kind::Unavailable, format!("cannot reach the server: {root}"))
 }
