@@ -93,9 +93,9 @@ impl Facts {
             .with("now", timestamp(now))
     }
 
-    /// Whether an outsider without a proven address entered it.
+    /// Whether an outsider without a proven address entered it, or somebody whom the server does not name.
     pub fn is_untrusted(&self) -> bool {
-        self.uploader.kind == "Guest" && !self.uploader.email_verified
+        !self.uploader.email_verified && matches!(self.uploader.kind.as_str(), "Guest" | "")
     }
 }
 
