@@ -3,13 +3,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::float_cmp)]
 
-#[path = "../support/counterparts.rs"]
-mod counterparts;
 #[path = "../support/mod.rs"]
 mod support;
-
-#[path = "../support/counterparts.rs"]
-mod counterparts;
 
 mod connection_fields;
 mod connections;

@@ -10,9 +10,9 @@ use file360_operator::queue::message::{Keys, SIGNATURE};
 use futures::StreamExt;
 use serde_json::{Value, json};
 
-use crate::counterparts::NatsServer;
 use crate::routes::{apply, arrived, claims, route, to_cases};
 use crate::support::case_system::CaseSystem;
+use crate::support::counterparts::NatsServer;
 use crate::support::remote::{CLIENT_ID, CLIENT_SECRET};
 use crate::support::world::{World, condition};
 use crate::support::{OPERATOR, eventually, free_port, kubernetes};

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use futures::StreamExt as _;
 use serde_json::{Value, json};
 
-use crate::counterparts::WebDavServer;
+use crate::support::counterparts::WebDavServer;
 use crate::support::proxy::{self, Moment, Script};
 use crate::support::world::{World, condition};
 use crate::support::{eventually, kubernetes};
