@@ -296,7 +296,9 @@ impl Source for ItemSource {
             return Ok(Look::NotOurs);
         }
         let Some(item) = self.at_version(item, *version).await? else { return Ok(Look::Superseded) };
-        if work.may_be_recorded && work.occasion.is_empty() && self.is_recorded(id, *version).await? {
+        // The record of what is parked is its own: it waits for this very try.
+        let asks = work.may_be_recorded && !work.is_parked && work.occasion.is_empty();
+        if asks && self.is_recorded(id, *version).await? {
             return Ok(Look::Superseded);
         }
         let folder = self.folder(item.parent_id.as_deref()).await?;

@@ -156,6 +156,22 @@ async fn r2_the_destination_is_away_for_the_whole_backlog_and_then_everything_ar
 }
 
 #[tokio::test]
+async fn r4_a_file_from_before_the_route_that_fails_at_first_is_tried_until_it_arrives() {
+    let world = World::new().await;
+    let cases = CaseSystem::start().await;
+    let workspace = claims(&world, "claims").await;
+    // Looking at such files asks whether they have a record; the one of their own failure must not count.
+    for number in 0..5 {
+        world.remote.upload(&workspace, "/Inbox", &format!("{number}.txt"), format!("file {number}").as_bytes()).await;
+    }
+    cases.stop();
+    apply(&world, "claims", to_cases(&cases, "Content")).await;
+    world.condition("FileRoute", "claims", "Backlogged", "True").await;
+    cases.start_again().await;
+    arrived(&cases, 5).await;
+}
+
+#[tokio::test]
 async fn r5_a_poisonous_file_becomes_a_dead_letter_and_blocks_nobody_and_can_be_replayed() {
     let world = World::new().await;
     let cases = CaseSystem::start().await;
