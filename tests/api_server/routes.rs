@@ -240,6 +240,12 @@ async fn a_dry_run_counts_what_would_change_and_touches_nothing() {
     }
     route(&world, "claims", to_cases(&cases, "Content")).await;
     arrived(&cases, 4).await;
+    // What arrived is compared once it is recorded: then the checkpoint is behind it.
+    eventually("the checkpoint", || async {
+        let object = counted(&world, "claims", "four deliveries", |counts| counts["delivered"] == 4).await;
+        object["status"]["checkpoint"].is_string().then_some(()).ok_or_else(|| object["status"].to_string())
+    })
+    .await;
     let mut spec = to_cases(&cases, "Content");
     spec["mode"] = json!("DryRun");
     spec["rules"] = json!([
