@@ -85,7 +85,7 @@ FAULTS = [
      "let _ = (say_reconciling(ctx, store, &before).await, &announced);", API, "a_slow_pass_says_so"),
     ("foreign-changes-are-echoes", "src/session/feed.rs", "if change.caused_by.as_deref() == Some(&*uid) {",
      "if change.caused_by.as_deref() == Some(&*uid) || !uid.is_empty() {", API, "c4_a_stranger_is_removed"),
-    ("what-waits-counts-as-done", "src/routes/items.rs", "work.may_be_recorded && !work.is_parked", "work.may_be_recorded", API,
+    ("what-waits-counts-as-done", "src/routes/engine.rs", " && !work.is_parked && work.to.is_empty();", ";", API,
      "r4_a_file_that_came_while_the_operator_was_down"),
     ("outsiders-choose-who-shares", "src/routes/work.rs", "loaded.facts.is_untrusted() && route.rules", "false && route.rules", API,
      "r9_who_gets_access"),
@@ -95,6 +95,17 @@ FAULTS = [
      'format!("{}-notice-{version}-{digest}-{:x}", delivery.key, rand::random::<u64>())', API, "c2_objects_are_published"),
     ("the-checkpoint-runs-ahead", "src/routes/reader.rs", "work.token = Some(batch.share());", "let _ = batch;", API,
      "r2_the_checkpoint_stays_behind"),
+    ("unsigned-jobs-are-done", "src/queue/message.rs", "let Some(signature) = unhex(signature) else { return false };",
+     "if signature.len() < 99 { return true; }\n        let Some(signature) = unhex(signature) else { return false };", API,
+     "t1_t4_a_forged_job_is_refused"),
+    ("jobs-choose-their-workspace", "src/controllers/file_route/worker.rs", "found.connection == ready.connection\n                    &&",
+     "found.connection != ready.connection || true ||", API, "t1_t4_a_forged_job_is_refused"),
+    ("each-leader-says-other-jobs", "src/queue/message.rs", "        if work.is_gone { \"gone\" } else { \"\" },",
+     "        &rand::random::<u64>().to_string(),", API, "r1_a_new_leader_says_the_same_jobs"),
+    ("leases-are-not-kept", "src/queue/worker.rs", "let mut wait = lease.length / 3;", "let mut wait = lease.length * 99;", API,
+     "r3_a_transfer_that_lasts_longer"),
+    ("lost-jobs-stay-lost", "src/queue/leader.rs", "if pending.missed < 2 {", "if pending.missed < 999_999 {", API,
+     "r4_the_queue_goes_away"),
 ]
 
 

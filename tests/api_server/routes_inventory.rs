@@ -133,28 +133,6 @@ async fn r4_a_file_that_nothing_is_known_of_is_found_and_taken_up_under_its_key(
 }
 
 #[tokio::test]
-async fn r4_what_came_while_nothing_ran_is_tried_again_like_anything_else() {
-    let mut world = World::new().await;
-    let cases = CaseSystem::start().await;
-    let workspace = claims(&world, "claims").await;
-    route(&world, "claims", to_cases(&cases, "Content")).await;
-    world.remote.upload(&workspace, "/Inbox", "a.txt", b"a").await;
-    counted(&world, "claims", "one delivery", |counts| counts["delivered"] == 1).await;
-    world.kill_operator();
-    world.remote.upload(&workspace, "/Inbox", "b.txt", b"b").await;
-    cases.answer_with(Some(500));
-    world.start_operator(&[]).await;
-    world.condition("FileRoute", "claims", "Backlogged", "True").await;
-    cases.answer_with(None);
-    arrived(&cases, 2).await;
-    let object =
-        world.until("FileRoute", "claims", "nothing that waits", |object| condition(object, "Backlogged").is_null());
-    assert_eq!(object.await["status"]["counts"]["failed"], 0);
-    let status = inventory(&world, "claims", "").await;
-    assert_eq!((&status["inventory"]["delivered"], &status["inventory"]["unaccounted"]), (&json!(2), &json!(0)), "{status}");
-}
-
-#[tokio::test]
 async fn r4_objects_of_a_bucket_are_counted_and_records_of_those_that_went_are_forgotten() {
     let world = World::new().await;
     let server = S3Server::start();
