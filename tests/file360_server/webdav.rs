@@ -131,6 +131,29 @@ async fn t3_a_collection_that_goes_down_for_ever_ends_at_a_bound() {
 }
 
 #[tokio::test]
+async fn c5_a_folder_with_something_the_server_does_not_tell_about_is_not_removed() {
+    let hidden = "<D:response><D:href>/base/ws/A/secret</D:href><D:status>HTTP/1.1 403 Forbidden</D:status></D:response>";
+    let (url, asked) = liar(move |request| match (request.method().as_str(), request.uri().path()) {
+        ("PROPFIND", "/base/ws/A/") => answer(207, multistatus(&format!("{}{hidden}", collection("/base/ws/A/")))),
+        ("PROPFIND", path) => answer(207, multistatus(&collection(path))),
+        ("LOCK", _) => {
+            let mut locked = answer(200, "");
+            locked.headers_mut().insert("lock-token", "<urn:x>".parse().unwrap());
+            locked
+        }
+        _ => answer(204, ""),
+    })
+    .await;
+    let driver = driver(&url);
+    driver.service().await.unwrap();
+    let folder = driver.folders("ws").await;
+    assert!(folder.is_ok(), "{folder:?}");
+    let id = driver.item_at("ws", "/A").await.unwrap().unwrap().id;
+    assert_eq!(failure(driver.delete_empty_folder(&id, "*", &cause()).await), (Kind::Conflict, "not-empty".to_owned()));
+    assert!(!asked.lock().iter().any(|line| line.starts_with("DELETE")), "{asked:?}");
+}
+
+#[tokio::test]
 async fn t3_credentials_follow_no_redirect() {
     let (other, reached) = liar(|_| answer(207, "")).await;
     let (url, asked) = liar(move |_| {

@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use serde::Deserialize;
 use tokio::sync::Mutex;
 use url::Url;
@@ -135,7 +137,14 @@ impl TokenSource {
             .into_iter()
             .chain(token)
             .filter(|secret| !secret.expose().is_empty())
-            .fold(text.to_owned(), |text, secret| text.replace(secret.expose(), "[redacted]"))
+            .fold(self.without_basic(text), |text, secret| text.replace(secret.expose(), "[redacted]"))
+    }
+
+    /// `text` without user name and password as they stand in a header.
+    fn without_basic(&self, text: &str) -> String {
+        let Credential::Basic { username, password } = &self.credential else { return text.to_owned() };
+        let pair = STANDARD.encode(format!("{}:{}", username.expose(), password.expose()));
+        text.replace(&pair, "[redacted]")
     }
 
     fn refused(&self, status: reqwest::StatusCode, retry_after: Option<Duration>, body: &[u8]) -> Error {

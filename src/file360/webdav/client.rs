@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{HeaderName, HeaderValue, Method, header};
+use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 
 use super::multistatus::{self, Entry, Listing};
 use super::place::Place;
@@ -95,7 +95,13 @@ impl Client {
 
     /// What is at a place; `None`: nothing.
     pub async fn stat(&self, place: &Place) -> Result<Option<Entry>> {
-        Ok(self.find("look at an item", place, "0", place.depth() == 0).await?.map(|listing| listing.own))
+        let operation = "look at an item";
+        let found = match self.find(operation, place, "0", place.depth() == 0).await {
+            // Some servers want collections asked for by their own address, with a slash at the end.
+            Err(error) if error.code == "redirected" && place.depth() > 0 => self.find(operation, place, "0", true).await,
+            found => found,
+        };
+        Ok(found?.map(|listing| listing.own))
     }
 
     /// A collection and what is directly in it; `None`: nothing is there.
@@ -150,7 +156,7 @@ impl Client {
             .header(name("overwrite"), HeaderValue::from_static(if replace { "T" } else { "F" }))
             .mutating();
         match self.transport.call(call).await {
-            Ok(_) => Ok(true),
+            Ok(answer) => whole(&answer).map(|()| true),
             Err(error) if error.kind == Kind::Stale => Ok(false),
             // The reply may be lost, not the move: what is there now tells.
             Err(error) if error.is_outage() => match (self.stat(from).await, self.stat(to).await) {
@@ -166,7 +172,7 @@ impl Client {
         let call = Call::new("remove an item", Method::DELETE, place.address(is_collection)).mutating();
         match self.transport.call(under(call, lock)).await {
             Err(error) if error.kind == Kind::NotFound => Ok(()),
-            result => result.map(|_| ()).map_err(explained),
+            result => whole(&result.map_err(explained)?),
         }
     }
 
@@ -262,6 +268,17 @@ fn under<'a>(call: Call<'a>, lock: Option<&Lock>) -> Call<'a> {
         Some(condition) => call.header(name("if"), condition),
         None => call,
     }
+}
+
+/// A change of a collection that some of its members resisted is answered with 207, and is no success.
+fn whole(answer: &Answer) -> Result<()> {
+    if answer.status == StatusCode::MULTI_STATUS {
+        return Err(Error::new(
+            Kind::Conflict,
+            "the server did a part of it only; something in the collection is locked or protected",
+        ));
+    }
+    Ok(())
 }
 
 /// Something else than a collection is there.

@@ -46,7 +46,7 @@ pub struct Listing {
     pub own: Entry,
     /// What is directly in it, when that was asked for, too.
     pub entries: Vec<Entry>,
-    /// How many more there are whose names cannot be handled.
+    /// How many more there are that cannot be handled: their names, or the server tells nothing about them.
     pub unnamed: usize,
 }
 
@@ -83,10 +83,12 @@ pub fn read(body: &[u8], asked: &Place, endpoint: &Url) -> Result<Listing> {
 fn arrange(responses: Vec<Response>, asked: &Place, endpoint: &Url) -> Result<Listing> {
     let (mut own, mut entries, mut unnamed) = (None, Vec::new(), 0);
     for response in responses {
-        if !response.is_there() {
+        let presence = response.presence();
+        if presence == Presence::Gone {
             continue;
         }
-        let Some(place) = Place::of_href(response.href.trim(), endpoint)? else {
+        let place = Place::of_href(response.href.trim(), endpoint)?;
+        let Some(place) = place.filter(|_| presence == Presence::There) else {
             unnamed += 1;
             continue;
         };
@@ -154,9 +156,15 @@ struct Properties {
 }
 
 impl Response {
-    /// Whether it speaks of something that is there.
-    fn is_there(&self) -> bool {
-        self.status.as_deref().is_none_or(is_ok)
+    /// What it says about whether something is there.
+    fn presence(&self) -> Presence {
+        match self.status.as_deref().map(code) {
+            None => Presence::There,
+            Some(Some("200")) => Presence::There,
+            Some(Some("404" | "410")) => Presence::Gone,
+            // Such as 403: it is there, and must not be taken for absent (C5).
+            Some(_) => Presence::Untold,
+        }
     }
 
     fn entry(self, place: Place) -> Entry {
@@ -165,9 +173,16 @@ impl Response {
     }
 }
 
-/// Whether a status line says 200.
-fn is_ok(line: &str) -> bool {
-    line.split_whitespace().nth(1) == Some("200")
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Presence {
+    There,
+    Gone,
+    Untold,
+}
+
+/// The code of a status line.
+fn code(line: &str) -> Option<&str> {
+    line.split_whitespace().nth(1)
 }
 
 #[derive(Default)]
@@ -235,7 +250,7 @@ impl Reading {
                 ["response", "propstat", "status"] => text.clone_into(&mut response.current_status),
                 ["response", "propstat", "prop", name] => response.current.take(name, text),
                 // What the server does not find is in a `propstat` of its own.
-                ["response", "propstat"] if is_ok(&response.current_status) => {
+                ["response", "propstat"] if code(&response.current_status) == Some("200") => {
                     response.found = std::mem::take(&mut response.current);
                 }
                 _ => {}
@@ -350,6 +365,8 @@ mod tests {
         let odd = file("/base/ws/a%0d%0ab");
         let listing = read_of(&workspace(), &answer(&format!("{gone}{odd}"))).unwrap();
         assert_eq!((listing.entries.len(), listing.unnamed), (0, 1));
+        let hidden = gone.replace("404 Not Found", "403 Forbidden");
+        assert_eq!(read_of(&workspace(), &answer(&hidden)).unwrap().unnamed, 1, "c5: what is not told is not absent");
     }
 
     proptest! {
