@@ -131,8 +131,20 @@ impl Client {
     }
 
     /// Makes a collection, or leaves the one that is there: servers differ in whether they tell. Its parent must be there
-    /// ([`Kind::Conflict`]).
+    /// ([`Kind::Conflict`]). Some servers lock a place while they make something of it: one who asks meanwhile waits a moment.
     pub async fn make_collection(&self, place: &Place) -> Result<()> {
+        let began = tokio::time::Instant::now();
+        loop {
+            match self.try_make_collection(place).await {
+                Err(error) if error.code == "locked" && began.elapsed() < LOCK_PATIENCE => {
+                    tokio::time::sleep(LOCK_WAIT.mul_f64(0.5 + rand::random::<f64>())).await;
+                }
+                result => return result,
+            }
+        }
+    }
+
+    async fn try_make_collection(&self, place: &Place) -> Result<()> {
         let call = Call::new("make a collection", method("MKCOL")?, place.address(true)).mutating();
         match self.transport.call(call).await {
             Ok(_) => Ok(()),
