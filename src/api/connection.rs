@@ -236,6 +236,11 @@ pub struct Limits {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 1024))]
     pub concurrency: Option<u32>,
+    /// Bytes of content a second that all FileRoutes of this Connection read together, such as `100Mi`; with workers, in each of them. A route's own
+    /// `delivery.bandwidth` counts besides. Default: no limit.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 16), regex(pattern = r"^[1-9][0-9]{0,11}(Ki|Mi|Gi)?$"))]
+    pub bandwidth: Option<String>,
 }
 
 /// Lets other namespaces use this Connection.

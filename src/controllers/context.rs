@@ -20,6 +20,7 @@ use crate::outbound::guard::Guard;
 use crate::outbound::trust::Trust;
 use crate::queue::leader::Leader;
 use crate::reconcile::gate::Gate;
+use crate::routes::content::SharedBandwidth;
 use crate::session::Sessions;
 use crate::telemetry::http::Readiness;
 use crate::telemetry::metrics::Metrics;
@@ -99,6 +100,8 @@ pub struct Context {
     pub outage_marks: DefaultDirectRateLimiter,
     /// What the status writes of all objects pass.
     pub gate: Gate,
+    /// What the routes of one Connection may read together.
+    pub bandwidths: SharedBandwidth,
     recorder: Recorder,
 }
 
@@ -162,6 +165,7 @@ impl Context {
             stop_writes: parts.stop_writes,
             shutdown: parts.shutdown,
             gate: Gate::default(),
+            bandwidths: SharedBandwidth::default(),
             tuning: parts.tuning,
             // No burst: the first second is like the others.
             outage_marks: RateLimiter::direct(Quota::per_second(OUTAGE_MARKS_PER_SECOND).allow_burst(NonZeroU32::MIN)),

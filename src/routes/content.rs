@@ -1,12 +1,14 @@
 //! The bytes of a file: opened as often as a delivery is tried, checked to the last one.
 
 use std::num::NonZeroU32;
-use std::sync::Arc;
+use std::collections::HashMap;
+use std::sync::{Arc, Weak};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt;
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
+use parking_lot::Mutex;
 use sha2::{Digest, Sha256};
 
 use super::delivery::{Content, Opened};
@@ -60,6 +62,27 @@ impl Content for ItemContent {
         let expected = self.sha256.clone().unwrap_or(download.sha256);
         let content = verified(throttled(download.content, self.bandwidth.clone()), download.size, Some(expected));
         Ok(Opened { size: download.size, content })
+    }
+}
+
+/// Limits that several routes share, by name. One that nobody uses any more is forgotten.
+#[derive(Default)]
+pub struct SharedBandwidth {
+    limits: Mutex<HashMap<String, (u64, Weak<Bandwidth>)>>,
+}
+
+impl SharedBandwidth {
+    /// The limit of that name; another one than before when it is of another size. `None`: it would be 0.
+    pub fn of(&self, name: &str, bytes_a_second: u64) -> Option<Arc<Bandwidth>> {
+        let mut limits = self.limits.lock();
+        limits.retain(|_, (_, limit)| limit.strong_count() > 0);
+        let known = limits.get(name).filter(|(size, _)| *size == bytes_a_second).and_then(|(_, limit)| limit.upgrade());
+        if known.is_some() {
+            return known;
+        }
+        let made = Bandwidth::new(bytes_a_second)?;
+        limits.insert(name.to_owned(), (bytes_a_second, Arc::downgrade(&made)));
+        Some(made)
     }
 }
 

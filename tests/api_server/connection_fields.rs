@@ -6,12 +6,14 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::fields::fields_of;
+use super::routes::{arrived, claims, route, to_cases};
+use crate::support::case_system::CaseSystem;
 use crate::support::kubernetes;
 use crate::support::remote::{CLIENT_ID, CLIENT_SECRET};
 use crate::support::world::World;
 
 /// Where each field is shown to make a difference.
-const SHOWN: [(&str, &str); 40] = [
+const SHOWN: [(&str, &str); 41] = [
     ("endpoint", "connections::the_named_connection_is_used"),
     ("allowInsecure", "refusals::every_rule_of_connection_refuses_with_its_message"),
     ("auth.oauth2.clientIdRef.name", "every_reference_is_read"),
@@ -28,6 +30,7 @@ const SHOWN: [(&str, &str); 40] = [
     ("tls.clientCertRef.name", "every_reference_is_read"),
     ("limits.requestsPerSecond", "limits_hold_the_operator_back"),
     ("limits.concurrency", "limits_hold_the_operator_back"),
+    ("limits.bandwidth", "routes_of_a_connection_share_its_bandwidth"),
     ("grants[].namespaces.from", "tenancy::t1_a_declared_scope_adopts_nothing_that_nobody_declared"),
     ("grants[].namespaces.selector.matchLabels", "tenancy::t1_a_namespace_reaches_only_what_is_granted_to_it"),
     ("grants[].namespaces.selector.matchExpressions[].key", "api::common (a_selector_matches_as_in_kubernetes)"),
@@ -169,6 +172,26 @@ async fn limits_hold_the_operator_back() {
     world.remote.faults(json!({"latencyMs": 50})).await;
     // Four times seven calls of 50 ms, one after the other.
     assert!(making(&world, "single", 4).await >= Duration::from_millis(28 * 50));
+}
+
+#[tokio::test]
+async fn routes_of_a_connection_share_its_bandwidth() {
+    let world = World::new().await;
+    let cases = CaseSystem::start().await;
+    let workspace = claims(&world, "claims").await;
+    for name in ["one", "two"] {
+        route(&world, name, to_cases(&cases, "Content")).await;
+    }
+    world.apply_connection(json!({"limits": {"bandwidth": "64Ki"}})).await;
+    world.condition("Connection", "file360", "Ready", "True").await;
+    for name in ["one", "two"] {
+        world.condition("FileRoute", name, "Ready", "True").await;
+    }
+    let started = Instant::now();
+    world.remote.upload(&workspace, "/Inbox", "large.txt", &vec![b'x'; 160 << 10]).await;
+    arrived(&cases, 2).await;
+    // What the first second allows comes at once; the rest of twice 160 KiB takes its time.
+    assert!(started.elapsed() >= Duration::from_secs(3), "320 KiB at 64 KiB/s took {:?}", started.elapsed());
 }
 
 #[tokio::test]

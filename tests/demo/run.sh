@@ -38,6 +38,7 @@ say "Building (the first time takes a while)"
 cargo build --quiet --bins
 operator=${CARGO_TARGET_DIR:-target}/debug/file360-operator
 bin=$(tests/controlplane/build.sh)
+counterparts=$(tests/counterparts/build.sh versitygw)
 kubectl() { "$bin/kubectl" --kubeconfig "$work/admin.kubeconfig" "$@"; }
 
 say "Starting a Kubernetes control plane, the embedded File 360 and the operator"
@@ -114,13 +115,20 @@ for file in iso9001.pdf photos.zip; do
   [ "$want" = "$have" ] || fail "$file did not arrive as it was sent"
 done
 
-say "Files move: claims go to a case system by what they are, invoices to the customer with a link for the contacts"
+say "Files move: claims go to a case system and an S3 archive by what they are, invoices from a bucket to the customer with a link"
 mkdir "$work/cases"
 cases=$(free_port)
 tests/demo/case_system.py "$cases" "$work/cases" &
 pids+=($!)
+# The archive and the billing system's bucket are in one S3 server.
+s3=$(free_port)
+mkdir -p "$work/s3/claims" "$work/s3/billing/final"
+"$counterparts/versitygw" --access demo-only-key --secret demo-only-secret --region eu-central-1 --quiet --keep-alive \
+  --port "127.0.0.1:$s3" posix "$work/s3" >"$work/s3.log" 2>&1 &
+pids+=($!)
 for sample in claims-route publish-invoices; do
-  sed -e "s#https://cases.example.com#http://127.0.0.1:$cases#" -e "s#allowedHosts: cases.example.com#allowedHosts: 127.0.0.1#" \
+  sed -e "s#https://cases.example.com#http://127.0.0.1:$cases#" -e "s#https://s3.example.com#http://127.0.0.1:$s3#" \
+    -e 's#allowedHosts: .*#allowedHosts: 127.0.0.1#' -e 's#every: 10s#every: 1s#' \
     "config/samples/$sample.yaml" | kubectl apply -f -
 done
 for route in procurement/claims sales/publish-invoices; do
@@ -138,32 +146,39 @@ curl -fsS -H 'Accept: application/json' -F documentType=photo -F claimId=4711 -F
 curl -fsS -H 'Accept: application/json' -F documentType=other -F "file=@$work/letter.txt;type=text/plain" "$(claim_url)/files" >/dev/null
 photo_arrived() { ls "$work/cases" | grep -q 4711_photos && cmp -s "$work/dent.jpg" "$work"/cases/*4711_photos; }
 await 20 "the photo at the case system" photo_arrived
+archived() { cmp -s "$work/dent.jpg" "$work/s3/claims/claims/4711/1-dent.jpg"; }
+await 20 "the photo in the archive" archived
 claims=$(workspace_id procurement supplier-claims)
 at() { as_people -G --data-urlencode "path=$2" "$file360/v1/workspaces/$1/resolve"; }
 labelled() { at "$claims" /Inbox/dent.jpg | jq -e '.metadata | .routedTo == "cases" and .caseRef == "CASE-1"' >/dev/null; }
 await 20 "the case's number on the photo" labelled
 unrouted() { at "$claims" /Unrouted/letter.txt >/dev/null 2>&1; }
 await 20 "the letter among what nobody takes" unrouted
-billing=$(workspace_id sales acme-billing)
 printf '%%PDF-1.7 invoice 2027-123\n' >"$work/out-123.pdf"
-out=$(at "$billing" /Out | jq -r .id)
-as_people -X POST -H 'Content-Type: application/pdf' -H "Idempotency-Key: demo-invoice" --data-binary "@$work/out-123.pdf" -g \
-  "$file360/v1/items/$out/files?name=out-123.pdf&metadata[documentType]=invoice&metadata[number]=2027-123" >/dev/null
+# The document of metadata comes last; until then the invoice waits.
+put() {
+  curl -fsS -X PUT --aws-sigv4 aws:amz:eu-central-1:s3 --user demo-only-key:demo-only-secret --data-binary "@$1" \
+    -H "x-amz-content-sha256: $(sha256sum "$1" | cut -d' ' -f1)" "http://127.0.0.1:$s3/billing/final/$2" >/dev/null
+}
+put "$work/out-123.pdf" 123.pdf
+year=$(date -u +%Y)
+printf '{"documentType": "invoice", "number": "2027-123", "year": "%s", "customer": "acme", "contact": "bob@acme.example"}' "$year" >"$work/123.json"
+put "$work/123.json" 123.json
 customer=$(workspace_id sales customer-acme)
-invoice="/Invoices/$(date -u +%Y)/invoice-2027-123.pdf"
+invoice="/Invoices/$year/invoice-2027-123.pdf"
 published() { [ "$(at "$customer" "$invoice" 2>/dev/null | jq -r .sha256)" = "$(sha256sum "$work/out-123.pdf" | cut -d' ' -f1)" ]; }
 await 20 "the invoice in the customer's workspace" published
-shared() { as_people "$file360/v1/workspaces/$customer/links" | jq -e '.items | length == 1 and .[0].audience == "Guests" and (.[0].recipients | length == 2)' >/dev/null; }
-await 20 "the link for the customer's contacts" shared
-at "$claims" /Inbox/dent.jpg | jq -r '"   \(.path)  -> case system, \(.metadata.caseRef)"'
+shared() { as_people "$file360/v1/workspaces/$customer/links" | jq -e '.items | length == 1 and .[0].audience == "Guests" and (.[0].recipients | length == 1)' >/dev/null; }
+await 20 "the link for the customer's contact" shared
+at "$claims" /Inbox/dent.jpg | jq -r '"   \(.path)  -> case system, \(.metadata.caseRef); archive, claims/4711/1-dent.jpg"'
 at "$claims" /Unrouted/letter.txt | jq -r '"   \(.path)  (no rule takes it)"'
-at "$customer" "$invoice" | jq -r '"   \(.path)  -> published, shared with the contacts of the workspace"'
+at "$customer" "$invoice" | jq -r '"   \(.path)  -> published from the bucket, shared with bob@acme.example"'
 # Delivered, unmatched, failed. Numbers alone are written once a minute; a request to reconcile brings them at once.
 account() {
   kubectl annotate --overwrite -n "$1" "froute/$2" "reconcile.file360.io/requestedAt=$RANDOM" >/dev/null
   kubectl get froute -n "$1" "$2" -o jsonpath='{.status.counts.delivered}/{.status.counts.unmatched}/{.status.counts.failed}'
 }
-accounted() { [ "$(account procurement claims)" = 1/1/0 ] && [ "$(account sales publish-invoices)" = 1/0/0 ]; }
+accounted() { [ "$(account procurement claims)" = 2/1/0 ] && [ "$(account sales publish-invoices)" = 1/0/0 ]; }
 await 20 "the routes' own accounts" accounted
 kubectl get fileroutes -A
 

@@ -29,7 +29,7 @@ use crate::outbound::secrets::References;
 use crate::reconcile::ObjectKey;
 use crate::routes::attempts::{Attempts, Here};
 use crate::routes::build::{Network, Workshop, route};
-use crate::routes::content::hex;
+use crate::routes::content::{Bandwidth, hex};
 use crate::routes::delivery::{Delivery, Origin, RouteId};
 use crate::routes::destinations::file360;
 use crate::routes::destinations::http::Addresses;
@@ -41,7 +41,7 @@ use crate::routes::ledger::Names;
 use crate::routes::objects::{Lister, ObjectSource};
 use crate::routes::paths::PathPattern;
 use crate::routes::reader::Reader;
-use crate::routes::route::Route;
+use crate::routes::route::{Route, bytes};
 use crate::routes::work::Source;
 use crate::routes::{build, dry_run};
 use crate::session::Session;
@@ -154,6 +154,7 @@ impl Surroundings<'_> {
         hash.update(self.object.metadata.generation.unwrap_or_default().to_be_bytes());
         hash.update(self.object.uid().unwrap_or_default());
         hash.update(serde_json::to_vec(&self.connection.spec.sharing).unwrap_or_default());
+        hash.update(serde_json::to_vec(&self.connection.spec.limits).unwrap_or_default());
         hash.update(format!("{:p} {:?}", Arc::as_ptr(&self.tenant), self.reach));
         hex(&hash.finalize()[..16])
     }
@@ -210,10 +211,17 @@ impl Surroundings<'_> {
         workspaces.declared(&self.key.namespace, &connection)
     }
 
+    /// What all routes of the Connection may read together.
+    fn shared_bandwidth(&self) -> Option<Arc<Bandwidth>> {
+        let limit = self.connection.spec.limits.as_ref()?.bandwidth.as_deref().and_then(bytes)?;
+        self.ctx.bandwidths.of(&super::connection_key(self.object).to_string(), limit)
+    }
+
     /// Compiles the route and runs its tests.
     fn compile(&self, scope: &Arc<Scope>) -> Result<Route> {
         let workshop = Bench { around: self, scope: scope.clone() };
-        let made = route(self.id(), &self.object.spec, &workshop).map_err(|invalid| refused(&invalid))?;
+        let mut made = route(self.id(), &self.object.spec, &workshop).map_err(|invalid| refused(&invalid))?;
+        made.bandwidth.extend(self.shared_bandwidth());
         let tests = self.object.spec.tests.as_deref().unwrap_or_default();
         let failing = made.rules.failing(tests, self.ctx.now());
         if failing.is_empty() {
