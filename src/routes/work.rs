@@ -180,10 +180,16 @@ pub struct Finished {
 
 /// Works on one file, one try.
 pub async fn attempt(route: &Route, source: &dyn Source, work: &mut Work, now: Timestamp) -> Outcome {
+    let look = source.look(work).await;
     if work.is_gone {
-        return withdraw(route, work, now).await;
+        return match look {
+            Ok(Look::NotOurs) => withdraw(route, work, now).await,
+            // It is back: what came with it tells.
+            Ok(_) => Outcome::Nothing,
+            Err(error) => hold(route, work, error),
+        };
     }
-    let loaded = match source.look(work).await {
+    let loaded = match look {
         Ok(Look::Here(loaded)) => *loaded,
         Ok(Look::NotOurs) => return if route.mirrors() { withdraw(route, work, now).await } else { Outcome::Nothing },
         Ok(Look::Superseded) => return Outcome::Nothing,

@@ -126,7 +126,7 @@ async fn t3_a_collection_that_goes_down_for_ever_ends_at_a_bound() {
     })
     .await;
     let error = driver(&url).folders("ws").await.unwrap_err();
-    assert!(error.kind == Kind::Malformed && error.to_string().contains("more than 10000 folders"), "{error}");
+    assert!(error.kind == Kind::Rejected && error.to_string().contains("more than 10000 folders"), "{error}");
     assert!(asked.lock().len() < 10_001, "it ends before it is all asked for");
 }
 
@@ -442,7 +442,7 @@ async fn c5_a_damaged_marker_is_an_error_and_never_an_absent_workspace() {
     for bad in ["{", "[]", "{\"form\": 1}", "not JSON at all"] {
         write(bad.into()).await;
         let error = driver.workspace_by_key(&business).await.unwrap_err();
-        assert!(error.kind == Kind::Malformed && error.to_string().contains("workspace.json"), "{bad}: {error}");
+        assert!(error.kind == Kind::Rejected && error.to_string().contains("workspace.json"), "{bad}: {error}");
         assert!(driver.create_workspace(&business, &new_workspace(), &cause()).await.is_err(), "{bad}");
         assert_eq!(driver.workspaces(None, None).await.unwrap().items.len(), 1, "{bad}: it stops no listing");
     }

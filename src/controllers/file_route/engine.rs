@@ -457,6 +457,10 @@ impl Addresses for Links {
             );
             return Err(Error::new(Kind::Rejected, why));
         }
+        if self.ceiling.as_ref().is_some_and(|ceiling| ceiling.allowed_domains.is_some()) {
+            let why = "send: Reference needs links for Anyone; the Connection's ceiling names domains. Use send: Content";
+            return Err(Error::new(Kind::Rejected, why));
+        }
         let now = Timestamp::now();
         let new = NewLink {
             audience: Audience::Anyone,

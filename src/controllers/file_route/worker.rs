@@ -27,7 +27,7 @@ use crate::file360::File360;
 use crate::outbound::http::Clients;
 use crate::queue::message::{Handled, Job, RouteVersion};
 use crate::queue::worker::Handler;
-use crate::reconcile::ObjectKey;
+use crate::reconcile::{ObjectKey, is_object_name};
 use crate::routes::delivery::Origin;
 use crate::routes::items::{Scope, Scoped};
 use crate::routes::work::{Source, Work, attempt};
@@ -118,6 +118,10 @@ impl Bench {
         let Some(object) = api.get_opt(&key.name).await.map_err(|error| reading("the FileRoute", error))? else {
             return Ok(None);
         };
+        // A route that is being deleted takes nothing up.
+        if object.metadata.deletion_timestamp.is_some() {
+            return Ok(None);
+        }
         let object = Arc::new(object);
         let connection = connection_key(&object);
         let (tenant, reach) = self.tenant(&object, &connection).await?;
@@ -162,6 +166,10 @@ impl Bench {
                 let api: Api<Connection> = Api::namespaced(self.ctx.client.clone(), &key.namespace);
                 let found = api.get_opt(&key.name).await.map_err(|error| reading("the Connection", error))?;
                 let found = Arc::new(found.ok_or_else(|| grants::not_granted(&own))?);
+                if connection::status::is_suspended(&found, self.ctx.now()) {
+                    *kept = None;
+                    return Err(Error::new(Kind::Stopping, "the Connection is suspended"));
+                }
                 let credentials = Credentials::read(&self.ctx, &found).await?;
                 let last = kept.as_ref().map(|(_, tenant): &(Instant, Arc<Tenant>)| tenant.clone());
                 let last = last.filter(|last| last.fingerprint == credentials.fingerprint);
@@ -272,6 +280,10 @@ impl Workspaces {
         let mut kept = slot.lock().await;
         if let Some((_, found)) = kept.as_ref().filter(|(at, _)| at.elapsed() < longest) {
             return Ok(found.clone());
+        }
+        // A route's expressions may yield any name.
+        if !is_object_name(&key.name) {
+            return Ok(None);
         }
         let api: Api<SecureWorkspace> = Api::namespaced(self.ctx.client.clone(), &key.namespace);
         let found = api.get_opt(&key.name).await.map_err(|error| reading("the SecureWorkspace", error))?;

@@ -14,6 +14,7 @@ use crate::error::{Error, Kind, Result};
 use crate::file360::Changed;
 use crate::file360::feature::Feature;
 use crate::file360::model::{OwnerState, Workspace, WorkspaceState};
+use crate::reconcile::is_object_name;
 use crate::reconcile::ownership::{Claim, claim};
 use crate::session::Session;
 
@@ -132,6 +133,10 @@ pub async fn may_manage(pass: &Pass<'_>, workspace: &Workspace, scope: GrantScop
 
 /// Asks the API server itself: a cache could be older than the owner's deletion.
 async fn owner_exists(pass: &Pass<'_>, namespace: &str, name: &str, uid: &str) -> Result<bool> {
+    // The mark is what the other side says. What no object can be called must not become a part of a request.
+    if !is_object_name(namespace) || !is_object_name(name) {
+        return Ok(false);
+    }
     let api: Api<SecureWorkspace> = Api::namespaced(pass.ctx.client.clone(), namespace);
     Ok(api.get_opt(name).await?.is_some_and(|owner| owner.uid().as_deref() == Some(uid)))
 }

@@ -134,14 +134,25 @@ impl Client {
     /// ([`Kind::Conflict`]). Some servers lock a place while they make something of it: one who asks meanwhile waits a moment.
     pub async fn make_collection(&self, place: &Place) -> Result<()> {
         let began = tokio::time::Instant::now();
+        let mut orphaned = 0;
         loop {
             match self.try_make_collection(place).await {
+                // Where a parent was made a moment ago, a server that remembers listings may not see it yet.
+                Err(error) if is_orphaned(&error) && orphaned < 3 && self.has_parent(place).await => {
+                    orphaned += 1;
+                    tokio::time::sleep(LOCK_WAIT).await;
+                }
                 Err(error) if error.code == "locked" && began.elapsed() < LOCK_PATIENCE => {
                     tokio::time::sleep(LOCK_WAIT.mul_f64(0.5 + rand::random::<f64>())).await;
                 }
                 result => return result,
             }
         }
+    }
+
+    async fn has_parent(&self, place: &Place) -> bool {
+        let Some(parent) = place.parent() else { return false };
+        matches!(self.stat(&parent).await, Ok(Some(entry)) if entry.is_collection)
     }
 
     async fn try_make_collection(&self, place: &Place) -> Result<()> {
@@ -291,6 +302,11 @@ fn whole(answer: &Answer) -> Result<()> {
         ));
     }
     Ok(())
+}
+
+/// The server says that there is no collection to make something in (RFC 4918, 9.3.1).
+fn is_orphaned(error: &Error) -> bool {
+    error.kind == Kind::Conflict && error.code.is_empty()
 }
 
 /// Something else than a collection is there.

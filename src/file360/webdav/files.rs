@@ -104,7 +104,7 @@ impl WebDav {
             Some(_) => return Err(no_folder(&place)),
             None => return Err(no_item(path)),
         }
-        let listings = self.collections(&place).await?.unwrap_or_default();
+        let listings = self.collections(&place, true).await?.unwrap_or_default();
         let files = listings.into_iter().flat_map(|listing| listing.entries);
         let files = files.filter(|entry| !entry.is_collection && !entry.place.is_own() && !is_folder(entry));
         let mut files: Vec<Item> = files.map(|entry| item(entry, None)).collect();

@@ -17,6 +17,8 @@ use crate::file360::model::{Folder, ItemPatch, NewFolder};
 
 /// Folders of one workspace that are looked at; a larger one is refused, never taken for smaller than it is (C5).
 const MOST_FOLDERS: usize = 10_000;
+/// Folders and files of one workspace that are remembered while it is looked at.
+const MOST_ENTRIES: usize = 200_000;
 /// Collections that are listed at once.
 const AT_ONCE: usize = 8;
 
@@ -26,7 +28,7 @@ impl WebDav {
         let marker = marker::read(&self.client, &place).await?;
         let known = marker.as_ref().map(|marker| &marker.folders);
         let mut folders = Vec::new();
-        for listing in self.collections(&place).await?.ok_or_else(|| no_workspace(workspace))? {
+        for listing in self.collections(&place, false).await?.ok_or_else(|| no_workspace(workspace))? {
             if !listing.own.place.is_workspace() {
                 folders.push(folder(&listing, known));
             }
@@ -34,14 +36,15 @@ impl WebDav {
         Ok(Changed { value: folders, revision: marker.map_or(0, |marker| marker.revision) })
     }
 
-    /// A collection and all below it, one level at a time; `None`: it is not there.
-    pub(super) async fn collections(&self, top: &Place) -> Result<Option<Vec<Listing>>> {
+    /// A collection and all below it, one level at a time; `None`: it is not there. Files are only counted unless somebody needs them.
+    pub(super) async fn collections(&self, top: &Place, keeps_files: bool) -> Result<Option<Vec<Listing>>> {
         let mut all: Vec<Listing> = Vec::new();
+        let mut entries = 0;
         let mut level = vec![top.clone()];
         while !level.is_empty() {
             if all.len() + level.len() > MOST_FOLDERS {
                 let why = format!("there are more than {MOST_FOLDERS} folders below {}", clean(&top.path(), 300));
-                return Err(Error::new(Kind::Malformed, why));
+                return Err(Error::new(Kind::Rejected, why));
             }
             let listed = futures::stream::iter(level).map(|place| async move { self.client.list(&place).await });
             let listed: Vec<Option<Listing>> = listed.buffered(AT_ONCE).try_collect().await?;
@@ -49,7 +52,15 @@ impl WebDav {
                 return Ok(None);
             }
             // One that vanished meanwhile has nothing in it.
-            let listed: Vec<Listing> = listed.into_iter().flatten().collect();
+            let mut listed: Vec<Listing> = listed.into_iter().flatten().collect();
+            if !keeps_files {
+                listed.iter_mut().for_each(only_folders);
+            }
+            entries += listed.iter().map(|listing| listing.entries.len()).sum::<usize>();
+            if entries > MOST_ENTRIES {
+                let why = format!("there is more than {MOST_ENTRIES} below {}", clean(&top.path(), 300));
+                return Err(Error::new(Kind::Rejected, why));
+            }
             level = listed
                 .iter()
                 .flat_map(|listing| &listing.entries)
@@ -203,6 +214,14 @@ pub(super) fn refuse_in(patch: &ItemPatch, field: &str) -> Result<()> {
 /// Whether an entry is a folder for people: the operator's own collection is none.
 pub(super) fn is_folder(entry: &Entry) -> bool {
     entry.is_collection && !entry.place.is_own()
+}
+
+/// Drops what is no folder; it still counts.
+fn only_folders(listing: &mut Listing) {
+    let before = listing.entries.iter().filter(|entry| !entry.place.is_own()).count();
+    listing.entries.retain(|entry| is_folder(entry) || entry.place.is_own());
+    let after = listing.entries.iter().filter(|entry| !entry.place.is_own()).count();
+    listing.unnamed += before - after;
 }
 
 fn folder(listing: &Listing, marks: Option<&BTreeMap<String, String>>) -> Folder {

@@ -97,7 +97,8 @@ pub async fn read(client: &Client, workspace: &Place) -> Result<Option<Marker>> 
     let unreadable = |why: &str| {
         let path = format!("{}/{OWN}/{FILE}", workspace.workspace_id());
         Error::new(
-            Kind::Malformed,
+            // About this workspace alone: it stalls, and says why.
+            Kind::Rejected,
             format!("the marker {path} {why}; restore it, or remove it to have the workspace adopted again"),
         )
     };

@@ -68,14 +68,14 @@ impl Place {
 
     /// The last name, for people; empty for the root.
     pub fn name(&self) -> String {
-        self.0.last().map(|name| decode(name)).unwrap_or_default()
+        self.0.last().map(|name| shown(name)).unwrap_or_default()
     }
 
     /// The path in the workspace, for people; `/` for the workspace itself.
     pub fn path(&self) -> String {
         match self.0.get(1..) {
             None | Some([]) => "/".to_owned(),
-            Some(names) => names.iter().map(|name| format!("/{}", decode(name))).collect(),
+            Some(names) => names.iter().map(|name| format!("/{}", shown(name))).collect(),
         }
     }
 
@@ -220,6 +220,12 @@ fn illegal(why: &str) -> Error {
     let mut error = Error::new(Kind::Rejected, format!("the name cannot be used: {why}"));
     error.code = "name-illegal".into();
     error
+}
+
+/// What an encoded name stands for. One that our encoding did not make stands for itself, so that no two places look the same.
+fn shown(name: &str) -> String {
+    let text = decode(name);
+    if Key::new(&text, Rules::Portable).is_ok_and(|key| key.as_str() == name) { text } else { name.to_owned() }
 }
 
 #[cfg(test)]

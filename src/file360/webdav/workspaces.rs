@@ -224,7 +224,15 @@ impl WebDav {
             let marker = marker::read(&self.client, &place).await;
             // One damaged marker is that workspace's trouble, and its own pass says so.
             let marker = match marker {
-                Err(error) if matches!(error.kind, Kind::Malformed | Kind::Unsupported) => None,
+                Err(error)
+                    if error.code != "unauthenticated"
+                        && matches!(
+                            error.kind,
+                            Kind::Malformed | Kind::Unsupported | Kind::Rejected | Kind::Conflict | Kind::Denied
+                        ) =>
+                {
+                    None
+                }
                 result => result?,
             };
             Ok::<_, Error>(self.marked(&place, marker.unwrap_or_else(|| Marker::new(&place.name()))))

@@ -506,6 +506,9 @@ impl Sharing {
         if recipients.len() > MOST_RECIPIENTS {
             return refused(format!("{} recipients are more than {MOST_RECIPIENTS}", recipients.len()));
         }
+        // Of both the narrower: a workspace that was wider before the ceiling stays so, its shares do not.
+        let external = ceiling.and_then(|ceiling| ceiling.external).map_or(rules.external, |max| max.min(rules.external));
+        let rules = &SharingRules { external, ..rules.clone() };
         for recipient in &recipients {
             let shown = clean(recipient, 100);
             let Some(domain) = domain_of(recipient) else { return refused(format!("{shown} is no e-mail address")) };
