@@ -56,7 +56,20 @@ mod tests {
         for name in ["a", "claims-2026", "a.b.c", &"x".repeat(253)] {
             assert!(is_object_name(name), "{name}");
         }
-        for name in ["", "A", "-a", "a.", "a/b", "../a", "a..b", "a?watch=true", "x/secureworkspaces?a=", "a%2Fb", "ä", &"x".repeat(254)] {
+        for name in [
+            "",
+            "A",
+            "-a",
+            "a.",
+            "a/b",
+            "../a",
+            "a..b",
+            "a?watch=true",
+            "x/secureworkspaces?a=",
+            "a%2Fb",
+            "ä",
+            &"x".repeat(254),
+        ] {
             assert!(!is_object_name(name), "{name}");
         }
     }

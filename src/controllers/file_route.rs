@@ -381,7 +381,7 @@ impl FileRoutes {
             }
             entry.running.as_ref().map(|running| running.engine.clone())
         };
-        let Some(engine) = engine else { return };
+        let Some(engine) = engine.filter(|engine| engine.is_restored()) else { return };
         match engine.replay(token).await {
             Ok(()) => {
                 if let Some(entry) = self.routes.lock().get_mut(key) {
@@ -400,7 +400,7 @@ impl FileRoutes {
         let Some(value) = object.annotations().get(INVENTORY_AT) else { return };
         let mut routes = self.routes.lock();
         let Some(entry) = routes.get_mut(key).filter(|entry| entry.counted.as_ref() != Some(value)) else { return };
-        let Some(running) = &entry.running else { return };
+        let Some(running) = entry.running.as_ref().filter(|running| running.engine.is_restored()) else { return };
         running.engine.ask_for_inventory(Request::parse(value));
         entry.counted = Some(value.clone());
     }

@@ -1,7 +1,7 @@
 //! The bytes of a file: opened as often as a delivery is tried, checked to the last one.
 
-use std::num::NonZeroU32;
 use std::collections::HashMap;
+use std::num::NonZeroU32;
 use std::sync::{Arc, Weak};
 
 use async_trait::async_trait;

@@ -22,7 +22,7 @@ use super::ledger::{Entry, Ledger, Names, ObjectRecord, Parked, Record, State, S
 use super::queue::FileQueue;
 use super::route::{Route, Target};
 use super::rules::UNMATCHED;
-use super::window::Window;
+use super::window::{Position, Window};
 use super::work::{Concerns, Finished, Outcome, Source, Work, hold};
 use crate::api::file_route::{DeadLetterStatus, FileEvent, InventoryStatus, RouteCounts};
 use crate::error::{Error, Kind, Result, clean};
@@ -88,6 +88,7 @@ pub struct Engine {
     pub(super) flush: Notify,
     /// Requests to count both ends.
     pub inventories: Requests,
+    restored: AtomicBool,
     metrics: Arc<Metrics>,
     observer: Arc<dyn Observer>,
     attempts: Arc<dyn Attempts>,
@@ -173,6 +174,7 @@ impl Engine {
             dirty: AtomicBool::new(false),
             flush: Notify::new(),
             inventories: Requests::default(),
+            restored: AtomicBool::new(false),
             metrics: parts.metrics,
             observer: parts.observer,
             attempts: parts.attempts,
@@ -229,7 +231,15 @@ impl Engine {
             self.take_up_parked(parked);
         }
         self.say_trouble(None);
+        self.restored.store(true, Ordering::Release);
+        // Requests wait for this: which of them were handled before is known now.
+        self.observer.changed(true);
         Ok(checkpoint)
+    }
+
+    /// Whether what was recorded before is known.
+    pub fn is_restored(&self) -> bool {
+        self.restored.load(Ordering::Acquire)
     }
 
     fn take_up_parked(&self, parked: Parked) {
@@ -439,8 +449,17 @@ impl Engine {
     async fn record(&self, work: &mut Work, finished: &Finished, also: Option<ClientStatePut>) -> Result<()> {
         let mut submission = submission(work);
         submission.documents.extend(self.unpark(work));
+        if also.is_none() && work.concerns != Concerns::All {
+            let letter = self.dead_document(work);
+            if self.state.lock().dead.remove(&letter).is_some() {
+                submission.documents.push(ClientStatePut { key: letter, value: None });
+            }
+        }
         submission.documents.extend(also);
-        self.add_record(&mut submission, &work.origin, &finished.record);
+        // What was never routed must not look as if it had been because an index shows it.
+        if work.concerns == Concerns::All || work.recorded.is_some() {
+            self.add_record(&mut submission, &work.origin, &finished.record);
+        }
         self.ledger.submit(submission).await
     }
 
@@ -482,10 +501,16 @@ impl Engine {
         self.ledger.submit(submission).await
     }
 
+    /// Document about a file that was given up. There is one for all that destinations which mirror could not show of a version.
+    fn dead_document(&self, work: &Work) -> String {
+        let occasion = if work.concerns == Concerns::All { work.occasion.as_str() } else { "mirrors" };
+        Names::document(&self.names.dead(), &work.origin, occasion)
+    }
+
     /// Records that a file was given up, and moves it away if the route says so.
     async fn bury(&self, work: &mut Work, finished: &Finished) -> Result<()> {
         let parked = parked(work, finished);
-        let key = Names::document(&self.names.dead(), &work.origin, &work.occasion);
+        let key = self.dead_document(work);
         let letter = dead_letter(&parked);
         warn!(route = %self.route.id.name, namespace = %self.route.id.namespace, file = %letter.file, rule = %letter.rule, destination = %letter.destination,
             error = %letter.error, "A delivery was given up");
@@ -497,7 +522,8 @@ impl Engine {
         self.observer.changed(true);
         let value = serde_json::to_value(&parked).unwrap_or_default();
         self.record(work, finished, Some(ClientStatePut { key, value: Some(value) })).await?;
-        if let Some(folder) = &self.route.dead_letter_folder
+        if work.concerns == Concerns::All
+            && let Some(folder) = &self.route.dead_letter_folder
             && let Err(error) = self.source.move_to(&work.origin, folder).await
         {
             warn!(route = %self.route.id.name, %error, folder, "A file that was given up could not be moved");
@@ -568,6 +594,7 @@ impl Engine {
 
     /// Takes up nothing more. What is done already is still recorded.
     pub fn close(&self) {
+        self.window.close();
         self.queue.close();
         self.ledger.close();
     }
@@ -641,22 +668,26 @@ impl Engine {
     /// Moves the checkpoint behind what is done. R2: a batch is done once everything in it is acknowledged or recorded.
     async fn keep_checkpoint(&self) {
         let mut last_written = Instant::now();
-        let mut pending: Option<String> = None;
+        let mut pending: Option<Position> = None;
         loop {
             let is_asked = tokio::select! {
                 () = self.window.changed() => false,
                 () = self.flush.notified() => true,
                 () = tokio::time::sleep(CHECKPOINT_EVERY) => false,
             };
-            if let Some(cursor) = self.window.advance() {
-                pending = Some(cursor);
+            if let Some(Position { cursor, about }) = self.window.advance() {
+                if about.is_some() {
+                    self.dirty.store(true, Ordering::Release);
+                }
+                let about = about.or_else(|| pending.take().and_then(|before| before.about));
+                pending = Some(Position { cursor, about });
             } else if is_asked && pending.is_none() {
                 // Something besides the position changed. Before the first checkpoint there is no position to write it with.
                 let state = self.state.lock();
                 let written = state.etag.as_ref().and(state.checkpoint.as_ref());
-                pending = written.map(|checkpoint| checkpoint.cursor.clone());
+                pending = written.map(|checkpoint| Position { cursor: checkpoint.cursor.clone(), about: None });
             }
-            let Some(cursor) = pending.clone() else { continue };
+            let Some(position) = pending.clone() else { continue };
             let is_dirty = self.dirty.load(Ordering::Acquire);
             let due = if is_dirty { CHECKPOINT_EVERY } else { IDLE_CHECKPOINT };
             let is_first = self.state.lock().etag.is_none();
@@ -665,7 +696,7 @@ impl Engine {
             }
             // What is taken up from now on makes it dirty again.
             self.dirty.store(!self.window.is_empty(), Ordering::Release);
-            match self.write_checkpoint(cursor).await {
+            match self.write_checkpoint(position).await {
                 Ok(()) => {
                     pending = None;
                     last_written = Instant::now();
@@ -678,11 +709,15 @@ impl Engine {
     }
 
     /// Writes the checkpoint with the totals.
-    async fn write_checkpoint(&self, cursor: String) -> Result<()> {
+    async fn write_checkpoint(&self, position: Position) -> Result<()> {
         let (checkpoint, etag) = {
             let state = self.state.lock();
             let before = state.checkpoint.clone().unwrap_or_default();
-            let checkpoint = Checkpoint { cursor, counts: state.counts, rules: state.rules.clone(), ..before };
+            let (counts, rules) = (state.counts, state.rules.clone());
+            let mut checkpoint = Checkpoint { cursor: position.cursor, counts, rules, ..before };
+            if let Some(about) = position.about {
+                (checkpoint.feed_epoch, checkpoint.scope) = (about.feed_epoch, about.scope);
+            }
             (checkpoint, state.etag.clone())
         };
         let key = self.names.checkpoint();
@@ -698,20 +733,10 @@ impl Engine {
         let mut state = self.state.lock();
         state.etag = Some(written);
         let written = state.checkpoint.get_or_insert_default();
-        written.cursor = checkpoint.cursor;
+        (written.cursor, written.feed_epoch, written.scope) = (checkpoint.cursor, checkpoint.feed_epoch, checkpoint.scope);
         drop(state);
         self.observer.changed(false);
         Ok(())
-    }
-
-    /// Sets what the next checkpoint says about the feed and the scope.
-    pub(super) fn describe_checkpoint(&self, feed_epoch: &str, scope: &str) {
-        let mut state = self.state.lock();
-        let checkpoint = state.checkpoint.get_or_insert_default();
-        feed_epoch.clone_into(&mut checkpoint.feed_epoch);
-        scope.clone_into(&mut checkpoint.scope);
-        drop(state);
-        self.dirty.store(true, Ordering::Release);
     }
 }
 

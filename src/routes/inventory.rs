@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 use tracing::{info, warn};
 
-use super::delivery::{MAX_LISTING, Origin};
+use super::delivery::{MAX_LISTING, Origin, key};
 use super::engine::Engine;
 use super::items::ItemSource;
 use super::ledger::{ObjectRecord, Record, State, Submission, read_documents};
@@ -71,7 +71,12 @@ impl Request {
 impl Requests {
     /// Asks for an inventory as soon as the route has caught up.
     pub fn ask(&self, request: Request) {
-        *self.asked.lock() = Some(request);
+        let mut asked = self.asked.lock();
+        // Nobody waits for one without a token: it must not take the place of one with.
+        if !request.token.is_empty() || asked.is_none() {
+            *asked = Some(request);
+        }
+        drop(asked);
         self.changed.notify_one();
     }
 
@@ -382,7 +387,17 @@ impl Inventory {
         }
         for missing in again {
             let mut record = missing.record;
+            if record.state == State::Waiting {
+                // What waits is delivered by its own tries; the next inventory looks again.
+                continue;
+            }
             record.to.remove(&missing.slot);
+            for (slot, entry) in &mut record.to {
+                // What the others have stays as it is, whatever event brought it there.
+                if let Some((rule, name)) = slot.split_once('/') {
+                    entry.key = key(&self.engine.route.id, &missing.origin, rule, name, "");
+                }
+            }
             let mut work = Work::new(missing.origin, missing.path, FileEvent::Uploaded, record.at, String::new());
             work.to = record.to;
             self.engine.take_up(work).await?;
@@ -408,7 +423,12 @@ impl Inventory {
         while let Some(entry) = listing.next().await? {
             listed += 1;
             match known.get_mut(&key_digest(&entry.key)) {
-                Some((etag, seen)) if *etag == etag_digest(&entry.etag) => *seen = true,
+                Some((etag, seen)) if *etag == etag_digest(&entry.etag) => {
+                    *seen = true;
+                    if self.engine.route.mirrors() && refresh.len() < MAX_LISTING {
+                        refresh.push(entry);
+                    }
+                }
                 other => {
                     // Another version of it: the record is not without an object.
                     other.into_iter().for_each(|(_, seen)| *seen = true);
@@ -417,9 +437,6 @@ impl Inventory {
                         count.doubt(Origin::Object { store: place.clone(), key, etag }, entry.key.clone());
                     }
                 }
-            }
-            if self.engine.route.mirrors() && refresh.len() < MAX_LISTING {
-                refresh.push(entry);
             }
         }
         for found in records {

@@ -80,6 +80,12 @@ impl Scope {
         std::mem::take(&mut *self.joined.lock())
     }
 
+    /// What joined could not be scanned: it joins again.
+    pub fn rejoin(&self, workspaces: &[String]) {
+        self.joined.lock().extend_from_slice(workspaces);
+        self.changed.notify_one();
+    }
+
     /// Waits until something joined.
     pub async fn joined(&self) {
         self.changed.notified().await;

@@ -30,6 +30,10 @@ use sha2::{Digest, Sha256};
 
 /// Records in one batch.
 const MOST: usize = 500;
+/// Bytes of one batch: half of what the contract allows.
+const LARGEST: usize = 512 * 1024;
+/// Bytes that a record needs besides its own.
+const OVERHEAD: usize = 128;
 /// Records that may wait for their batch.
 const WAITING: usize = 4096;
 /// How long a batch waits for more records.
@@ -385,16 +389,34 @@ async fn write_until_durable(files: &dyn Content, batch: &[Submission]) {
     // What says that a file waits is there before its facet, and goes after it: wherever a crash falls, a facet that says so is true.
     let (removals, puts): (Vec<_>, Vec<_>) = documents.into_iter().partition(|document| document.value.is_none());
     put_documents(files, &puts).await;
-    for part in facets.chunks(MOST) {
+    let length = |facet: &FacetPut| facet.item_id.len() + facet.value.as_ref().map_or(4, |value| value.to_string().len());
+    for part in parts(&facets, length) {
         put_facets(files, part).await;
     }
     put_documents(files, &removals).await;
 }
 
 async fn put_documents(files: &dyn Content, documents: &[ClientStatePut]) {
-    for part in documents.chunks(MOST) {
+    let length =
+        |document: &ClientStatePut| document.key.len() + document.value.as_ref().map_or(4, |value| value.to_string().len());
+    for part in parts(documents, length) {
         repeat("client state", |key| async move { files.put_client_states(part, &key).await }).await;
     }
+}
+
+/// Parts of at most [`MOST`] and [`LARGEST`]; what is larger than that goes alone.
+fn parts<T>(mut rest: &[T], length: impl Fn(&T) -> usize) -> impl Iterator<Item = &[T]> {
+    std::iter::from_fn(move || {
+        let mut bytes = 0;
+        let fits = rest.iter().take(MOST).take_while(|one| {
+            bytes += length(one) + OVERHEAD;
+            bytes <= LARGEST
+        });
+        let count = fits.count().max(1).min(rest.len());
+        let (part, left) = rest.split_at(count);
+        rest = left;
+        (!part.is_empty()).then_some(part)
+    })
 }
 
 /// All at once; if some file is gone meanwhile, each by itself.
@@ -465,4 +487,18 @@ where
         Ok(Some((page.items, (next, fetch, count + 1))))
     })
     .boxed()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_is_never_larger_than_the_server_takes() {
+        let sizes = |all: &[usize]| parts(all, |size| *size).map(<[usize]>::len).collect::<Vec<_>>();
+        assert_eq!(sizes(&[]), Vec::<usize>::new());
+        assert_eq!(sizes(&[1; 1200]), [500, 500, 200]);
+        assert_eq!(sizes(&[100_000; 12]), [5, 5, 2]);
+        assert_eq!(sizes(&[1, 2_000_000, 1]), [1, 1, 1], "what is too large goes alone, and the others without it");
+    }
 }

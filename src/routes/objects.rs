@@ -108,8 +108,8 @@ impl ObjectSource {
 
     /// A new listing of the source.
     pub fn listing(&self) -> Listing<'_> {
-        let (cursor, page, held, sidecars) = Default::default();
-        Listing { source: self, cursor, is_done: false, page, held, sidecars }
+        let (cursor, page, held, sidecars, present) = Default::default();
+        Listing { source: self, cursor, is_done: false, page, held, sidecars, present }
     }
 
     /// The object as it is now, if it is there.
@@ -181,9 +181,16 @@ pub struct Listing<'a> {
     /// Which objects are sidecars is known once everything is listed.
     held: Vec<Entry>,
     sidecars: HashSet<String>,
+    /// Everything that was held.
+    present: HashSet<u128>,
 }
 
 impl Listing<'_> {
+    /// Whether the document with the object's metadata is there, if it needs one.
+    pub fn is_complete(&self, key: &str) -> bool {
+        self.source.sidecar_of(key).is_none_or(|sidecar| self.present.contains(&key_digest(&sidecar)))
+    }
+
     /// The next object; `None` after the last. A listing that fails did not end.
     pub async fn next(&mut self) -> Result<Option<Entry>> {
         loop {
@@ -209,6 +216,7 @@ impl Listing<'_> {
             self.cursor = page.next;
             self.is_done = self.cursor.is_none();
             if self.is_done {
+                self.present = self.held.iter().map(|entry| key_digest(&entry.key)).collect();
                 let held = std::mem::take(&mut self.held);
                 self.page.extend(held.into_iter().filter(|entry| !self.sidecars.contains(&entry.key)));
             }
@@ -376,7 +384,10 @@ impl Lister {
         let now = Timestamp::now();
         let mut listing = self.source.listing();
         while let Some(entry) = listing.next().await? {
-            self.consider(entry, now).await?;
+            // One that waits for its metadata takes nobody's place (R5).
+            if listing.is_complete(&entry.key) {
+                self.consider(entry, now).await?;
+            }
         }
         Ok(())
     }

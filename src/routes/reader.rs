@@ -19,7 +19,7 @@ use super::engine::{Checkpoint, Engine};
 use super::inventory::Request;
 use super::items::ItemSource;
 use super::recorded::Recorded;
-use super::window::Token;
+use super::window::{About, Token};
 use super::work::{Concerns, Work};
 use crate::api::file_route::FileEvent;
 use crate::error::{Error, Kind, Result};
@@ -144,11 +144,15 @@ impl Reader {
         self.engine.say_caught_up(false);
         self.source.scope.take_joined();
         let end = self.session.driver.changes("now", Duration::ZERO).await?;
-        self.engine.describe_checkpoint(&end.feed_epoch, &self.scope_fingerprint());
-        let batch = self.engine.window.open(end.next_cursor.clone());
-        for workspace in self.source.scope.ids() {
-            self.scan(&workspace, &self.source.pattern.root(), &batch, &Scan::Unrecorded).await?;
-        }
+        let about = About { feed_epoch: end.feed_epoch, scope: self.scope_fingerprint() };
+        let batch = self.engine.window.open_about(end.next_cursor.clone(), about);
+        let read = async {
+            for workspace in self.source.scope.ids() {
+                self.scan(&workspace, &self.source.pattern.root(), &batch, &Scan::Unrecorded).await?;
+            }
+            Ok(())
+        };
+        self.whole(&batch, read.await)?;
         Ok(Position { cursor: end.next_cursor, sequence: 0 })
     }
 
@@ -181,27 +185,57 @@ impl Reader {
 
     async fn take(&self, at: &mut Position, page: &ChangePage, again: bool) -> Result<()> {
         let batch = self.engine.window.open(page.next_cursor.clone());
-        for change in page.items.iter().filter(|change| change.sequence > at.sequence) {
-            self.handle(change, &batch, again).await?;
-        }
+        let read = async {
+            for change in page.items.iter().filter(|change| change.sequence > at.sequence) {
+                self.handle(change, &batch, again).await?;
+            }
+            Ok(())
+        };
+        self.whole(&batch, read.await)?;
         at.sequence = page.items.last().map_or(at.sequence, |change| change.sequence.max(at.sequence));
         at.cursor.clone_from(&page.next_cursor);
         Ok(())
     }
 
+    /// R2: a batch that could not be read to its end never counts as done.
+    fn whole(&self, batch: &Token, read: Result<()>) -> Result<()> {
+        if read.is_err() {
+            self.engine.window.withdraw(batch);
+        }
+        read
+    }
+
     async fn scan_joined(&self, at: &Position) -> Result<()> {
         let joined = self.source.scope.take_joined();
-        let batch = self.engine.window.open(at.cursor.clone());
-        for workspace in joined {
-            debug!(route = %self.engine.route.id.name, workspace, "A workspace joined the scope");
-            if let Err(error) = self.scan(&workspace, &self.source.pattern.root(), &batch, &Scan::Unrecorded).await
-                && error.kind != Kind::NotFound
-            {
-                return Err(error);
+        let about = About { feed_epoch: self.session.service.feed_epoch.clone(), scope: self.scope_fingerprint() };
+        let batch = self.engine.window.open_about(at.cursor.clone(), about);
+        let read = async {
+            for workspace in &joined {
+                debug!(route = %self.engine.route.id.name, workspace, "A workspace joined the scope");
+                match self.scan_anew(workspace, &batch).await {
+                    Err(error) if error.kind != Kind::NotFound => return Err(error),
+                    _ => {}
+                }
             }
+            Ok(())
+        };
+        let read = read.await;
+        if read.is_err() {
+            self.source.scope.rejoin(&joined);
         }
-        self.engine.describe_checkpoint(&self.session.service.feed_epoch, &self.scope_fingerprint());
-        Ok(())
+        self.whole(&batch, read)
+    }
+
+    /// A workspace that came, or came back: what has no record is taken up; destinations that mirror may have forgotten the rest.
+    async fn scan_anew(&self, workspace: &str, batch: &Token) -> Result<()> {
+        let root = self.source.pattern.root();
+        self.scan(workspace, &root, batch, &Scan::Unrecorded).await?;
+        if !self.mirrors {
+            return Ok(());
+        }
+        let occasion = format!("joined {}", Timestamp::now());
+        let again = Again { occasion, at: Timestamp::now(), actor: String::new() };
+        self.scan(workspace, &root, batch, &Scan::Every(again)).await
     }
 
     async fn handle(&self, change: &Change, batch: &Token, again: bool) -> Result<()> {
@@ -231,9 +265,7 @@ impl Reader {
             ChangeKind::WorkspaceUpdated | ChangeKind::WorkspaceTrashed | ChangeKind::WorkspacePurged if self.mirrors => {
                 self.below(change, workspace, "/", batch).await
             }
-            ChangeKind::WorkspaceRestored => {
-                self.scan(workspace, &self.source.pattern.root(), batch, &Scan::Unrecorded).await
-            }
+            ChangeKind::WorkspaceRestored => self.scan_anew(workspace, batch).await,
             ChangeKind::GovernanceChanged if self.mirrors => {
                 self.file(change, FileEvent::MetadataChanged, true, batch).await
             }
@@ -252,8 +284,11 @@ impl Reader {
         work.may_be_recorded = again || change.kind == ChangeKind::FileRestored;
         if !is_wanted {
             work.concerns = Concerns::Mirrors;
+        } else if self.mirrors && change.kind == ChangeKind::FileRestored {
+            // Its record is still there; its entry in an index is not.
+            work.concerns = Concerns::Unrouted;
         }
-        if event == FileEvent::MetadataChanged || !is_wanted {
+        if event == FileEvent::MetadataChanged || work.concerns != Concerns::All {
             work.occasion.clone_from(&change.id);
         }
         self.push(work, batch).await

@@ -307,7 +307,9 @@ impl Base<'_> {
     async fn try_target(&self, target: &Target) -> Try {
         let slot = slot(&self.rule, &target.name);
         let key = key(&self.route.id, &self.work.origin, &self.rule, &target.name, &self.work.occasion);
-        if self.work.to.get(&slot).is_some_and(|entry| entry.at.is_some() && entry.key == key) {
+        // Who may read the file can change while another destination is away: an index is told again with each try.
+        let may_be_stale = self.work.is_parked && target.destination.mirrors();
+        if !may_be_stale && self.work.to.get(&slot).is_some_and(|entry| entry.at.is_some() && entry.key == key) {
             return Try { slot, key, answers: target.breaker.answers(), result: Tried::Before };
         }
         if self.work.to.get(&slot).is_some_and(|entry| entry.given_up && entry.key == key) {

@@ -118,7 +118,12 @@ async fn r4_a_file_that_nothing_is_known_of_is_found_and_taken_up_under_its_key(
     for name in ["a.txt", "b.txt"] {
         items.push(world.remote.upload(&workspace, "/Inbox", name, b"x").await);
     }
-    counted(&world, "claims", "two deliveries", |counts| counts["delivered"] == 2).await;
+    // The first checkpoint is there once both are recorded.
+    eventually("the records", || async {
+        let object = counted(&world, "claims", "two deliveries", |counts| counts["delivered"] == 2).await;
+        object["status"]["checkpoint"].is_string().then_some(()).ok_or_else(|| object["status"].to_string())
+    })
+    .await;
     forget(&world, "claims", &items[1], 1).await;
     let status = inventory(&world, "claims", "").await;
     let found = &status["inventory"];
@@ -251,6 +256,57 @@ async fn r7_what_changed_while_the_feed_was_lost_reaches_the_index() {
     world.remote.faults(json!({})).await;
     becomes(&search, "what is there now", &["b.txt", "c.txt"]).await;
     assert_eq!((cases.accepted().len(), cases.repeated()), (3, 0));
+}
+
+#[tokio::test]
+async fn r4_a_file_that_an_index_shows_already_still_reaches_everybody_else() {
+    let (mut world, search, cases) = (World::new().await, Fake::start(), CaseSystem::start().await);
+    let workspace = claims(&world, "claims").await;
+    indexed(&world, &search, &cases, "search").await;
+    upload_with(&world, &workspace, "a.txt", &[]).await;
+    arrived(&cases, 1).await;
+    world.kill_operator();
+    // The change of access is read first, and sees the file that comes after it.
+    let guest = world.remote.principal("User", "user3").await;
+    let path = format!("/v1/workspaces/{workspace}/members/{guest}?path=%2FInbox");
+    world.remote.change("PUT", &path, json!({"role": "Viewer"})).await;
+    upload_with(&world, &workspace, "b.txt", &[]).await;
+    world.start_operator(&[]).await;
+    becomes(&search, "both", &["a.txt", "b.txt"]).await;
+    arrived(&cases, 2).await;
+}
+
+#[tokio::test]
+async fn r4_a_request_that_was_handled_is_not_handled_again_after_a_restart() {
+    let mut world = World::new().await;
+    let server = S3Server::start();
+    let workspace = claims(&world, "claims").await;
+    let destination = json!({"objectStore": s3_store(&world, &server).await, "key": "'in/' + file.name"});
+    route(&world, "archive", inboxes_to(destination)).await;
+    world.remote.upload(&workspace, "/Inbox", "a.txt", b"a").await;
+    become_files("the archive", || objects(&server), &[("in/a.txt", b"a")]).await;
+    inventory(&world, "archive", " redeliver").await;
+    // Old enough that a listing without it counts.
+    eventually("a copy that is gone", || async {
+        let _ = std::fs::remove_file(server.bucket().join("in/a.txt"));
+        let status = inventory(&world, "archive", "").await;
+        if status["inventory"]["unaccounted"] == 1 { Ok(()) } else { Err(status["inventory"].to_string()) }
+    })
+    .await;
+    inventory(&world, "archive", " redeliver").await;
+    become_files("the archive again", || objects(&server), &[("in/a.txt", b"a")]).await;
+    counted(&world, "archive", "the second delivery", |counts| counts["delivered"] == 2).await;
+    world.kill_operator();
+    std::fs::remove_file(server.bucket().join("in/a.txt")).unwrap();
+    world.start_operator(&[]).await;
+    world.condition("FileRoute", "archive", "Ready", "True").await;
+    // Somebody took it, and nobody asked for it since.
+    eventually("the missing copy", || async {
+        let status = inventory(&world, "archive", "").await;
+        if status["inventory"]["unaccounted"] == 1 { Ok(()) } else { Err(status["inventory"].to_string()) }
+    })
+    .await;
+    assert!(objects(&server).is_empty());
 }
 
 #[tokio::test]

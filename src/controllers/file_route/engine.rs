@@ -76,9 +76,9 @@ impl Running {
 
     /// The writer ends by itself.
     fn halt(&self) {
+        self.engine.close();
         self.stop.cancel();
         self.work.abort();
-        self.engine.close();
     }
 }
 
@@ -307,7 +307,11 @@ impl Surroundings<'_> {
                     };
                     tokio::join!(engine.clone().run(), read, inventory.run());
                 };
-                tokio::select! { () = work => {}, () = stop.cancelled() => {} }
+                let stopped = async {
+                    stop.cancelled().await;
+                    engine.window.close();
+                };
+                tokio::select! { () = work => {}, () = stopped => {} }
             }
         };
         let (writer, work) = (tokio::spawn(writer), tokio::spawn(reading));
