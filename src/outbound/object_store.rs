@@ -162,14 +162,23 @@ pub fn store(
     }
 }
 
-/// The stream with an error instead of its end when it has not exactly `size` bytes; nothing beyond `size` is handed out.
+/// The stream with an error instead of its last bytes when it has not exactly `size` of them; nothing beyond `size` is handed out. What is held back
+/// keeps a server that takes a broken request for a whole one from storing anything: it never has all the bytes.
 fn exactly(size: u64, content: Stream) -> Stream {
-    stream::try_unfold((content, size), |(mut content, left)| async move {
-        let Some(chunk) = content.next().await.transpose()? else {
-            return if left == 0 { Ok(None) } else { Err(wrong_length("fewer")) };
-        };
-        let left = left.checked_sub(chunk.len() as u64).ok_or_else(|| wrong_length("more"))?;
-        Ok(Some((chunk, (content, left))))
+    stream::try_unfold((content.fuse(), size, None::<Bytes>), |(mut content, mut left, mut held)| async move {
+        while let Some(chunk) = content.next().await.transpose()? {
+            left = left.checked_sub(chunk.len() as u64).ok_or_else(|| wrong_length("more"))?;
+            if chunk.is_empty() {
+                continue;
+            }
+            if let Some(before) = held.replace(chunk) {
+                return Ok(Some((before, (content, left, held))));
+            }
+        }
+        if left > 0 {
+            return Err(wrong_length("fewer"));
+        }
+        Ok(held.take().map(|last| (last, (content, left, None))))
     })
     .boxed()
 }
