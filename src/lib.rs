@@ -12,6 +12,7 @@ pub mod controllers;
 pub mod error;
 pub mod expression;
 pub mod file360;
+pub mod hex;
 pub mod inbound;
 pub mod leader;
 pub mod outbound;

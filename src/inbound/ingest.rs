@@ -28,6 +28,7 @@ use super::{disposition, form};
 use crate::error::clean;
 use crate::file360::model::{Item, OnConflict};
 use crate::file360::{ByteStream, NewFile};
+use crate::hex::hex;
 
 /// Name of this kind of endpoint in metrics.
 const KIND: &str = "ingest";
@@ -93,7 +94,7 @@ fn admit(inbound: &Inbound, parts: &request::Parts, namespace: &str, path: &str)
     }
     let endpoint = inbound.endpoints.ingest(namespace, path);
     let keys = endpoint.as_ref().map_or_else(|| Arc::clone(&inbound.nobodys), |endpoint| endpoint.keys.keys());
-    let is_signed = claim.is_signed(&keys, digest::hex(&digest).as_bytes());
+    let is_signed = claim.is_signed(&keys, hex(&digest).as_bytes());
     let Some(endpoint) = endpoint.filter(|_| is_signed) else { return Err(Refusal::unsigned()) };
     if parts.headers.get(header::CONTENT_ENCODING).is_some_and(|value| value != "identity") {
         let detail = "The body must not be encoded (Content-Encoding).";
@@ -168,7 +169,7 @@ async fn commit(admitted: &Admitted, parts: &request::Parts, arrival: &Shared) -
         }
         refusal
     })?;
-    let sent = sha256.lock().map(|digest| digest::hex(&digest));
+    let sent = sha256.lock().map(|digest| hex(&digest));
     committed(item, sent)
 }
 
@@ -208,7 +209,7 @@ async fn announced(admitted: &Admitted, parts: &request::Parts, arrival: &Shared
         name: name(disposition.and_then(|it| it.file_name)),
         mime_type: names::media_type(media_type),
         size: declared_length(parts),
-        sha256: Some(digest::hex(&admitted.digest)),
+        sha256: Some(hex(&admitted.digest)),
         metadata: metadata.into_entries(),
         on_conflict: OnConflict::Rename,
     };

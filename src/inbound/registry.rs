@@ -9,9 +9,9 @@ use parking_lot::RwLock;
 use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
 
-use super::digest;
 use super::keyring::Keyring;
 use crate::file360::{Cause, Content, IdempotencyKey};
+use crate::hex::hex;
 use crate::routes::delivery::RouteId;
 
 /// Requests of one endpoint at once.
@@ -82,7 +82,7 @@ impl IngestEndpoint {
             hash.update((part.len() as u64).to_be_bytes());
             hash.update(part);
         }
-        IdempotencyKey(format!("ingest-{}", digest::hex(&hash.finalize())))
+        IdempotencyKey(format!("ingest-{}", hex(&hash.finalize())))
     }
 }
 

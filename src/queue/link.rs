@@ -12,10 +12,10 @@ use sha2::{Digest, Sha256};
 
 use super::message::{Keys, MAX_MESSAGE, SIGNATURE};
 use crate::error::{Error, Kind, Result, clean};
+use crate::hex::hex;
 use crate::outbound::broker::connect::{ANSWER, Live, Login, Server, connect};
 use crate::outbound::guard::Guard;
 use crate::outbound::shared::Shared;
-use crate::routes::content::hex;
 
 /// The stream drops a second message with the same id within this time.
 const DUPLICATES: Duration = Duration::from_mins(2);

@@ -11,7 +11,7 @@ use tokio::time::Instant;
 
 use crate::api::file_route::FileEvent;
 use crate::error::{Error, Kind, Result, clean};
-use crate::routes::content::hex;
+use crate::hex::{hex, unhex};
 use crate::routes::delivery::{Origin, RouteId};
 use crate::routes::ledger::{Entry, ParkedOrigin, Record};
 use crate::routes::work::{Concerns, Finished, Outcome, Whereabouts, Work};
@@ -383,15 +383,6 @@ fn authenticated(key: &Hmac<Sha256>, subject: &str, payload: &[u8]) -> Hmac<Sha2
     mac.update(subject.as_bytes());
     mac.update(payload);
     mac
-}
-
-fn unhex(text: &str) -> Option<Vec<u8>> {
-    let digits = text.as_bytes();
-    if digits.len() != 64 {
-        return None;
-    }
-    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
-    digits.chunks_exact(2).map(|pair| Some(digit(pair[0])? << 4 | digit(pair[1])?)).collect()
 }
 
 #[cfg(test)]

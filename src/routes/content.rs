@@ -14,6 +14,7 @@ use sha2::{Digest, Sha256};
 use super::delivery::{Content, Opened};
 use crate::error::{Error, Kind, Result};
 use crate::file360::content::{ByteStream, Content as Files};
+use crate::hex::hex;
 
 /// Largest piece that is waited for at once, so that a small limit stays smooth.
 const PIECE: usize = 64 * 1024;
@@ -171,11 +172,6 @@ impl Verifying {
 
 fn mismatch(why: &str) -> Error {
     Error::new(Kind::Malformed, why)
-}
-
-/// Lower-case hexadecimal.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

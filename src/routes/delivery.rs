@@ -12,6 +12,7 @@ use crate::api::file_route::FileEvent;
 use crate::error::Result;
 use crate::expression::Variables;
 use crate::file360::content::ByteStream;
+use crate::hex::hex;
 
 /// Longest listing of a destination that is compared, in names.
 pub const MAX_LISTING: usize = 1_000_000;
@@ -216,7 +217,7 @@ pub fn key(route: &RouteId, origin: &Origin, rule: &str, destination: &str, occa
         hash.update((part.len() as u64).to_be_bytes());
         hash.update(part);
     }
-    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(&hash.finalize())
 }
 
 #[cfg(test)]

@@ -18,13 +18,13 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::attempts::Receipt;
-use super::content::hex;
 use super::delivery::{Origin, RouteId};
 use super::window::Token;
 use super::work::Concerns;
 use crate::error::{Error, Kind, Result};
 use crate::file360::content::{Content, IdempotencyKey};
 use crate::file360::model::{ClientStatePut, FacetPut};
+use crate::hex::hex;
 use crate::reconcile::backoff;
 use sha2::{Digest, Sha256};
 

@@ -13,7 +13,6 @@ use tokio::sync::broadcast::error::RecvError;
 use tokio::time::Instant;
 use tracing::{debug, info, warn};
 
-use super::content::hex;
 use super::delivery::Origin;
 use super::engine::{Checkpoint, Engine};
 use super::inventory::Request;
@@ -24,6 +23,7 @@ use super::work::{Concerns, Work};
 use crate::api::file_route::FileEvent;
 use crate::error::{Error, Kind, Result};
 use crate::file360::model::{Actor, Change, ChangeKind, ChangePage, Item};
+use crate::hex::hex;
 use crate::reconcile::backoff;
 use crate::session::Session;
 

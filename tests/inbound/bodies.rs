@@ -171,7 +171,7 @@ fn mebibytes(count: usize) -> (reqwest::Body, String, Arc<AtomicUsize>) {
         Ok::<_, std::io::Error>(Bytes::from_static(&BLOCK))
     });
     let digest: Vec<u8> = hash.finalize().to_vec();
-    (reqwest::Body::wrap_stream(blocks), file360_operator::inbound::digest::hex(&digest), given)
+    (reqwest::Body::wrap_stream(blocks), file360_operator::hex::hex(&digest), given)
 }
 
 fn resident() -> usize {

@@ -13,6 +13,7 @@ use crate::api::connection::{Basic, CaKind, CaRef, Connection, OAuth2};
 use crate::controllers::context::Context;
 use crate::error::{Error, Kind, Result};
 use crate::file360::connector::Credential;
+use crate::hex::hex;
 use crate::outbound::guard::GuardedResolver;
 use crate::redacted::Redacted;
 
@@ -58,7 +59,7 @@ impl Credentials {
             _ => return Err(Error::new(Kind::Rejected, "spec.auth needs exactly one of oauth2, token and basic")),
         };
         let http = reader.http_client(connection, &mut hash).await?;
-        let fingerprint = hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+        let fingerprint = hex(&hash.finalize()[..16]);
         Ok(Self { endpoint, credential, http, fingerprint })
     }
 }

@@ -15,6 +15,7 @@ use crate::file360::model::{
     Audience, ExternalSharing, FieldKind, LinkRules, PrincipalKind, RequestField, Role, SharingRules, UploadRequestInput,
 };
 use crate::file360::sharing::domain_matches;
+use crate::hex::hex;
 
 /// A spec, normalised.
 #[derive(Clone, Debug, PartialEq)]
@@ -414,11 +415,7 @@ fn fingerprints(spec: &SecureWorkspaceSpec) -> Applied {
 
 fn fingerprint(value: &impl Serialize) -> String {
     let text = serde_json::to_vec(value).unwrap_or_default();
-    Sha256::digest(text).iter().take(8).fold(String::with_capacity(16), |mut text, byte| {
-        use std::fmt::Write as _;
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    hex(&Sha256::digest(text)[..8])
 }
 
 fn invalid(message: String) -> Error {

@@ -15,6 +15,7 @@ use crate::file360::model::{
     Folder, ItemPatch, Link, Member, MemberInput, NewFolder, NewWorkspace, SharingRules, UploadRequest, UploadRequestInput,
     Workspace, WorkspacePatch, WorkspaceState,
 };
+use crate::hex::hex;
 
 /// What is there: one workspace with everything that a spec can say something about.
 #[derive(Clone, Debug, PartialEq)]
@@ -437,7 +438,7 @@ impl Plan {
         for step in &self.steps {
             hash.update(format!("{:?}\n", step.action));
         }
-        hash.finalize().iter().take(16).map(|byte| format!("{byte:02x}")).collect()
+        hex(&hash.finalize()[..16])
     }
 
     /// The plan as shown in the status.

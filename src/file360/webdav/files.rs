@@ -24,6 +24,7 @@ use crate::error::{Error, Kind, Result, clean};
 use crate::file360::exchange::Leaving;
 use crate::file360::model::{Item, ItemKind, ItemPatch, ItemState, OnConflict, Page};
 use crate::file360::{ByteStream, Download, IdempotencyKey, NewFile};
+use crate::hex::hex;
 
 /// Entries of one page.
 const PAGE: usize = 1000;
@@ -332,7 +333,7 @@ impl WebDav {
 /// Where the content of one upload waits.
 fn part(around: &Place, key: &str) -> Result<Place> {
     let workspace = around.workspace().ok_or_else(|| no_item("/"))?;
-    let name: String = Sha256::digest(key).iter().take(16).map(|byte| format!("{byte:02x}")).collect();
+    let name = hex(&Sha256::digest(key)[..16]);
     Ok(marker::own_collection(&workspace).child(&format!("{name}.part")))
 }
 
@@ -401,10 +402,6 @@ fn numbered(name: &str, n: u32) -> String {
         Some((stem, extension)) => format!("{stem} ({n}).{extension}"),
         None => format!("{name} ({n})"),
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn stale() -> Error {

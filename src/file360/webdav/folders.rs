@@ -14,6 +14,7 @@ use super::{WebDav, refuse};
 use crate::error::{Error, Kind, Result, clean};
 use crate::file360::Changed;
 use crate::file360::model::{Folder, ItemPatch, NewFolder};
+use crate::hex::hex;
 
 /// Folders of one workspace that are looked at; a larger one is refused, never taken for smaller than it is (C5).
 const MOST_FOLDERS: usize = 10_000;
@@ -232,7 +233,7 @@ fn folder(listing: &Listing, marks: Option<&BTreeMap<String, String>>) -> Folder
     hash.update(&path);
     hash.update([0]);
     hash.update(managed_key.as_deref().unwrap_or_default());
-    let tag: String = hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+    let tag = hex(&hash.finalize()[..8]);
     Folder {
         id: place.id(),
         classification: None,

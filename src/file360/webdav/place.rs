@@ -12,6 +12,7 @@ use url::Url;
 
 use crate::error::{Error, Kind, Result, clean};
 use crate::file360::model::BusinessKey;
+use crate::hex::hex;
 use crate::outbound::object_store::names::{Key, MAX_SEGMENT, Rules, decode, is_addressable, is_reserved};
 
 /// The collection in a workspace that is the operator's own.
@@ -123,7 +124,7 @@ impl Place {
         hash.update(key.system.as_bytes());
         hash.update([0]);
         hash.update(key.key.as_bytes());
-        let hash: String = hash.finalize().iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+        let hash = hex(&hash.finalize()[..8]);
         // Of `clusterId/namespace/name`, the cluster says nothing to a reader.
         let readable = match (key.system.as_str(), key.key.split_once('/')) {
             ("k8s", Some((_, rest))) => rest.to_owned(),

@@ -18,6 +18,7 @@ use sha2::{Digest, Sha256};
 
 use crate::error::{Error, Kind, Result};
 use crate::file360::content::ByteStream;
+use crate::hex::hex;
 use crate::outbound::cloud_event::{Event, MEDIA_TYPE};
 
 /// Largest document that is sent, in bytes.
@@ -158,10 +159,6 @@ async fn digest_of(source: &dyn Source) -> Result<String> {
         hash.update(chunk?);
     }
     Ok(hex(&hash.finalize()))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 impl Leaving {

@@ -13,8 +13,9 @@ use jiff::Timestamp;
 use sha2::{Digest as _, Sha256};
 
 use super::names::{self, Key, Rules};
-use super::{Entry, Object, Opened, Page, Store, Stored, Stream, Upload, hex, key_taken, opened};
+use super::{Entry, Object, Opened, Page, Store, Stored, Stream, Upload, key_taken, opened};
 use crate::error::{Error, Kind, Result};
+use crate::hex::hex;
 
 /// Code of a refusal by the file system, as opposed to a wrong credential.
 pub const NO_PERMISSION: &str = "permission-denied";

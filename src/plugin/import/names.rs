@@ -1,12 +1,12 @@
 //! Names of objects, from the names that people gave. Pure.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::Write as _;
 
 use sha2::{Digest, Sha256};
 use unicode_normalization::UnicodeNormalization;
 
 use crate::file360::model::{BusinessKey, OwnerState, Workspace};
+use crate::hex::hex;
 
 /// Longest name that is made of a display name.
 const LONGEST: usize = 50;
@@ -85,10 +85,7 @@ fn slug(name: &str) -> String {
 }
 
 fn hash(id: &str) -> String {
-    Sha256::digest(id).iter().take(4).fold(String::new(), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
+    hex(&Sha256::digest(id)[..4])
 }
 
 #[cfg(test)]

@@ -24,8 +24,8 @@ use crate::file360::model::{
 };
 use crate::file360::sharing::{domain_matches, domain_of, lets_in, lets_out};
 use crate::file360::{Cause, File360};
+use crate::hex::hex;
 use crate::outbound::secrets::References;
-use crate::routes::content::hex;
 use crate::routes::delivery::{Delivery, Destination, MAX_LISTING, Receipt, RouteId};
 use crate::routes::environment::{NAMES, depends_on_uploader};
 use crate::routes::items::ensure_folder;

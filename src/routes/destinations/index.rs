@@ -15,6 +15,7 @@ use crate::api::places::{IndexAcl, IndexDeletes, SearchIndex};
 use crate::error::{Error, Kind, Result};
 use crate::expression::InvalidField;
 use crate::file360::model::AccessList;
+use crate::hex::hex;
 use crate::outbound::guard::Guard;
 use crate::outbound::opensearch::bulk::Written;
 use crate::outbound::opensearch::http::{Settings, base_url};
@@ -102,7 +103,7 @@ fn unsupported(auth: &HttpAuth) -> Option<&'static str> {
 
 /// Id of a file's document: 64 hexadecimal digits, the same for every version, rule and route.
 pub fn document_id(file: &str) -> String {
-    Sha256::digest(file).iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(&Sha256::digest(file))
 }
 
 /// The value of a document's `route`. A route that is made anew under the same name finds its documents again.

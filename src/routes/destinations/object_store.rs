@@ -7,6 +7,7 @@ use sha2::{Digest as _, Sha256};
 
 use crate::error::{Error, Kind, Result};
 use crate::expression::{Expression, Invalid};
+use crate::hex::hex;
 use crate::outbound::object_store::names::Key;
 use crate::outbound::object_store::{Opened, Source, Store, Upload};
 use crate::routes::delivery::{Content, Delivery, Destination, MAX_LISTING, Origin, Receipt, RouteId};
@@ -44,7 +45,7 @@ fn identity(origin: &Origin) -> String {
         Origin::Item { workspace, item, .. } => hash.update(format!("item\n{workspace}\n{item}")),
         Origin::Object { store, key, .. } => hash.update(format!("object\n{store}\n{key}")),
     }
-    hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    hex(&hash.finalize())
 }
 
 /// The content of a delivery, as stores take it.

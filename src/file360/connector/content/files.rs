@@ -12,6 +12,7 @@ use crate::file360::exchange::Leaving;
 use crate::file360::exchange::{Call, segment};
 use crate::file360::model::{Item, NewUpload, OnConflict, Upload, UploadCommit};
 use crate::file360::{ByteStream, Cause, Download, IdempotencyKey, NewFile};
+use crate::hex::{hex, unhex};
 
 /// Longest query of an upload. Servers take addresses of 8,000 bytes and more; longer metadata goes another way.
 const MOST_QUERY: usize = 6_000;
@@ -106,7 +107,7 @@ pub(super) fn leaving(content: ByteStream, mime_type: &str, size: Option<u64>, s
     let digest = match sha256 {
         None => None,
         Some(hex) => {
-            let bytes = from_hex(hex).ok_or_else(|| Error::new(Kind::Rejected, "a SHA-256 has 64 hexadecimal digits"))?;
+            let bytes = unhex(hex).ok_or_else(|| Error::new(Kind::Rejected, "a SHA-256 has 64 hexadecimal digits"))?;
             Some(format!("sha-256=:{}:", STANDARD.encode(bytes)))
         }
     };
@@ -139,26 +140,6 @@ fn stated_sha256(headers: &HeaderMap) -> Option<String> {
     (bytes.len() == 32).then(|| hex(&bytes))
 }
 
-fn hex(bytes: &[u8]) -> String {
-    use std::fmt::Write as _;
-    bytes.iter().fold(String::with_capacity(2 * bytes.len()), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
-}
-
-fn from_hex(text: &str) -> Option<[u8; 32]> {
-    let digits = text.as_bytes();
-    if digits.len() != 64 || !digits.iter().all(u8::is_ascii_hexdigit) {
-        return None;
-    }
-    let mut bytes = [0; 32];
-    for (at, byte) in bytes.iter_mut().enumerate() {
-        *byte = u8::from_str_radix(text.get(2 * at..2 * at + 2)?, 16).ok()?;
-    }
-    Some(bytes)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -167,11 +148,11 @@ mod tests {
     fn a_digest_survives_both_of_its_notations() {
         let text = "2cf24dba5fb0a30e26e83b2ac5b9e29e1b161e5c1fa7425e73043362938b9824";
         let mut headers = HeaderMap::new();
-        let value = format!("md5=:AAAA:, sha-256=:{}:", STANDARD.encode(from_hex(text).unwrap()));
+        let value = format!("md5=:AAAA:, sha-256=:{}:", STANDARD.encode(unhex(text).unwrap()));
         headers.insert("repr-digest", value.parse().unwrap());
         assert_eq!(stated_sha256(&headers).as_deref(), Some(text));
         for wrong in ["", "2cf2", &"g".repeat(64), &"é".repeat(32)] {
-            assert_eq!(from_hex(wrong), None, "{wrong}");
+            assert_eq!(unhex(wrong), None, "{wrong}");
         }
     }
 }

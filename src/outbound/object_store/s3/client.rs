@@ -15,10 +15,11 @@ use serde::de::DeserializeOwned;
 use sha2::{Digest as _, Sha256};
 use url::Url;
 
-use super::super::{Settings, Stream, hex};
+use super::super::{Settings, Stream};
 use super::sign::{self, Signable};
 use crate::api::places::S3;
 use crate::error::{Error, Kind, Result, clean};
+use crate::hex::hex;
 use crate::outbound::guard::{Guard, GuardedResolver};
 use crate::outbound::secrets::References;
 

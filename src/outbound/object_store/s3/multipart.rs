@@ -205,7 +205,7 @@ mod tests {
     use sha2::{Digest as _, Sha256};
 
     use super::*;
-    use crate::outbound::object_store::hex;
+    use crate::hex::hex;
 
     #[test]
     fn every_size_fits_into_the_parts_there_may_be() {
