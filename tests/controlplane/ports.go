@@ -10,13 +10,15 @@ import (
 
 type ports struct{ etcd, etcdPeer, apiserver, controllerManager int }
 
-// Finds four free ports on loopback, below those the kernel hands to outgoing connections: such a connection could take
+// Finds four free ports on loopback, just below those the kernel hands to outgoing connections: such a connection could take
 // the port of a program that is stopped for a moment, and a client that keeps dialling a closed port could reach itself.
+// The ports below these belong to the tests (tests/support/ports.rs).
 func freePorts() (ports, error) {
-	first, beyond := 10000, 32768
+	beyond := 32768
 	if content, err := os.ReadFile("/proc/sys/net/ipv4/ip_local_port_range"); err == nil {
 		fmt.Sscan(string(content), &beyond)
 	}
+	first := max(10000, beyond-768)
 	var found []int
 	for range 1000 {
 		port := 0

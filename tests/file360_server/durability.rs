@@ -2,7 +2,6 @@
 //! clients heard.
 
 use std::collections::BTreeMap;
-use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -26,7 +25,7 @@ impl Drop for Process {
 async fn serve(folder: &Path) -> (Process, String) {
     let seed = folder.join("seed.yaml");
     std::fs::write(&seed, SEED).unwrap();
-    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = crate::counterparts::free_port();
     let child = Command::new(env!("CARGO_BIN_EXE_file360-operator"))
         .args(["serve", "--listen", &format!("127.0.0.1:{port}"), "--seed"])
         .arg(&seed)

@@ -256,7 +256,7 @@ async fn receive_mail(listener: tokio::net::TcpListener) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn mails_go_through_the_relay_and_wait_while_it_is_away() {
-    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let port = crate::counterparts::free_port();
     let fixture = crate::support::start_with(|config| {
         config.smtp_url = Some(format!("smtp://127.0.0.1:{port}"));
         config.sweep_every = std::time::Duration::from_hours(1);

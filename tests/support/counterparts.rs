@@ -3,6 +3,9 @@
 
 #![allow(dead_code, reason = "each test binary uses a part of it")]
 
+#[path = "ports.rs"]
+mod ports;
+
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -11,6 +14,8 @@ use std::time::{Duration, Instant};
 
 use sha2::Digest as _;
 use tempfile::TempDir;
+
+pub use ports::free_port;
 
 /// How long a program may take to answer on a busy machine.
 const PATIENCE: Duration = Duration::from_mins(1);
@@ -518,11 +523,6 @@ fn write_private(path: &Path, content: &str) {
     use std::os::unix::fs::PermissionsExt as _;
     std::fs::write(path, content).unwrap();
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o600)).unwrap();
-}
-
-fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).expect("a free port");
-    listener.local_addr().expect("an address").port()
 }
 
 fn text(path: &Path) -> String {

@@ -12,6 +12,8 @@ pub mod remote;
 pub mod search;
 pub mod world;
 
+pub use counterparts::free_port;
+
 use std::future::Future;
 use std::time::{Duration, Instant};
 
@@ -34,13 +36,6 @@ where
         }
         pause = (pause * 2).min(Duration::from_millis(200));
     }
-}
-
-/// A free port of the loopback interface, below those that the system gives to outgoing connections: one of these would take it before whoever
-/// asked for it listens, or while a server that is started again is away.
-pub fn free_port() -> u16 {
-    let is_free = |port: &u16| std::net::TcpListener::bind(("127.0.0.1", *port)).is_ok();
-    std::iter::repeat_with(|| 10_000 + rand::random::<u16>() % 22_000).take(1_000).find(is_free).expect("a free port")
 }
 
 /// Chooses the process's cryptography, once.

@@ -19,6 +19,8 @@ use http::{HeaderMap, Method, StatusCode};
 use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
 
+use super::free_port;
+
 /// Largest request that it takes unless told otherwise, as OpenSearch does.
 const MAX_REQUEST: usize = 100 * 1024 * 1024;
 
@@ -60,7 +62,7 @@ impl Fake {
     /// With TLS.
     pub fn start_with(tls: Option<RustlsConfig>) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
         let fake = Self { shared: Arc::default(), address, tls, handle: Mutex::new(Handle::new()) };
         fake.start_again();
         fake

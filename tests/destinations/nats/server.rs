@@ -20,7 +20,7 @@ impl Server {
     pub async fn start(settings: &str) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
         let folder = tempfile::tempdir().unwrap();
-        let monitoring = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let monitoring = crate::counterparts::free_port();
         let nats = NatsServer::start_with(&whole(settings, &folder, monitoring));
         let server = Self { nats, folder, monitoring };
         server.is_healthy().await;
