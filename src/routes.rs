@@ -3,6 +3,7 @@
 pub mod attempts;
 pub mod build;
 pub mod content;
+pub mod dead_letters;
 pub mod delivery;
 pub mod destinations;
 pub mod dry_run;

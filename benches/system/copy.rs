@@ -93,7 +93,7 @@ impl Ends {
         let item: Value = answered(item).await.json().await.expect("an item");
         let sha256 = item["sha256"].as_str().expect("a digest").to_owned();
         let content = answered(self.file360(Method::GET, &format!("/v1/items/{}/content", file.name))).await;
-        let (body, digest) = hashed(content);
+        let (body, digest) = hashed(content, file.size);
         let put = self.s3(Method::PUT, key, &sha256).header("content-length", file.size).body(body);
         answered(put).await;
         assert_eq!(digest.await.expect("a digest"), sha256, "the copy is whole");
@@ -103,7 +103,7 @@ impl Ends {
     async fn fetch(&self, file: &File, folder: &str) {
         answered(self.s3(Method::HEAD, &file.name, EMPTY)).await;
         let content = answered(self.s3(Method::GET, &file.name, EMPTY)).await;
-        let (body, digest) = hashed(content);
+        let (body, digest) = hashed(content, file.size);
         let name = file.name.rsplit('/').next().unwrap_or_default();
         let put = self.file360(Method::POST, &format!("/v1/items/{folder}/files?name={name}&onConflict=newVersion"));
         let put = put.header("idempotency-key", format!("{:x}", rand::random::<u128>()));
@@ -236,19 +236,22 @@ async fn answered(request: RequestBuilder) -> Response {
     answer
 }
 
-/// The body to send on, and the digest of what went through it.
-fn hashed(answer: Response) -> (Body, tokio::sync::oneshot::Receiver<String>) {
+/// The body to send on, and the digest of what went through it. Whoever sends it stops reading at its length.
+fn hashed(answer: Response, size: u64) -> (Body, tokio::sync::oneshot::Receiver<String>) {
     let (tell, digest) = tokio::sync::oneshot::channel();
-    let state = (answer.bytes_stream(), Sha256::new(), Some(tell));
-    let body = futures::stream::unfold(state, |(mut content, mut hash, mut tell)| async move {
-        let Some(chunk) = content.next().await else {
-            let _ = tell.take()?.send(hex(&hash.finalize()));
-            return None;
-        };
+    let state = (answer.bytes_stream(), Sha256::new(), 0, Some(tell));
+    let body = futures::stream::unfold(state, move |(mut content, mut hash, mut read, mut tell)| async move {
+        let chunk = content.next().await?;
         if let Ok(chunk) = &chunk {
             hash.update(chunk);
+            read += chunk.len() as u64;
         }
-        Some((chunk, (content, hash, tell)))
+        if read == size
+            && let Some(tell) = tell.take()
+        {
+            let _ = tell.send(hex(&hash.clone().finalize()));
+        }
+        Some((chunk, (content, hash, read, tell)))
     });
     (Body::wrap_stream(body), digest)
 }

@@ -440,7 +440,8 @@ pub struct Delivery {
     /// Waits between tries.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backoff: Option<Backoff>,
-    /// Files that are transferred at once, by the leader or by all workers together. Default: 8; with workers, what `--queue-open` says.
+    /// Files that are transferred at once, by the leader or by all workers together. Default: 32, of which 8 may be larger than 1 MiB if content is sent; with
+    /// workers, what `--queue-open` says, and 8 of these in each worker.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 1, max = 64))]
     pub concurrency: Option<u32>,

@@ -64,6 +64,8 @@ struct Entry {
     written_at: Option<Instant>,
     replayed: Option<String>,
     counted: Option<String>,
+    /// The last request for a pass that hurried what waits.
+    hurried: Option<String>,
 }
 
 /// What a pass found out.
@@ -195,6 +197,7 @@ impl FileRoutes {
                     written_at: None,
                     replayed: None,
                     counted: None,
+                    hurried: None,
                 };
                 routes.insert(key.clone(), entry);
             }
@@ -312,6 +315,7 @@ impl FileRoutes {
             return Ok(Some(Outcome::Tried(Box::new(surroundings.dry_run(lead.workspaces).await?))));
         }
         self.ensure_engine(key, &surroundings, &lead).await?;
+        self.hurry(key, object);
         self.replay(key, object).await;
         self.count(key, object);
         let snapshot = self.routes.lock().get(key).and_then(|entry| Some(entry.running.as_ref()?.engine.snapshot()));
@@ -368,6 +372,20 @@ impl FileRoutes {
             entry.running = Some(running);
         }
         Ok(())
+    }
+
+    /// Whoever asks for a pass wants to see now whether what waits can be done. Once for each new value.
+    fn hurry(&self, key: &ObjectKey, object: &FileRoute) {
+        let Some(token) = object.annotations().get(REQUESTED_AT) else { return };
+        let handled = object.status.as_ref().and_then(|status| status.last_handled_reconcile_at.as_ref());
+        let mut routes = self.routes.lock();
+        let Some(entry) = routes.get_mut(key).filter(|entry| entry.hurried.as_ref() != Some(token)) else { return };
+        if handled != Some(token)
+            && let Some(running) = &entry.running
+        {
+            running.engine.hurry();
+        }
+        entry.hurried = Some(token.clone());
     }
 
     /// `kubectl file360 replay` sets an annotation; each new value tries the dead letters again once.

@@ -9,6 +9,7 @@ use async_nats::jetstream::stream::LastRawMessageErrorKind;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
+use jiff::Timestamp;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::Instant;
@@ -234,9 +235,14 @@ impl Leader {
         let signature = message.headers.as_ref().and_then(|headers| headers.get(SIGNATURE));
         let signature = signature.map(|value| value.as_str().to_owned()).unwrap_or_default();
         let answer = match self.links.settings.keys.answer(&message.subject, &message.payload, &signature) {
-            Ok(answer) if message.subject.as_str() == self.links.settings.names.answer(&answer.id) => answer,
+            Ok(answer)
+                if message.subject.as_str() == self.links.settings.names.answer(&answer.id)
+                    && !answer.is_stale(Timestamp::now()) =>
+            {
+                answer
+            }
             other => {
-                let error = other.err().map(|error| error.to_string()).unwrap_or_default();
+                let error = other.err().map_or_else(|| "it is too old".to_owned(), |error| error.to_string());
                 warn!(subject = %message.subject, error, "An answer on the queue was refused");
                 self.metrics.queue_refused.inc();
                 self.acknowledge(&reply).await;
@@ -267,7 +273,7 @@ impl Leader {
             return true;
         }
         // This leader's own jobs have somebody who waits, or had. An earlier leader's are asked for once the checkpoint is read up to them.
-        let is_earlier = self.began.borrow().is_some_and(|began| answer.taken_at < began);
+        let is_earlier = self.began.borrow().is_some_and(|began| answer.to.taken_at < began);
         if !is_earlier || state.used.contains(&answer.id) || state.earlier.len() >= KEPT {
             return false;
         }
@@ -498,10 +504,18 @@ impl Elsewhere {
                 work.sent += 1;
                 continue;
             }
-            if let Ok((answer, kept)) = (&mut wait.answer).await {
-                return (*answer, kept);
+            match (&mut wait.answer).await {
+                Ok((answer, kept)) if answer.to.sequence == published.sequence => return (*answer, kept),
+                Ok((_, kept)) => {
+                    // Somebody said an answer to an earlier message about the same work again.
+                    warn!(route = %self.id.name, file = %work.path, "An old answer on the queue was refused");
+                    self.leader.metrics.queue_refused.inc();
+                    Box::new(kept).settle().await;
+                }
+                Err(_) => {
+                    debug!(route = %self.id.name, file = %work.path, "A job is gone from the queue; it is published again");
+                }
             }
-            debug!(route = %self.id.name, file = %work.path, "A job is gone from the queue; it is published again");
             work.sent += 1;
         }
     }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use hmac::{Hmac, KeyInit, Mac};
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tokio::time::Instant;
@@ -17,7 +17,10 @@ use crate::routes::ledger::{Entry, ParkedOrigin, Record};
 use crate::routes::work::{Concerns, Finished, Outcome, Whereabouts, Work};
 
 /// Version of the messages. A reader refuses every other.
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
+/// How long a message counts after it was said. Less than File 360 keeps idempotency keys (24 h), so that a job that somebody says again has no
+/// second effect there.
+const LIFE: SignedDuration = SignedDuration::from_hours(12);
 /// Largest message that is read.
 pub const MAX_MESSAGE: usize = 512 * 1024;
 /// Longest error text that is sent.
@@ -50,6 +53,8 @@ pub struct Job {
     version: u32,
     /// What tells this try from every other.
     pub id: String,
+    /// When it was said, by the leader's clock.
+    said_at: Timestamp,
     /// Identity of the cluster.
     pub cluster: String,
     /// The route.
@@ -88,6 +93,7 @@ impl Job {
         Self {
             version: VERSION,
             id: id(route, generation, work),
+            said_at: Timestamp::now(),
             cluster: route.cluster.clone(),
             route: RouteVersion {
                 namespace: route.namespace.clone(),
@@ -113,6 +119,11 @@ impl Job {
         }
     }
 
+    /// Whether it was said too long ago, or the clocks of leader and worker are apart: then the leader is asked to say it again.
+    pub fn is_stale(&self, now: Timestamp) -> bool {
+        is_stale(self.said_at, now)
+    }
+
     /// The piece of work, as the leader has it.
     pub fn work(&self) -> Work {
         let origin = Origin::from(&self.origin);
@@ -131,6 +142,10 @@ impl Job {
         }
         work
     }
+}
+
+fn is_stale(said_at: Timestamp, now: Timestamp) -> bool {
+    now.duration_since(said_at).abs() > LIFE
 }
 
 /// The same for the same piece of work in the same state sent as often, whichever process asks: a leader that takes over says it again, and the
@@ -163,6 +178,16 @@ fn id(route: &RouteId, generation: i64, work: &Work) -> String {
     hex(&hash.finalize()[..16])
 }
 
+/// Where a job stood on the stream.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Heard {
+    /// When the stream took it, in nanoseconds since 1970 by the server's clock.
+    pub taken_at: i64,
+    /// Its number there.
+    pub sequence: u64,
+}
+
 /// What became of a try.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -170,8 +195,10 @@ pub struct Answer {
     version: u32,
     /// Of which try.
     pub id: String,
-    /// When the stream took the work, in nanoseconds since 1970 by the server's clock.
-    pub taken_at: i64,
+    /// Which message it answers.
+    pub to: Heard,
+    /// When it was said, by the worker's clock.
+    said_at: Timestamp,
     /// Which worker, for people.
     pub worker: String,
     attempts: u32,
@@ -235,7 +262,7 @@ pub enum Handled {
 
 impl Answer {
     /// The message about a try. `work` is as the try left it.
-    pub fn of(id: &str, taken_at: i64, worker: &str, work: &Work, handled: &Handled) -> Self {
+    pub fn of(id: &str, to: Heard, worker: &str, work: &Work, handled: &Handled) -> Self {
         let until = |at: Instant| millis(at.saturating_duration_since(Instant::now()));
         let told = match handled {
             Handled::Tried(Outcome::Done(finished)) => Told::Done { finished: (&**finished).into() },
@@ -250,12 +277,18 @@ impl Answer {
         Self {
             version: VERSION,
             id: id.to_owned(),
-            taken_at,
+            to,
+            said_at: Timestamp::now(),
             worker: worker.to_owned(),
             attempts: work.attempts,
             path: work.path.clone(),
             told,
         }
+    }
+
+    /// Whether it was said too long ago to count.
+    pub fn is_stale(&self, now: Timestamp) -> bool {
+        is_stale(self.said_at, now)
     }
 
     /// Brings `work` to where the try left it; what the worker did.
@@ -434,11 +467,23 @@ mod tests {
     }
 
     #[test]
+    fn t4_what_was_said_long_ago_does_not_count() {
+        let job = job(&work());
+        let answer = Answer::of(&job.id, Heard::default(), "w-1", &work(), &Handled::Tried(Outcome::Nothing));
+        let now = Timestamp::now();
+        for (away, is_stale) in [(0, false), (11, false), (-11, false), (13, true), (-13, true)] {
+            let then = now + SignedDuration::from_hours(away);
+            assert_eq!((job.is_stale(then), answer.is_stale(then)), (is_stale, is_stale), "{away} h");
+        }
+    }
+
+    #[test]
     fn t4_a_message_is_believed_only_under_its_subject_and_signature() {
-        let payload = serde_json::to_vec(&job(&work())).unwrap();
+        let said = job(&work());
+        let payload = serde_json::to_vec(&said).unwrap();
         let old = keys(OLD);
         let signature = old.sign("work.a", &payload);
-        assert_eq!(old.job("work.a", &payload, &signature).unwrap(), job(&work()));
+        assert_eq!(old.job("work.a", &payload, &signature).unwrap(), said);
         let both = keys(&format!("{NEW}\n{OLD}\n"));
         assert!(both.job("work.a", &payload, &signature).is_ok(), "while keys are changed, both are known");
         for (keys, subject, payload, signature) in [
@@ -467,7 +512,7 @@ mod tests {
         let errors = vec![("all/case".to_owned(), busy)];
         let finished = Finished { record, path: tried.path.clone(), delivered: 1, duplicates: 0, bytes: 9, errors };
         let handled = Handled::Tried(Outcome::Wait(Instant::now() + Duration::from_secs(9), Box::new(finished)));
-        let sent = serde_json::to_vec(&Answer::of("id", 7, "w-1", &tried, &handled)).unwrap();
+        let sent = serde_json::to_vec(&Answer::of("id", Heard::default(), "w-1", &tried, &handled)).unwrap();
         let mut kept = work();
         let answer: Answer = serde_json::from_slice(&sent).unwrap();
         let Handled::Tried(Outcome::Wait(at, finished)) = answer.apply(&mut kept) else { panic!("it waits") };

@@ -9,6 +9,7 @@ use async_nats::jetstream::consumer::PullConsumer;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt;
+use jiff::Timestamp;
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -17,7 +18,7 @@ use tracing::{debug, info, warn};
 
 use super::leader::pause;
 use super::link::{Link, Links, Settings};
-use super::message::{Answer, Handled, Job, SIGNATURE};
+use super::message::{Answer, Handled, Heard, Job, SIGNATURE};
 use crate::error::{Error, Kind, Result, clean};
 use crate::routes::work::{Outcome, Work};
 use crate::telemetry::http::Readiness;
@@ -27,6 +28,10 @@ use crate::telemetry::metrics::Metrics;
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How long jobs may take to end once the worker is asked to.
 const DRAIN: Duration = Duration::from_secs(20);
+
+/// Why a job comes back untried.
+const STALE: &str =
+    "the job was too old when a worker took it: it waited for long, or the clocks of leader and worker are apart";
 
 /// Does what a job says.
 #[async_trait]
@@ -164,10 +169,13 @@ impl Worker {
                 return;
             }
         };
-        let taken_at = message.info().ok().and_then(|info| i64::try_from(info.published.unix_timestamp_nanos()).ok());
+        let heard = message.info().map(|info| Heard {
+            taken_at: i64::try_from(info.published.unix_timestamp_nanos()).unwrap_or_default(),
+            sequence: info.stream_sequence,
+        });
         let lease = Lease { reply: reply.clone(), length };
         tokio::select! {
-            () = self.finish(&job, taken_at.unwrap_or_default(), &reply) => {}
+            () = self.finish(&job, heard.unwrap_or_default(), &reply) => {}
             () = self.keep(&lease) => {
                 self.metrics.worker_ended("lease_lost");
                 warn!(route = job.route.name, "The lease of a job could not be kept: another worker may have it now");
@@ -180,16 +188,23 @@ impl Worker {
     }
 
     /// Does the job, publishes the answer, and only then acknowledges.
-    async fn finish(&self, job: &Job, taken_at: i64, reply: &Subject) {
+    async fn finish(&self, job: &Job, heard: Heard, reply: &Subject) {
         let mut work = job.work();
-        let Some(handled) = self.handler.handle(job, &mut work).await else {
+        let handled = if job.is_stale(Timestamp::now()) {
+            // It waited for too long, or somebody says an old one again: only a leader that wants it says it anew.
+            warn!(route = job.route.name, file = %work.path, "A job is too old; the leader is asked to say it again");
+            Some(Handled::Tried(Outcome::Hold(Instant::now(), Error::new(Kind::Stale, STALE))))
+        } else {
+            self.handler.handle(job, &mut work).await
+        };
+        let Some(handled) = handled else {
             self.metrics.worker_ended("dropped");
             debug!(route = job.route.name, "A job is about what is no more");
             self.say(reply, b"+TERM").await;
             return;
         };
         self.metrics.worker_ended(told(&handled));
-        let answer = Answer::of(&job.id, taken_at, &self.name, &work, &handled);
+        let answer = Answer::of(&job.id, heard, &self.name, &work, &handled);
         let payload = Bytes::from(serde_json::to_vec(&answer).unwrap_or_default());
         let subject = self.links.settings.names.answer(&job.id);
         let mut failures = 0;

@@ -3,7 +3,7 @@
 use async_trait::async_trait;
 use jiff::Timestamp;
 
-use super::route::Route;
+use super::route::{AT_ONCE, Route};
 use super::work::{Outcome, Source, Work, attempt};
 
 /// Does the work on files, one try at a time. The engine keeps the rest: order, waits, records, checkpoint.
@@ -48,7 +48,7 @@ impl Attempts for Here {
     }
 
     fn at_once(&self, route: &Route) -> usize {
-        route.concurrency.unwrap_or(route.default_concurrency)
+        route.concurrency.unwrap_or(AT_ONCE)
     }
 
     fn trouble(&self) -> Option<String> {

@@ -3,6 +3,8 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use tokio::sync::Semaphore;
+
 use super::content::Bandwidth;
 use super::delivery::{Destination, RouteId};
 use super::destinations::broker::BrokerDestination;
@@ -13,7 +15,7 @@ use super::destinations::object_store::ObjectStoreDestination;
 use super::environment::NAMES_WITH_RESPONSE;
 use super::objects::ObjectSource;
 use super::paths::PathPattern;
-use super::route::{Breaker, DEFAULT_CONCURRENCY, Retry, Route, Target, Unmatched, bytes};
+use super::route::{Breaker, LARGE_AT_ONCE, Retry, Route, Target, Unmatched, bytes};
 use super::rules::Rules;
 use crate::api::file_route::{DestinationSpec, FileEvent, FileRouteSpec, Send};
 use crate::api::places::ObjectStore;
@@ -24,9 +26,6 @@ use crate::outbound::http;
 use crate::outbound::object_store::Store;
 use crate::outbound::secrets::References;
 use crate::outbound::trust::Trust;
-
-/// Files at once for routes that send no content, when the spec does not say.
-const LIGHT_CONCURRENCY: usize = 32;
 
 /// What destinations are made with.
 pub trait Workshop {
@@ -79,7 +78,7 @@ pub fn route(id: Arc<RouteId>, spec: &FileRouteSpec, workshop: &dyn Workshop) ->
         events: events(spec),
         retry: Retry::of(spec),
         concurrency: stated,
-        default_concurrency: if sends_content(spec) { DEFAULT_CONCURRENCY } else { LIGHT_CONCURRENCY },
+        large: sends_content(spec).then(|| Semaphore::new(stated.unwrap_or(LARGE_AT_ONCE))),
         bandwidth,
         dead_letter_folder: delivery.and_then(|delivery| Some(delivery.dead_letter.as_ref()?.move_to.clone())),
         targets,

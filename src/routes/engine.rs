@@ -13,13 +13,14 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 
 use super::attempts::{Attempted, Attempts};
+use super::dead_letters::{Moves, dead_letter};
 use super::delivery::Origin;
 use super::inventory::{Known, Request, Requests};
-use super::ledger::{Entry, Ledger, Names, ObjectRecord, Parked, Record, State, Submission, read_documents};
-use super::queue::FileQueue;
+use super::ledger::{Ledger, Names, ObjectRecord, Parked, Record, Submission, read_documents};
+use super::queue::{FileQueue, Lane};
 use super::route::{Route, Target};
 use super::rules::UNMATCHED;
 use super::window::{Position, Window};
@@ -90,8 +91,10 @@ pub struct Engine {
     pub inventories: Requests,
     restored: AtomicBool,
     metrics: Arc<Metrics>,
-    observer: Arc<dyn Observer>,
+    pub(super) observer: Arc<dyn Observer>,
     attempts: Arc<dyn Attempts>,
+    /// What was given up and is to be moved.
+    pub(super) moves: Moves,
 }
 
 /// What is counted and shown.
@@ -101,8 +104,8 @@ pub(super) struct Counted {
     pub(super) rules: BTreeMap<String, u64>,
     pub(super) checkpoint: Option<Checkpoint>,
     etag: Option<String>,
-    dead: BTreeMap<String, DeadLetterStatus>,
-    waiting: usize,
+    pub(super) dead: BTreeMap<String, DeadLetterStatus>,
+    pub(super) waiting: usize,
     pub(super) trouble: Option<String>,
     pub(super) is_caught_up: bool,
 }
@@ -178,6 +181,7 @@ impl Engine {
             metrics: parts.metrics,
             observer: parts.observer,
             attempts: parts.attempts,
+            moves: Moves::default(),
         });
         (engine, writer)
     }
@@ -210,6 +214,9 @@ impl Engine {
         read_documents(&*self.files, &self.names.dead(), |key, value| {
             if let Ok(parked) = serde_json::from_value::<Parked>(value) {
                 dead.insert(key.to_owned(), dead_letter(&parked));
+                if parked.to_move {
+                    self.moves.add(key.to_owned(), parked);
+                }
             }
         })
         .await?;
@@ -242,7 +249,7 @@ impl Engine {
         self.restored.load(Ordering::Acquire)
     }
 
-    fn take_up_parked(&self, parked: Parked) {
+    pub(super) fn take_up_parked(&self, parked: Parked) {
         let origin = Origin::from(&parked.origin);
         let mut work = Work::new(origin, parked.path, parked.event, parked.event_at, parked.actor);
         work.occasion = parked.occasion;
@@ -251,7 +258,7 @@ impl Engine {
         work.to = parked.record.to;
         work.is_parked = true;
         let file: Arc<str> = work.origin.file().into();
-        self.queue.push(&file, work);
+        self.queue.push(&file, lane_of(&work), work);
     }
 
     /// Works until the queue is closed.
@@ -260,13 +267,15 @@ impl Engine {
         for _ in 0..self.attempts.at_once(&self.route) {
             let this = self.clone();
             tasks.spawn(async move {
-                while let Some((file, work)) = this.queue.next().await {
-                    this.work_on(&file, work).await;
+                while let Some((file, lane, work)) = this.queue.next().await {
+                    this.work_on(&file, lane, work).await;
                 }
             });
         }
         let this = self.clone();
         tasks.spawn(async move { this.keep_checkpoint().await });
+        let this = self.clone();
+        tasks.spawn(async move { this.keep_moving().await });
         let this = self.clone();
         tasks.spawn(async move {
             loop {
@@ -283,14 +292,17 @@ impl Engine {
         work.permit = Some(permit.map_err(|_| Error::new(Kind::Stopping, "the route is stopping"))?);
         self.dirty.store(true, Ordering::Release);
         let file: Arc<str> = work.origin.file().into();
-        self.queue.push(&file, work);
+        self.queue.push(&file, lane_of(&work), work);
         Ok(())
     }
 
-    async fn work_on(&self, file: &Arc<str>, mut work: Work) {
+    async fn work_on(&self, file: &Arc<str>, lane: Lane, mut work: Work) {
         let started = Instant::now();
         let is_first = !work.is_parked && work.attempts == 0 && work.to.is_empty();
-        let outcome = self.attempt(&mut work).await;
+        let Some(outcome) = self.attempt(lane, &mut work).await else {
+            self.queue.push(file, Lane::Versions, work);
+            return self.queue.done(file);
+        };
         let counts = work.concerns == Concerns::All && !work.is_gone;
         if is_first && counts && !matches!(outcome, Outcome::Nothing | Outcome::Hold(..)) {
             self.state.lock().counts.seen += 1;
@@ -300,7 +312,7 @@ impl Engine {
             Outcome::Hold(at, error) => {
                 debug!(route = %self.route.id.name, %error, file = %work.path, "The source does not give the file yet");
                 let receipt = work.receipt.take();
-                self.queue.later(file, work, at);
+                self.queue.later(file, lane, work, at);
                 if let Some(receipt) = receipt {
                     receipt.settle().await;
                 }
@@ -319,7 +331,7 @@ impl Engine {
             Outcome::Wait(at, finished) => {
                 self.count_deliveries(&finished);
                 let result = self.park(&mut work, &finished).await;
-                self.queue.later(file, work, at);
+                self.queue.later(file, lane, work, at);
                 if let Err(error) = result {
                     debug!(%error, "What waits could not be recorded");
                 }
@@ -333,17 +345,21 @@ impl Engine {
         self.queue.done(file);
     }
 
-    async fn attempt(&self, work: &mut Work) -> Outcome {
+    /// One try; `None`: it has to wait for its turn among the versions of the file.
+    async fn attempt(&self, lane: Lane, work: &mut Work) -> Option<Outcome> {
         // What waits has a record, too: its own.
         let is_repeat = work.may_be_recorded && work.occasion.is_empty() && !work.is_parked && work.to.is_empty();
         if (is_repeat || work.concerns != Concerns::All) && !work.is_gone {
             match self.recorded(&work.origin).await {
-                Ok(Some(_)) if is_repeat => return Outcome::Nothing,
+                Ok(Some(_)) if is_repeat => return Some(Outcome::Nothing),
                 Ok(record) => work.recorded = record,
-                Err(error) => return hold(&self.route, work, error),
+                Err(error) => return Some(hold(&self.route, work, error)),
             }
         }
         if work.concerns == Concerns::Unrouted && work.recorded.is_none() {
+            if lane == Lane::Mirrors {
+                return None;
+            }
             // It came into the route's paths, perhaps: then it is taken up like one that was just uploaded.
             work.concerns = Concerns::All;
             work.event = FileEvent::Uploaded;
@@ -351,7 +367,7 @@ impl Engine {
         }
         let Attempted { outcome, receipt } = self.attempts.attempt(&self.route, &*self.source, work).await;
         work.receipt = receipt;
-        outcome
+        Some(outcome)
     }
 
     /// Whether a version is being worked on, or was so lately that its record cannot be read yet.
@@ -446,7 +462,7 @@ impl Engine {
     }
 
     /// Records what became of a file; the work's token goes once that is durable.
-    async fn record(&self, work: &mut Work, finished: &Finished, also: Option<ClientStatePut>) -> Result<()> {
+    pub(super) async fn record(&self, work: &mut Work, finished: &Finished, also: Option<ClientStatePut>) -> Result<()> {
         let mut submission = submission(work);
         submission.documents.extend(self.unpark(work));
         if also.is_none() && work.concerns != Concerns::All {
@@ -501,72 +517,9 @@ impl Engine {
         self.ledger.submit(submission).await
     }
 
-    /// Document about a file that was given up. There is one for all that destinations which mirror could not show of a version.
-    fn dead_document(&self, work: &Work) -> String {
-        let occasion = if work.concerns == Concerns::All { work.occasion.as_str() } else { "mirrors" };
-        Names::document(&self.names.dead(), &work.origin, occasion)
-    }
-
-    /// Records that a file was given up, and moves it away if the route says so.
-    async fn bury(&self, work: &mut Work, finished: &Finished) -> Result<()> {
-        let parked = parked(work, finished);
-        let key = self.dead_document(work);
-        let letter = dead_letter(&parked);
-        warn!(route = %self.route.id.name, namespace = %self.route.id.namespace, file = %letter.file, rule = %letter.rule, destination = %letter.destination,
-            error = %letter.error, "A delivery was given up");
-        {
-            let mut state = self.state.lock();
-            state.counts.failed += 1;
-            state.dead.insert(key.clone(), letter);
-        }
-        self.observer.changed(true);
-        let value = serde_json::to_value(&parked).unwrap_or_default();
-        self.record(work, finished, Some(ClientStatePut { key, value: Some(value) })).await?;
-        if work.concerns == Concerns::All
-            && let Some(folder) = &self.route.dead_letter_folder
-            && let Err(error) = self.source.move_to(&work.origin, folder).await
-        {
-            warn!(route = %self.route.id.name, %error, folder, "A file that was given up could not be moved");
-        }
-        Ok(())
-    }
-
-    /// Tries everything that was given up again, once for each `token`.
-    pub async fn replay(&self, token: &str) -> Result<()> {
-        if self.state.lock().checkpoint.as_ref().is_some_and(|checkpoint| checkpoint.replayed.as_deref() == Some(token)) {
-            return Ok(());
-        }
-        let mut found: Vec<(String, Parked)> = Vec::new();
-        read_documents(&*self.files, &self.names.dead(), |key, value| {
-            if let Ok(parked) = serde_json::from_value(value) {
-                found.push((key.to_owned(), parked));
-            }
-        })
-        .await?;
-        let count = found.len();
-        for (key, mut parked) in found {
-            for entry in parked.record.to.values_mut().filter(|entry| entry.given_up) {
-                *entry = Entry { key: entry.key.clone(), ..Entry::default() };
-            }
-            parked.record.state = State::Waiting;
-            let origin = Origin::from(&parked.origin);
-            let waiting = Names::document(&self.names.waiting(), &origin, &parked.occasion);
-            let value = serde_json::to_value(&parked).unwrap_or_default();
-            let documents =
-                vec![ClientStatePut { key: waiting, value: Some(value) }, ClientStatePut { key: key.clone(), value: None }];
-            self.ledger.submit(Submission { documents, ..Submission::default() }).await?;
-            let mut state = self.state.lock();
-            state.dead.remove(&key);
-            state.waiting += 1;
-            drop(state);
-            self.take_up_parked(parked);
-        }
-        info!(route = %self.route.id.name, namespace = %self.route.id.namespace, count, "Dead letters are tried again");
-        self.state.lock().checkpoint.get_or_insert_default().replayed = Some(token.to_owned());
-        self.dirty.store(true, Ordering::Release);
-        self.flush.notify_one();
-        self.observer.changed(true);
-        Ok(())
+    /// Whether something that was given up has not been asked for again.
+    pub(super) fn is_dead(&self, key: &str) -> bool {
+        self.state.lock().dead.contains_key(key)
     }
 
     /// Everything that was there has been taken up, and there is room for more.
@@ -612,8 +565,9 @@ impl Engine {
         }
     }
 
-    /// Everything that waits for its time is tried now.
+    /// Everything that waits for its time is tried now, also where a destination was away.
     pub fn hurry(&self) {
+        self.route.all_targets().for_each(|target| target.breaker.hurry());
         self.queue.hurry();
     }
 
@@ -740,12 +694,18 @@ impl Engine {
     }
 }
 
+/// What only tells mirrors how a file is need not wait for a destination that an earlier piece waits for.
+fn lane_of(work: &Work) -> Lane {
+    if work.is_gone || work.concerns != Concerns::All { Lane::Mirrors } else { Lane::Versions }
+}
+
 /// A record to be made, with what waits for it.
 fn submission(work: &mut Work) -> Submission {
     Submission { token: work.token.take(), receipt: work.receipt.take(), ..Submission::default() }
 }
 
-fn parked(work: &Work, finished: &Finished) -> Parked {
+/// What a restart finds of work that ended so.
+pub(super) fn parked(work: &Work, finished: &Finished) -> Parked {
     Parked {
         origin: (&work.origin).into(),
         path: clean(&finished.path, 1024),
@@ -755,22 +715,7 @@ fn parked(work: &Work, finished: &Finished) -> Parked {
         occasion: work.occasion.clone(),
         concerns: work.concerns,
         is_gone: work.is_gone,
+        to_move: false,
         record: finished.record.clone(),
-    }
-}
-
-fn dead_letter(parked: &Parked) -> DeadLetterStatus {
-    let origin = Origin::from(&parked.origin);
-    let given_up = parked.record.to.iter().find(|(_, entry)| entry.given_up);
-    let (slot, error) =
-        given_up.map_or(("", ""), |(slot, entry)| (slot.as_str(), entry.error.as_deref().unwrap_or_default()));
-    let (rule, destination) = slot.split_once('/').unwrap_or((slot, ""));
-    DeadLetterStatus {
-        file: clean(&parked.path, 1024),
-        version: clean(&origin.version(), 128),
-        rule: clean(rule, 63),
-        destination: clean(destination, 63),
-        error: clean(error, 512),
-        at: parked.record.at,
     }
 }

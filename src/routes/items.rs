@@ -310,7 +310,9 @@ impl Source for ItemSource {
 
     async fn move_to(&self, origin: &Origin, folder: &str) -> Result<()> {
         let Origin::Item { workspace, item, version } = origin else { return Ok(()) };
-        let Some(found) = self.tenant.item(item).await? else { return Ok(()) };
+        // A newer version has a fate of its own.
+        let found = self.tenant.item(item).await?.filter(|found| found.version == Some(*version));
+        let Some(found) = found else { return Ok(()) };
         let folder = ensure_folder(&*self.tenant, workspace, folder, &self.cause).await?;
         if found.parent_id.as_deref() == Some(&folder) {
             return Ok(());

@@ -150,6 +150,9 @@ pub struct Parked {
     /// It is gone at the source; destinations that mirror are to forget it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_gone: bool,
+    /// It was given up and is still to be moved to `delivery.deadLetter.moveTo`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub to_move: bool,
     /// The record so far.
     pub record: Record,
 }

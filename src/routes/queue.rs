@@ -1,4 +1,6 @@
 //! Work on files: one piece at a time for each file, in the order in which it came; many files at once.
+//!
+//! A file has two lanes. What only tells mirrors how the file is now does not wait until another destination of an earlier piece is back.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::Arc;
@@ -13,57 +15,62 @@ pub struct FileQueue<T> {
     changed: Notify,
 }
 
+/// Within a lane, a piece that waits for its time holds up what came behind it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lane {
+    /// Versions, one after the other.
+    Versions,
+    /// What mirrors are told of a file: it may overtake a version that waits for its time.
+    Mirrors,
+}
+
+/// When a piece is due, and its place among those that are due then.
+type Turn = (Instant, u64);
+
 struct State<T> {
-    /// Work of each file, the next one first. A file that is worked on or waits for its time is here, too.
-    files: HashMap<Arc<str>, VecDeque<T>>,
-    ready: VecDeque<Arc<str>>,
-    later: BTreeMap<(Instant, u64), Arc<str>>,
+    files: HashMap<Arc<str>, Line<T>>,
+    /// Files that are not worked on, by the turn of their next piece.
+    turns: BTreeMap<Turn, Arc<str>>,
     tie: u64,
     length: usize,
     closed: bool,
 }
 
+/// Work of one file.
+struct Line<T> {
+    versions: VecDeque<(Turn, T)>,
+    mirrors: VecDeque<(Turn, T)>,
+    /// Its entry among the turns; none while it is worked on.
+    turn: Option<Turn>,
+}
+
 impl<T> Default for FileQueue<T> {
     fn default() -> Self {
-        let state = State {
-            files: HashMap::new(),
-            ready: VecDeque::new(),
-            later: BTreeMap::new(),
-            tie: 0,
-            length: 0,
-            closed: false,
-        };
+        let state = State { files: HashMap::new(), turns: BTreeMap::new(), tie: 0, length: 0, closed: false };
         Self { state: Mutex::new(state), changed: Notify::new() }
     }
 }
 
 impl<T> FileQueue<T> {
-    /// Adds work behind what the file has already.
-    pub fn push(&self, file: &Arc<str>, work: T) {
-        self.add(file, work, None);
-    }
-
-    /// Adds work that is not due before `at`. What comes for the same file meanwhile waits behind it.
-    pub fn push_at(&self, file: &Arc<str>, work: T, at: Instant) {
-        self.add(file, work, Some(at));
-    }
-
-    fn add(&self, file: &Arc<str>, work: T, at: Option<Instant>) {
+    /// Adds work behind what the lane of the file has already.
+    pub fn push(&self, file: &Arc<str>, lane: Lane, work: T) {
         let mut state = self.state.lock();
+        let turn = state.turn(Instant::now());
         state.length += 1;
-        match state.files.get_mut(file) {
-            Some(line) => line.push_back(work),
-            None => {
-                state.files.insert(file.clone(), VecDeque::from([work]));
-                state.schedule(file, at);
-                drop(state);
-                self.changed.notify_one();
-            }
+        let is_known = state.files.contains_key(file);
+        let line = state.files.entry(file.clone()).or_default();
+        line.lane(lane).push_back((turn, work));
+        // Who works on a known file schedules what is next.
+        if is_known && line.turn.is_none() {
+            return;
         }
+        state.schedule(file);
+        drop(state);
+        self.changed.notify_one();
     }
 
     /// The next piece that is due; `None` once the queue is closed. The caller says [`done`](Self::done) or [`later`](Self::later) afterwards.
-    pub async fn next(&self) -> Option<(Arc<str>, T)> {
+    pub async fn next(&self) -> Option<(Arc<str>, Lane, T)> {
         loop {
             let changed = self.changed.notified();
             let due = {
@@ -71,16 +78,16 @@ impl<T> FileQueue<T> {
                 if state.closed {
                     return None;
                 }
-                let due = state.fire(Instant::now());
-                if let Some(taken) = state.take() {
-                    let more = !state.ready.is_empty();
+                let now = Instant::now();
+                if let Some(taken) = state.take(now) {
+                    let more = state.turns.first_key_value().is_some_and(|((at, _), _)| *at <= now);
                     drop(state);
                     if more {
                         self.changed.notify_one();
                     }
                     return Some(taken);
                 }
-                due
+                state.turns.first_key_value().map(|((at, _), _)| *at)
             };
             match due {
                 Some(at) => tokio::select! { () = changed => {}, () = tokio::time::sleep_until(at) => {} },
@@ -92,21 +99,18 @@ impl<T> FileQueue<T> {
     /// The work on `file` ended; its next piece may start.
     pub fn done(&self, file: &Arc<str>) {
         let mut state = self.state.lock();
-        if state.files.get(file).is_some_and(VecDeque::is_empty) {
-            state.files.remove(file);
-        } else {
-            state.schedule(file, None);
-            drop(state);
-            self.changed.notify_one();
-        }
+        state.schedule(file);
+        drop(state);
+        self.changed.notify_one();
     }
 
-    /// The work on `file` is tried again at `at`, before everything else of the file.
-    pub fn later(&self, file: &Arc<str>, work: T, at: Instant) {
+    /// The work on `file` is tried again at `at`, before everything else of its lane.
+    pub fn later(&self, file: &Arc<str>, lane: Lane, work: T, at: Instant) {
         let mut state = self.state.lock();
+        let turn = state.turn(at);
         state.length += 1;
-        state.files.entry(file.clone()).or_default().push_front(work);
-        state.schedule(file, Some(at));
+        state.files.entry(file.clone()).or_default().lane(lane).push_front((turn, work));
+        state.schedule(file);
         drop(state);
         self.changed.notify_one();
     }
@@ -114,8 +118,17 @@ impl<T> FileQueue<T> {
     /// Everything that waits for its time is due now.
     pub fn hurry(&self) {
         let mut state = self.state.lock();
-        let later = std::mem::take(&mut state.later);
-        state.ready.extend(later.into_values());
+        let now = Instant::now();
+        let turns = std::mem::take(&mut state.turns);
+        for file in turns.into_values() {
+            if let Some(line) = state.files.get_mut(&file) {
+                line.turn = None;
+                for ((at, _), _) in [&mut line.versions, &mut line.mirrors].into_iter().filter_map(VecDeque::front_mut) {
+                    *at = now.min(*at);
+                }
+            }
+            state.schedule(&file);
+        }
         drop(state);
         self.changed.notify_one();
     }
@@ -144,77 +157,133 @@ impl<T> FileQueue<T> {
 }
 
 impl<T> State<T> {
-    fn schedule(&mut self, file: &Arc<str>, at: Option<Instant>) {
-        match at {
-            None => self.ready.push_back(file.clone()),
-            Some(at) => {
-                self.tie += 1;
-                self.later.insert((at, self.tie), file.clone());
+    fn turn(&mut self, at: Instant) -> Turn {
+        self.tie += 1;
+        (at, self.tie)
+    }
+
+    /// Gives a file that is not worked on the turn of its next piece; forgets one that has none.
+    fn schedule(&mut self, file: &Arc<str>) {
+        let Some(line) = self.files.get_mut(file) else { return };
+        if let Some(before) = line.turn.take() {
+            self.turns.remove(&before);
+        }
+        line.turn = line.next().map(|(turn, _)| turn);
+        match line.turn {
+            Some(turn) => {
+                self.turns.insert(turn, file.clone());
+            }
+            None => {
+                self.files.remove(file);
             }
         }
     }
 
-    /// Moves what is due to the ready line; returns when the next one is.
-    fn fire(&mut self, now: Instant) -> Option<Instant> {
-        while let Some(entry) = self.later.first_entry() {
-            if entry.key().0 > now {
-                return Some(entry.key().0);
-            }
-            self.ready.push_back(entry.remove());
+    fn take(&mut self, now: Instant) -> Option<(Arc<str>, Lane, T)> {
+        let first = self.turns.first_entry().filter(|first| first.key().0 <= now)?;
+        let file = first.remove();
+        let line = self.files.get_mut(&file)?;
+        line.turn = None;
+        let (_, lane) = line.next()?;
+        let (_, work) = line.lane(lane).pop_front()?;
+        self.length -= 1;
+        Some((file, lane, work))
+    }
+}
+
+impl<T> Line<T> {
+    fn lane(&mut self, lane: Lane) -> &mut VecDeque<(Turn, T)> {
+        match lane {
+            Lane::Versions => &mut self.versions,
+            Lane::Mirrors => &mut self.mirrors,
         }
-        None
     }
 
-    fn take(&mut self) -> Option<(Arc<str>, T)> {
-        while let Some(file) = self.ready.pop_front() {
-            if let Some(work) = self.files.get_mut(&file).and_then(VecDeque::pop_front) {
-                self.length -= 1;
-                return Some((file, work));
-            }
-        }
-        None
+    /// The piece whose turn comes first.
+    fn next(&self) -> Option<(Turn, Lane)> {
+        let turn = |lane: &VecDeque<(Turn, T)>| lane.front().map(|(turn, _)| *turn);
+        let version = turn(&self.versions).map(|turn| (turn, Lane::Versions));
+        let mirror = turn(&self.mirrors).map(|turn| (turn, Lane::Mirrors));
+        version.into_iter().chain(mirror).min_by_key(|(turn, _)| *turn)
+    }
+}
+
+impl<T> Default for Line<T> {
+    fn default() -> Self {
+        Self { versions: VecDeque::new(), mirrors: VecDeque::new(), turn: None }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use std::time::Duration;
+
+    use proptest::prelude::*;
+
+    use super::Lane::{Mirrors, Versions};
+    use super::*;
 
     #[tokio::test(start_paused = true)]
     async fn r5_one_file_at_a_time_in_order_and_others_pass_by() {
         let queue = FileQueue::default();
         let (a, b): (Arc<str>, Arc<str>) = ("a".into(), "b".into());
-        queue.push(&a, 1);
-        queue.push(&a, 2);
-        queue.push(&b, 3);
-        let (file, work) = queue.next().await.unwrap();
+        queue.push(&a, Versions, 1);
+        queue.push(&a, Versions, 2);
+        queue.push(&b, Versions, 3);
+        let (file, _, work) = queue.next().await.unwrap();
         assert_eq!((&*file, work), ("a", 1));
-        assert_eq!(queue.next().await.unwrap().1, 3, "the second piece of a waits for the first");
+        assert_eq!(queue.next().await.unwrap().2, 3, "the second piece of a waits for the first");
         // The first piece fails and is tried again later; what came behind it stays behind it.
-        queue.later(&a, 1, Instant::now() + Duration::from_secs(5));
-        queue.push(&a, 4);
+        queue.later(&a, Versions, 1, Instant::now() + Duration::from_secs(5));
+        queue.push(&a, Versions, 4);
         queue.done(&b);
         let start = Instant::now();
-        assert_eq!(queue.next().await.unwrap().1, 1);
+        assert_eq!(queue.next().await.unwrap().2, 1);
         assert_eq!(start.elapsed().as_secs(), 5);
         queue.done(&a);
-        assert_eq!(queue.next().await.unwrap().1, 2);
+        assert_eq!(queue.next().await.unwrap().2, 2);
         queue.done(&a);
-        assert_eq!(queue.next().await.unwrap().1, 4);
+        assert_eq!(queue.next().await.unwrap().2, 4);
         queue.done(&a);
-        assert!(queue.is_empty());
-        queue.push(&a, 5);
-        assert_eq!(queue.next().await.unwrap().1, 5, "a file that was done starts over");
+        assert!(queue.is_empty() && !queue.contains("a"));
+        queue.push(&a, Versions, 5);
+        assert_eq!(queue.next().await.unwrap().2, 5, "a file that was done starts over");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn r7_what_mirrors_are_told_overtakes_a_version_that_waits_but_not_one_that_is_due() {
+        let queue = FileQueue::default();
+        let a: Arc<str> = "a".into();
+        queue.push(&a, Versions, 1);
+        queue.push(&a, Mirrors, 2);
+        assert_eq!(queue.next().await.unwrap().2, 1, "both are due: the first that came");
+        queue.later(&a, Versions, 1, Instant::now() + Duration::from_secs(5));
+        let start = Instant::now();
+        assert_eq!(queue.next().await.unwrap().2, 2);
+        queue.push(&a, Mirrors, 3);
+        assert!(tokio::time::timeout(Duration::from_secs(1), queue.next()).await.is_err(), "one piece at a time");
+        // The mirror is away, too, and longer: the version does not wait for that.
+        queue.later(&a, Mirrors, 2, Instant::now() + Duration::from_secs(10));
+        assert_eq!(queue.next().await.unwrap().2, 1);
+        assert_eq!(start.elapsed().as_secs(), 5);
+        queue.done(&a);
+        assert_eq!(queue.next().await.unwrap().2, 2);
+        queue.done(&a);
+        assert_eq!(queue.next().await.unwrap().2, 3);
+        queue.done(&a);
+        assert!(!queue.contains("a"));
     }
 
     #[tokio::test(start_paused = true)]
     async fn what_waits_can_be_hurried_and_closing_frees_everybody() {
         let queue = Arc::new(FileQueue::default());
         let file: Arc<str> = "a".into();
-        queue.push_at(&file, 1, Instant::now() + Duration::from_hours(1));
+        queue.later(&file, Versions, 1, Instant::now() + Duration::from_hours(1));
+        queue.later(&file, Mirrors, 2, Instant::now() + Duration::from_hours(2));
         queue.hurry();
-        assert_eq!(queue.next().await.unwrap().1, 1);
+        assert_eq!(queue.next().await.unwrap().2, 1);
+        queue.done(&file);
+        assert_eq!(queue.next().await.unwrap().2, 2);
         let waiting = tokio::spawn({
             let queue = queue.clone();
             async move { queue.next().await }
@@ -222,5 +291,67 @@ mod tests {
         tokio::task::yield_now().await;
         queue.close();
         assert!(waiting.await.unwrap().is_none());
+    }
+
+    proptest! {
+        /// Whatever happens in whatever order: nothing is lost, no file is worked on twice at once, each lane stays in order.
+        #[test]
+        fn r5_every_piece_comes_out_once_and_each_lane_in_order(
+            steps in proptest::collection::vec((0usize..3, any::<bool>(), 0u8..4), 1..60)
+        ) {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+            runtime.block_on(async {
+                let names: [Arc<str>; 3] = ["a".into(), "b".into(), "c".into()];
+                let queue = FileQueue::default();
+                let mut pushed = 0;
+                let mut ended = Vec::new();
+                let mut in_hand: Vec<(Arc<str>, Lane, usize)> = Vec::new();
+                for (file, is_mirror, step) in steps {
+                    match step {
+                        0 => {
+                            queue.push(&names[file], if is_mirror { Mirrors } else { Versions }, pushed);
+                            pushed += 1;
+                        }
+                        1 => {
+                            if let Ok(taken) = tokio::time::timeout(Duration::from_millis(1), queue.next()).await {
+                                let taken = taken.unwrap();
+                                prop_assert!(in_hand.iter().all(|(file, ..)| *file != taken.0));
+                                in_hand.push(taken);
+                            }
+                        }
+                        2 => {
+                            if let Some((file, lane, work)) = in_hand.pop() {
+                                queue.later(&file, lane, work, Instant::now() + Duration::from_secs(1 + work as u64 % 3));
+                            }
+                        }
+                        _ => {
+                            if let Some((file, lane, work)) = in_hand.pop() {
+                                ended.push((file.clone(), lane, work));
+                                queue.done(&file);
+                            }
+                        }
+                    }
+                }
+                for (file, lane, work) in in_hand.drain(..) {
+                    ended.push((file.clone(), lane, work));
+                    queue.done(&file);
+                }
+                while !queue.is_empty() {
+                    let (file, lane, work) = queue.next().await.unwrap();
+                    ended.push((file.clone(), lane, work));
+                    queue.done(&file);
+                }
+                prop_assert_eq!(ended.len(), pushed);
+                for name in &names {
+                    prop_assert!(!queue.contains(name));
+                    for lane in [Versions, Mirrors] {
+                        let works: Vec<usize> =
+                            ended.iter().filter(|(file, of, _)| file == name && *of == lane).map(|(.., work)| *work).collect();
+                        prop_assert!(works.is_sorted());
+                    }
+                }
+                Ok(())
+            })?;
+        }
     }
 }

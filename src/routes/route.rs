@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::Instant;
 
 use super::content::Bandwidth;
@@ -20,8 +21,12 @@ use crate::file360::model::Item;
 const DEFAULT_RETRIES: u32 = 8;
 const DEFAULT_FIRST_WAIT: Duration = Duration::from_secs(2);
 const DEFAULT_LONGEST_WAIT: Duration = Duration::from_mins(5);
-/// Files at once, when the spec does not say.
-pub const DEFAULT_CONCURRENCY: usize = 8;
+/// Files at once in one process, when the spec does not say.
+pub const AT_ONCE: usize = 32;
+/// Large files among them whose content is sent.
+pub const LARGE_AT_ONCE: usize = 8;
+/// What is longer is large, in bytes.
+const LARGE: u64 = 1 << 20;
 
 /// A route, ready to run.
 pub struct Route {
@@ -41,8 +46,8 @@ pub struct Route {
     pub retry: Retry,
     /// Files at once, as the spec says.
     pub concurrency: Option<usize>,
-    /// Files at once in one process, when the spec does not say.
-    pub default_concurrency: usize,
+    /// Turns of large files, if content is sent at all.
+    pub large: Option<Semaphore>,
     /// Limits of what is read.
     pub bandwidth: Vec<Arc<Bandwidth>>,
     /// Folder for the files of dead letters.
@@ -50,6 +55,13 @@ pub struct Route {
 }
 
 impl Route {
+    /// Waits until a file of this size may be sent; it may as long as the turn is held.
+    pub async fn turn(&self, size: u64) -> Option<SemaphorePermit<'_>> {
+        let large = self.large.as_ref().filter(|_| size > LARGE)?;
+        // It is never closed.
+        large.acquire().await.ok()
+    }
+
     /// Every destination.
     pub fn all_targets(&self) -> impl Iterator<Item = &Arc<Target>> {
         let unmatched = match &self.unmatched {
@@ -201,6 +213,12 @@ impl Breaker {
         state.away_until = Some(until);
         state.why = Some(error.clone());
         Some(until)
+    }
+
+    /// If it is away, the next caller finds out at once whether it still is.
+    pub fn hurry(&self) {
+        let mut state = self.state.lock();
+        state.away_until = state.away_until.map(|until| until.min(Instant::now()));
     }
 
     /// How often it answered.

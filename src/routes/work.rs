@@ -249,6 +249,7 @@ async fn deliver(route: &Route, source: &dyn Source, work: &mut Work, mut loaded
     if verdict.rule.is_none() && targets.is_empty() {
         return done(route, work, State::Unmatched, UNMATCHED, Tries::default(), now);
     }
+    let _turn = if targets.is_empty() { None } else { route.turn(loaded.facts.file.size).await };
     let variables = Arc::new(loaded.facts.variables(now));
     let chosen_by_outsider = loaded.facts.is_untrusted() && route.rules.is_chosen_by_uploader(verdict.rule);
     let rule = verdict.name.as_str().into();

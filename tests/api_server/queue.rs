@@ -10,10 +10,12 @@ use file360_operator::queue::message::{Keys, SIGNATURE};
 use futures::StreamExt;
 use serde_json::{Value, json};
 
-use crate::routes::{apply, arrived, claims, route, to_cases};
+use crate::routes::{apply, arrived, claims, counted, route, to_cases};
+use crate::routes_destinations::{become_files, objects, s3_store, sftp_store};
 use crate::support::case_system::CaseSystem;
-use crate::support::counterparts::NatsServer;
+use crate::support::counterparts::{NatsServer, S3Server, SftpServer, files_below};
 use crate::support::remote::{CLIENT_ID, CLIENT_SECRET};
+use crate::support::search::Fake;
 use crate::support::world::{World, condition};
 use crate::support::{OPERATOR, eventually, free_port, kubernetes};
 
@@ -81,11 +83,44 @@ struct Queued {
     key: PathBuf,
     kubeconfig: PathBuf,
     url: String,
+    /// For TLS.
+    more: Vec<String>,
 }
 
 impl Queued {
     async fn new() -> Self {
-        let nats = NatsServer::start_with(LOGINS);
+        Self::at(NatsServer::start_with(LOGINS), "nats://127.0.0.1", Vec::new()).await
+    }
+
+    /// The server proves its name, and wants a certificate from everybody.
+    async fn over_tls(folder: &Path) -> Self {
+        let path = |name: &str| text(&folder.join(name));
+        let authority_key = rcgen::KeyPair::generate().unwrap();
+        let mut authority = rcgen::CertificateParams::new(Vec::new()).unwrap();
+        authority.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+        std::fs::write(path("ca.pem"), authority.self_signed(&authority_key).unwrap().pem()).unwrap();
+        let issuer = rcgen::Issuer::new(authority, authority_key);
+        for name in ["localhost", "operator"] {
+            let key = rcgen::KeyPair::generate().unwrap();
+            let leaf = rcgen::CertificateParams::new([name.to_owned()]).unwrap().signed_by(&key, &issuer).unwrap();
+            std::fs::write(path(&format!("{name}.pem")), leaf.pem()).unwrap();
+            std::fs::write(path(&format!("{name}.key")), key.serialize_pem()).unwrap();
+        }
+        let tls = format!(
+            "tls {{ cert_file: {:?}, key_file: {:?}, ca_file: {:?}, verify: true }}",
+            path("localhost.pem"),
+            path("localhost.key"),
+            path("ca.pem")
+        );
+        let more = [
+            ["--queue-ca-file".to_owned(), path("ca.pem")],
+            ["--queue-tls-cert".to_owned(), path("operator.pem")],
+            ["--queue-tls-key".to_owned(), path("operator.key")],
+        ];
+        Self::at(NatsServer::start_with(&format!("{LOGINS}\n{tls}")), "tls://localhost", more.concat()).await
+    }
+
+    async fn at(nats: NatsServer, address: &str, more: Vec<String>) -> Self {
         let world = World::without_operator(kubernetes::shared().await).await;
         let key = world.folder.path().join("queue.key");
         std::fs::write(&key, KEY).unwrap();
@@ -93,9 +128,9 @@ impl Queued {
             std::fs::write(world.folder.path().join(user), password).unwrap();
         }
         let kubeconfig = worker_kubeconfig(&world).await;
-        let url = format!("nats://127.0.0.1:{}", nats.port);
+        let url = format!("{address}:{}", nats.port);
         let cases = CaseSystem::start().await;
-        let mut queued = Self { world, nats, cases, workspace: String::new(), key, kubeconfig, url };
+        let mut queued = Self { world, nats, cases, workspace: String::new(), key, kubeconfig, url, more };
         queued.start_leader().await;
         queued.world.connect().await;
         queued.workspace = claims(&queued.world, "claims").await;
@@ -113,7 +148,7 @@ impl Queued {
         let (key, password) = (text(&self.key), text(&self.world.folder.path().join(user)));
         let flags = ["--queue", &self.url, "--queue-name", "test", "--queue-key-file", &key];
         let login = ["--queue-user", user, "--queue-password-file", &password];
-        flags.iter().chain(&login).map(|flag| (*flag).to_owned()).collect()
+        flags.iter().chain(&login).map(|flag| (*flag).to_owned()).chain(self.more.clone()).collect()
     }
 
     /// Starts a worker without waiting for it.
@@ -432,11 +467,18 @@ async fn t1_t4_a_forged_job_is_refused_and_a_signed_one_reaches_no_further_than_
         let payload = serde_json::to_vec(&job).unwrap();
         publish(subject(id), Some(keys.sign(&subject(id), &payload)), payload).await;
     }
+    // One that was signed, long ago: whoever kept it cannot have the file moved once more.
+    let mut old: Value = serde_json::from_slice(&real.payload).unwrap();
+    let said_at: jiff::Timestamp = old["saidAt"].as_str().expect("it has a time").parse().unwrap();
+    old["saidAt"] = json!(said_at - jiff::SignedDuration::from_hours(13));
+    old["id"] = json!("old");
+    let payload = serde_json::to_vec(&old).unwrap();
+    publish(subject("old"), Some(keys.sign(&subject("old"), &payload)), payload).await;
     let worker = queued.worker().ready().await;
     eventually("the refusals", || async {
         let (refused, ended) =
             (worker.metric("file360_queue_refused_total").await, worker.metric("file360_worker_jobs_total").await);
-        (refused == Some(4.0) && ended >= Some(4.0)).then_some(()).ok_or_else(|| format!("{refused:?} {ended:?}"))
+        (refused == Some(4.0) && ended >= Some(5.0)).then_some(()).ok_or_else(|| format!("{refused:?} {ended:?}"))
     })
     .await;
     arrived(&queued.cases, 1).await;
@@ -446,6 +488,42 @@ async fn t1_t4_a_forged_job_is_refused_and_a_signed_one_reaches_no_further_than_
         (left == 0).then_some(()).ok_or_else(|| format!("{left} jobs"))
     })
     .await;
+    assert_eq!(queued.cases.repeated(), 0, "nothing was moved twice");
+}
+
+/// An answer somebody kept, said again when the same work is asked for anew.
+#[tokio::test]
+async fn t4_an_answer_that_is_too_old_does_not_count() {
+    let mut queued = Queued::new().await;
+    apply(&queued.world, "claims", to_cases(&queued.cases, "Content")).await;
+    queued.upload(&["0.txt".to_owned()]).await;
+    let jobs = queued.jobs(1).await;
+    let real = jobs.get_raw_message(1).await.unwrap();
+    queued.world.kill_operator();
+    // "Nothing is to be done" is what would make the next leader forget the file.
+    let job: Value = serde_json::from_slice(&real.payload).unwrap();
+    let id = job["id"].as_str().unwrap();
+    let said_at: jiff::Timestamp = job["saidAt"].as_str().unwrap().parse().unwrap();
+    let answer = |said_at: jiff::Timestamp| {
+        json!({"version": job["version"], "id": id, "to": {"takenAt": 1, "sequence": 1}, "saidAt": said_at, "worker": "kept",
+            "attempts": 0, "path": "/Inbox/0.txt", "told": {"kind": "Nothing"}})
+    };
+    let (start, _) = real.subject.split_once(".job.").unwrap();
+    let subject = format!("{start}.answer.{id}");
+    let payload = serde_json::to_vec(&answer(said_at - jiff::SignedDuration::from_hours(13))).unwrap();
+    let mut headers = async_nats::HeaderMap::new();
+    headers.insert(SIGNATURE, Keys::read(KEY.as_bytes()).unwrap().sign(&subject, &payload).as_str());
+    queued.jetstream().await.publish_with_headers(subject, headers, payload.into()).await.unwrap().await.unwrap();
+    queued.start_leader().await;
+    let operator = queued.world.operator.as_ref().unwrap();
+    eventually("the refusal", || async {
+        let refused = operator.metric("file360_queue_refused_total", "").await;
+        (refused >= 1.0).then_some(()).ok_or_else(|| format!("{refused}"))
+    })
+    .await;
+    let _worker = queued.worker().ready().await;
+    arrived(&queued.cases, 1).await;
+    queued.assert_all_arrived(&names(1));
 }
 
 #[tokio::test]
@@ -470,4 +548,51 @@ async fn r3_a_transfer_that_lasts_longer_than_the_lease_is_done_once() {
     assert_eq!(queued.cases.repeated(), 0);
     assert!(queued.cases.accepted()[0].body == content);
     assert!(worker.stop());
+}
+
+#[tokio::test]
+async fn workers_deliver_to_every_kind_of_destination_and_speak_tls_with_the_queue() {
+    let folder = tempfile::tempdir().unwrap();
+    let queued = Queued::over_tls(folder.path()).await;
+    let world = &queued.world;
+    let (s3, sftp, search) = (S3Server::start(), SftpServer::start(), Fake::start());
+    let destinations = [
+        ("bucket", json!({"objectStore": s3_store(world, &s3).await, "key": "'in/' + file.name"})),
+        ("host", json!({"objectStore": sftp_store(world, &sftp).await, "key": "'in/' + file.name"})),
+        ("search", json!({"index": {"opensearch": {"url": search.url(), "index": "files"}, "properties": ["name"]}})),
+        ("case", json!({"http": {"url": format!("{}/cases", queued.cases.url)}, "send": "Content"})),
+        ("copy", json!({"file360": {"workspaceRef": {"name": "claims"}, "path": "/Other"}})),
+    ];
+    let to: Vec<Value> = destinations
+        .into_iter()
+        .map(|(name, mut destination)| {
+            destination["name"] = json!(name);
+            destination
+        })
+        .collect();
+    let mut spec = to_cases(&queued.cases, "Content");
+    spec["rules"][0]["to"] = json!(to);
+    let worker = queued.worker().ready().await;
+    route(world, "claims", spec).await;
+    let names = names(5);
+    queued.upload(&names).await;
+    arrived(&queued.cases, 5).await;
+    let contents: Vec<(String, String)> = names.iter().map(|name| (format!("in/{name}"), content(name))).collect();
+    let files: Vec<(&str, &[u8])> = contents.iter().map(|(name, content)| (name.as_str(), content.as_bytes())).collect();
+    become_files("the bucket", || objects(&s3), &files).await;
+    let host = || files_below(&sftp.root()).into_iter().filter(|(name, _)| !name.starts_with(".file360/")).collect();
+    become_files("the host", host, &files).await;
+    eventually("the index", || async {
+        let there = search.documents("files").len();
+        (there == 5).then_some(()).ok_or_else(|| format!("{there} documents"))
+    })
+    .await;
+    let object = counted(world, "claims", "five times five deliveries", |counts| counts["delivered"] == 25).await;
+    assert_eq!(object["status"]["counts"]["duplicates"], 0, "{}", object["status"]);
+    assert_eq!(worker.metric("file360_worker_jobs_total").await, Some(5.0));
+    // Without a certificate nobody gets in.
+    let plain = async_nats::ConnectOptions::with_user_and_password("leader".into(), "of-the-leader".into());
+    let authority = folder.path().join("ca.pem");
+    let refused = plain.add_root_certificates(authority).max_reconnects(1).connect(&queued.url).await;
+    assert!(refused.is_err(), "the server asks for certificates");
 }

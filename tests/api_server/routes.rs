@@ -232,6 +232,46 @@ async fn r5_a_poisonous_file_becomes_a_dead_letter_and_blocks_nobody_and_can_be_
 }
 
 #[tokio::test]
+async fn r4_a_dead_letter_is_moved_away_in_the_end_also_by_the_next_process() {
+    let mut world = World::new().await;
+    let cases = CaseSystem::start().await;
+    let workspace = claims(&world, "claims").await;
+    cases.refuse(Some("poison"));
+    let mut spec = to_cases(&cases, "Content");
+    spec["delivery"]["deadLetter"] = json!({"moveTo": "/Failed"});
+    route(&world, "claims", spec).await;
+    let stuck = json!({"failNext": [{"method": "PATCH", "pathPrefix": "/v1/items/", "status": 503, "count": 1_000_000}]});
+    world.remote.faults(stuck).await;
+    let bad = world.remote.upload(&workspace, "/Inbox", "bad.txt", b"this is poison").await;
+    let newer = world.remote.upload(&workspace, "/Inbox", "newer.txt", b"this is poison, too").await;
+    world
+        .until("FileRoute", "claims", "two dead letters", |object| {
+            object["status"]["deadLetters"].as_array().is_some_and(|letters| letters.len() == 2)
+        })
+        .await;
+    eventually("a second try to move", || async {
+        let tries = world.log().matches("could not be moved yet").count();
+        (tries >= 2).then_some(()).ok_or_else(|| format!("{tries} tries"))
+    })
+    .await;
+    world.kill_operator();
+    // A version that came since is not what was given up.
+    let path = format!("/v1/items/{newer}/content");
+    let (status, item) = world.remote.call("PUT", &path, &[("if-match", "*")], Some(json!("fine"))).await;
+    assert!((200..300).contains(&status), "{status} {item}");
+    world.remote.faults(json!({})).await;
+    world.start_operator(&[]).await;
+    let place = async |item: &str| world.remote.get(&format!("/v1/items/{item}")).await["path"].clone();
+    eventually("the move", || async {
+        let path = place(&bad).await;
+        (path == "/Failed/bad.txt").then_some(()).ok_or_else(|| path.to_string())
+    })
+    .await;
+    arrived(&cases, 1).await;
+    assert_eq!(place(&newer).await, "/Inbox/newer.txt");
+}
+
+#[tokio::test]
 async fn a_wrong_route_says_where_and_why_and_touches_nothing() {
     let world = World::new().await;
     let cases = CaseSystem::start().await;
@@ -403,4 +443,28 @@ async fn what_a_system_pushes_is_committed_before_it_gets_its_answer_and_then_ro
     assert_eq!(push(&url, key, "third", b"the third").await, 201);
     arrived(&cases, 2).await;
     assert_eq!(cases.accepted().len(), 2, "one file for one id");
+}
+
+#[tokio::test]
+async fn r4_a_workspace_that_joins_is_read_to_its_end_although_reading_it_fails_for_a_while() {
+    let (world, cases) = (World::new().await, CaseSystem::start().await);
+    let workspace = claims(&world, "late").await;
+    world.remote.upload(&workspace, "/Inbox", "before.txt", b"before").await;
+    let mut spec = to_cases(&cases, "Content");
+    spec["from"]["workspaces"]["selector"] = json!({"matchLabels": {"type": "claims"}});
+    route(&world, "claims", spec).await;
+    let failures = 30;
+    world
+        .remote
+        .faults(json!({"failNext": [
+            {"method": "GET", "pathPrefix": "/v1/facets", "truncateBody": true, "count": 3},
+            {"method": "GET", "pathPrefix": format!("/v1/workspaces/{workspace}/"), "status": 503, "count": failures},
+        ]}))
+        .await;
+    world.patch("SecureWorkspace", "late", json!({"metadata": {"labels": {"type": "claims"}}})).await;
+    world.reason("FileRoute", "claims", "Ready", "SourceUnavailable").await;
+    assert!(cases.accepted().is_empty());
+    world.remote.faults(json!({})).await;
+    arrived(&cases, 1).await;
+    world.condition("FileRoute", "claims", "Ready", "True").await;
 }

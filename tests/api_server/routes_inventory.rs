@@ -345,3 +345,56 @@ async fn r1_a_change_of_access_brings_the_index_up_to_date_and_nothing_else() {
     let object = counted(&world, "search", "two files", |counts| counts["seen"] == 2).await;
     assert_eq!(object["status"]["rules"], json!([{"name": "all", "matched": 2}]));
 }
+
+/// The principals that may read the only document of the index.
+async fn readers_become(search: &Fake, what: &str, wanted: &[&str]) {
+    let wanted = json!(wanted);
+    eventually(what, || async {
+        let there = search.documents("files").values().next().map(|document| document["acl"]["allow"].clone());
+        if there.as_ref() == Some(&wanted) { Ok(()) } else { Err(format!("{there:?}")) }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn r7_an_index_follows_while_another_destination_is_away_for_long() {
+    let (world, search, cases) = (World::new().await, Fake::start(), CaseSystem::start().await);
+    let spec = |reader: &str| {
+        json!({"displayName": "w", "folders": [{"path": "/Inbox"}],
+            "access": {"members": [{"kind": "User", "name": reader, "role": "Viewer"}]}})
+    };
+    world.workspace("w", spec("user0")).await;
+    let workspace = world.workspace_id("w").await;
+    let index = json!({"index": {"opensearch": {"url": search.url(), "index": "files"}, "properties": ["name", "path"]}});
+    let mut route_spec = inboxes_to(index);
+    let case = json!({"name": "case", "http": {"url": format!("{}/cases", cases.url)}, "send": "Metadata"});
+    route_spec["rules"][0]["to"].as_array_mut().unwrap().push(case);
+    // Longer than the test waits for anything.
+    route_spec["delivery"] = json!({"backoff": {"initial": "1h", "max": "1h"}});
+    cases.answer_with(Some(503));
+    route(&world, "search", route_spec).await;
+    let item = upload_with(&world, &workspace, "a.txt", &[]).await;
+    readers_become(&search, "the first reader", &["user:user0"]).await;
+    eventually("the file waits for the case system", || async {
+        if world.log().contains("A delivery failed") { Ok(()) } else { Err("not yet".to_owned()) }
+    })
+    .await;
+    world.workspace("w", spec("user1")).await;
+    readers_become(&search, "the other reader", &["user:user1"]).await;
+    world.remote.change("PATCH", &format!("/v1/items/{item}"), json!({"name": "b.txt"})).await;
+    becomes(&search, "the new name", &["b.txt"]).await;
+    let (status, answer) = world.remote.call("DELETE", &format!("/v1/items/{item}"), &[("if-match", "*")], None).await;
+    assert!((200..300).contains(&status), "{status} {answer}");
+    becomes(&search, "nothing", &[]).await;
+    let (status, answer) = world.remote.call("POST", &format!("/v1/items/{item}/restorations"), &[], None).await;
+    assert!((200..300).contains(&status), "{status} {answer}");
+    becomes(&search, "what was restored", &["b.txt"]).await;
+    assert!(cases.accepted().is_empty(), "it still waits");
+    // Every destination is tried now.
+    cases.answer_with(None);
+    let now = json!({"metadata": {"annotations": {"reconcile.file360.io/requestedAt": "now"}}});
+    world.patch("FileRoute", "search", now).await;
+    arrived(&cases, 1).await;
+    counted(&world, "search", "one file", |counts| counts["seen"] == 1).await;
+    assert_eq!((cases.accepted().len(), cases.repeated()), (1, 0));
+}

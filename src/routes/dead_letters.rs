@@ -1,0 +1,175 @@
+//! Files that were given up: what is recorded of them, where they are moved to, and how they are tried again.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+use tracing::{info, warn};
+
+use super::delivery::Origin;
+use super::engine::{Engine, parked};
+use super::ledger::{Entry, Names, Parked, State, Submission, read_documents};
+use super::work::{Concerns, Finished, Work};
+use crate::api::file_route::DeadLetterStatus;
+use crate::error::{Disposition, Error, Result, clean};
+use crate::file360::model::ClientStatePut;
+
+/// Files that were given up and are still where they were, by the key of the document that says so.
+#[derive(Default)]
+pub(super) struct Moves {
+    open: Mutex<BTreeMap<String, Parked>>,
+    changed: Notify,
+}
+
+impl Moves {
+    /// One more.
+    pub(super) fn add(&self, key: String, parked: Parked) {
+        self.open.lock().insert(key, parked);
+        self.changed.notify_one();
+    }
+
+    fn forget(&self, key: &str) {
+        self.open.lock().remove(key);
+    }
+
+    fn all(&self) -> Vec<(String, Parked)> {
+        self.open.lock().iter().map(|(key, parked)| (key.clone(), parked.clone())).collect()
+    }
+}
+
+impl Engine {
+    /// Document about a file that was given up. There is one for all that destinations which mirror could not show of a version.
+    pub(super) fn dead_document(&self, work: &Work) -> String {
+        let occasion = if work.concerns == Concerns::All { work.occasion.as_str() } else { "mirrors" };
+        Names::document(&self.names.dead(), &work.origin, occasion)
+    }
+
+    /// Records that a file was given up. Where the route says so, it is moved away after that.
+    pub(super) async fn bury(&self, work: &mut Work, finished: &Finished) -> Result<()> {
+        let to_move = work.concerns == Concerns::All && self.route.dead_letter_folder.is_some();
+        let parked = Parked { to_move, ..parked(work, finished) };
+        let key = self.dead_document(work);
+        let letter = dead_letter(&parked);
+        warn!(route = %self.route.id.name, namespace = %self.route.id.namespace, file = %letter.file, rule = %letter.rule, destination = %letter.destination,
+            error = %letter.error, "A delivery was given up");
+        {
+            let mut state = self.state.lock();
+            state.counts.failed += 1;
+            state.dead.insert(key.clone(), letter);
+        }
+        self.observer.changed(true);
+        let value = serde_json::to_value(&parked).unwrap_or_default();
+        self.record(work, finished, Some(ClientStatePut { key: key.clone(), value: Some(value) })).await?;
+        if parked.to_move {
+            self.moves.add(key, parked);
+        }
+        Ok(())
+    }
+
+    /// Moves what was given up away, again and again until it succeeds or cannot.
+    pub(super) async fn keep_moving(&self) {
+        let Some(folder) = &self.route.dead_letter_folder else { return };
+        let mut failures = 0;
+        loop {
+            let mut failed = None;
+            for (key, parked) in self.moves.all() {
+                match self.source.move_to(&Origin::from(&parked.origin), folder).await {
+                    Err(error) if error.disposition() != Disposition::Terminal => {
+                        failed = Some(error);
+                        continue;
+                    }
+                    Err(error) => self.say_unmoved(&parked, folder, &error),
+                    Ok(()) => {}
+                }
+                self.moved(key, parked).await;
+            }
+            let Some(error) = failed else {
+                failures = 0;
+                self.moves.changed.notified().await;
+                continue;
+            };
+            failures += 1;
+            let wait = error.retry_after.unwrap_or_else(|| self.route.retry.delay(failures, rand::random()));
+            warn!(route = %self.route.id.name, namespace = %self.route.id.namespace, %error, folder, "Files that were given up could not be moved yet");
+            let woken = tokio::time::timeout(wait.max(Duration::from_millis(250)), self.moves.changed.notified());
+            // What was given up meanwhile is tried at once.
+            let _ = woken.await;
+        }
+    }
+
+    fn say_unmoved(&self, parked: &Parked, folder: &str, error: &Error) {
+        warn!(route = %self.route.id.name, namespace = %self.route.id.namespace, file = %parked.path, %error, folder,
+            "A file that was given up cannot be moved; it stays where it is");
+    }
+
+    /// Records that a file needs no moving any more, unless it is tried again by now.
+    async fn moved(&self, key: String, parked: Parked) {
+        if !self.is_dead(&key) {
+            return self.moves.forget(&key);
+        }
+        let value = serde_json::to_value(Parked { to_move: false, ..parked }).unwrap_or_default();
+        let documents = vec![ClientStatePut { key: key.clone(), value: Some(value) }];
+        // Unwritten, it is found to be moved after a restart.
+        let _ = self.submit(Submission { documents, ..Submission::default() }).await;
+        self.moves.forget(&key);
+    }
+
+    /// Tries everything that was given up again, once for each `token`.
+    pub async fn replay(&self, token: &str) -> Result<()> {
+        if self.state.lock().checkpoint.as_ref().is_some_and(|checkpoint| checkpoint.replayed.as_deref() == Some(token)) {
+            return Ok(());
+        }
+        let mut found: Vec<(String, Parked)> = Vec::new();
+        read_documents(&*self.files, &self.names.dead(), |key, value| {
+            if let Ok(parked) = serde_json::from_value(value) {
+                found.push((key.to_owned(), parked));
+            }
+        })
+        .await?;
+        let count = found.len();
+        for (key, mut parked) in found {
+            for entry in parked.record.to.values_mut().filter(|entry| entry.given_up) {
+                *entry = Entry { key: entry.key.clone(), ..Entry::default() };
+            }
+            parked.record.state = State::Waiting;
+            parked.to_move = false;
+            self.moves.forget(&key);
+            let origin = Origin::from(&parked.origin);
+            let waiting = Names::document(&self.names.waiting(), &origin, &parked.occasion);
+            let value = serde_json::to_value(&parked).unwrap_or_default();
+            let documents =
+                vec![ClientStatePut { key: waiting, value: Some(value) }, ClientStatePut { key: key.clone(), value: None }];
+            self.ledger.submit(Submission { documents, ..Submission::default() }).await?;
+            let mut state = self.state.lock();
+            state.dead.remove(&key);
+            state.waiting += 1;
+            drop(state);
+            self.take_up_parked(parked);
+        }
+        info!(route = %self.route.id.name, namespace = %self.route.id.namespace, count, "Dead letters are tried again");
+        self.state.lock().checkpoint.get_or_insert_default().replayed = Some(token.to_owned());
+        self.dirty.store(true, Ordering::Release);
+        self.flush.notify_one();
+        self.observer.changed(true);
+        Ok(())
+    }
+}
+
+/// A dead letter for people.
+pub(super) fn dead_letter(parked: &Parked) -> DeadLetterStatus {
+    let origin = Origin::from(&parked.origin);
+    let given_up = parked.record.to.iter().find(|(_, entry)| entry.given_up);
+    let (slot, error) =
+        given_up.map_or(("", ""), |(slot, entry)| (slot.as_str(), entry.error.as_deref().unwrap_or_default()));
+    let (rule, destination) = slot.split_once('/').unwrap_or((slot, ""));
+    DeadLetterStatus {
+        file: clean(&parked.path, 1024),
+        version: clean(&origin.version(), 128),
+        rule: clean(rule, 63),
+        destination: clean(destination, 63),
+        error: clean(error, 512),
+        at: parked.record.at,
+    }
+}
