@@ -561,7 +561,7 @@ async fn workers_deliver_to_every_kind_of_destination_and_speak_tls_with_the_que
         ("host", json!({"objectStore": sftp_store(world, &sftp).await, "key": "'in/' + file.name"})),
         ("search", json!({"index": {"opensearch": {"url": search.url(), "index": "files"}, "properties": ["name"]}})),
         ("case", json!({"http": {"url": format!("{}/cases", queued.cases.url)}, "send": "Content"})),
-        ("copy", json!({"file360": {"workspaceRef": {"name": "claims"}, "path": "/Other"}})),
+        ("copy", json!({"file360": {"workspaceRef": {"name": "claims"}, "path": "'/Other'"}})),
     ];
     let to: Vec<Value> = destinations
         .into_iter()
