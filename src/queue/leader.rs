@@ -22,7 +22,7 @@ use crate::error::{Error, Kind, Result, clean};
 use crate::routes::attempts::{Attempted, Attempts, Receipt};
 use crate::routes::delivery::RouteId;
 use crate::routes::route::{Route, Target};
-use crate::routes::work::{Outcome, Source, Work, is_about_the_destination};
+use crate::routes::work::{Outcome, Source, Work, give_up, is_about_the_destination};
 use crate::telemetry::metrics::Metrics;
 
 /// Answers to an earlier leader that are kept for whoever asks.
@@ -450,6 +450,11 @@ impl Attempts for Elsewhere {
                 }
                 // In another state it has another id by itself; in the same one, the next try is another one all the same.
                 work.sent = if work.to == before { work.sent + 1 } else { 0 };
+                Attempted { outcome, receipt: Some(Box::new(kept)) }
+            }
+            Handled::Unended(taken) => {
+                let why = format!("{taken} times a worker took this file and was not heard of again; does it end the workers?");
+                let outcome = give_up(route, work, Error::new(Kind::Rejected, why));
                 Attempted { outcome, receipt: Some(Box::new(kept)) }
             }
             Handled::Unable(after, error) => {

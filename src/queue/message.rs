@@ -231,6 +231,9 @@ enum Told {
         after_ms: u64,
         error: Failure,
     },
+    Unended {
+        taken: i64,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -258,6 +261,8 @@ pub enum Handled {
     Tried(Outcome),
     /// This worker could not try it, such as when a right is missing; again after this long.
     Unable(Duration, Error),
+    /// It was taken so often, and whoever took it was not heard of again.
+    Unended(i64),
 }
 
 impl Answer {
@@ -273,6 +278,7 @@ impl Answer {
             Handled::Tried(Outcome::Nothing) => Told::Nothing,
             Handled::Tried(Outcome::Hold(at, error)) => Told::Hold { after_ms: until(*at), error: error.into() },
             Handled::Unable(after, error) => Told::Unable { after_ms: millis(*after), error: error.into() },
+            Handled::Unended(taken) => Told::Unended { taken: *taken },
         };
         Self {
             version: VERSION,
@@ -304,6 +310,7 @@ impl Answer {
             Told::Nothing => Handled::Tried(Outcome::Nothing),
             Told::Hold { after_ms, error } => Handled::Tried(Outcome::Hold(at(after_ms), error.into())),
             Told::Unable { after_ms, error } => Handled::Unable(Duration::from_millis(after_ms), error.into()),
+            Told::Unended { taken } => Handled::Unended(taken),
         }
     }
 }

@@ -33,6 +33,9 @@ const DRAIN: Duration = Duration::from_secs(20);
 const STALE: &str =
     "the job was too old when a worker took it: it waited for long, or the clocks of leader and worker are apart";
 
+/// A job that was taken more often than this, and never ended, is not tried any more: it may be what ends the workers.
+const MOST_TAKEN: i64 = 16;
+
 /// Does what a job says.
 #[async_trait]
 pub trait Handler: Send + Sync {
@@ -169,13 +172,15 @@ impl Worker {
                 return;
             }
         };
-        let heard = message.info().map(|info| Heard {
+        let info = message.info().ok();
+        let heard = info.as_ref().map(|info| Heard {
             taken_at: i64::try_from(info.published.unix_timestamp_nanos()).unwrap_or_default(),
             sequence: info.stream_sequence,
         });
+        let taken = info.as_ref().map_or(1, |info| info.delivered);
         let lease = Lease { reply: reply.clone(), length };
         tokio::select! {
-            () = self.finish(&job, heard.unwrap_or_default(), &reply) => {}
+            () = self.finish(&job, heard.unwrap_or_default(), taken, &reply) => {}
             () = self.keep(&lease) => {
                 self.metrics.worker_ended("lease_lost");
                 warn!(route = job.route.name, "The lease of a job could not be kept: another worker may have it now");
@@ -188,12 +193,15 @@ impl Worker {
     }
 
     /// Does the job, publishes the answer, and only then acknowledges.
-    async fn finish(&self, job: &Job, heard: Heard, reply: &Subject) {
+    async fn finish(&self, job: &Job, heard: Heard, taken: i64, reply: &Subject) {
         let mut work = job.work();
         let handled = if job.is_stale(Timestamp::now()) {
             // It waited for too long, or somebody says an old one again: only a leader that wants it says it anew.
             warn!(route = job.route.name, file = %work.path, "A job is too old; the leader is asked to say it again");
             Some(Handled::Tried(Outcome::Hold(Instant::now(), Error::new(Kind::Stale, STALE))))
+        } else if taken > MOST_TAKEN {
+            warn!(route = job.route.name, file = %work.path, taken, "A job was taken again and again and never ended");
+            Some(Handled::Unended(taken))
         } else {
             self.handler.handle(job, &mut work).await
         };
@@ -269,5 +277,6 @@ fn told(handled: &Handled) -> &'static str {
         Handled::Tried(Outcome::Nothing) => "nothing",
         Handled::Tried(Outcome::Hold(..)) => "held",
         Handled::Unable(..) => "unable",
+        Handled::Unended(_) => "unended",
     }
 }

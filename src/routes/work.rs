@@ -503,6 +503,11 @@ fn done(route: &Route, work: &Work, state: State, rule: &str, tries: Tries, now:
     Outcome::Done(Box::new(tally.into_finished(route, work, state, rule, now)))
 }
 
+/// The file is given up before a rule was found for it.
+pub fn give_up(route: &Route, work: &mut Work, error: Error) -> Outcome {
+    dead_at_once(route, work, "", error, Timestamp::now())
+}
+
 /// Nothing about the file can change by another try.
 fn dead_at_once(route: &Route, work: &mut Work, rule: &str, error: Error, now: Timestamp) -> Outcome {
     let slot = format!("{rule}/");

@@ -596,3 +596,27 @@ async fn workers_deliver_to_every_kind_of_destination_and_speak_tls_with_the_que
     let refused = plain.add_root_certificates(authority).max_reconnects(1).connect(&queued.url).await;
     assert!(refused.is_err(), "the server asks for certificates");
 }
+
+#[tokio::test]
+async fn r5_a_job_that_no_worker_ever_ends_becomes_a_dead_letter() {
+    let queued = Queued::new().await;
+    apply(&queued.world, "claims", to_cases(&queued.cases, "Content")).await;
+    queued.upload(&["0.txt".to_owned()]).await;
+    let jobs = queued.jobs(1).await;
+    let consumer: jetstream::consumer::PullConsumer = jobs.get_consumer("workers").await.unwrap();
+    for _ in 0..16 {
+        let mut taken = consumer.fetch().max_messages(1).messages().await.unwrap();
+        let message = taken.next().await.expect("the job comes again").unwrap();
+        message.ack_with(jetstream::AckKind::Nak(None)).await.unwrap();
+    }
+    let worker = queued.worker().ready().await;
+    let object = queued.world.condition("FileRoute", "claims", "DeadLetters", "True").await;
+    let letter = &object["status"]["deadLetters"][0];
+    assert!(letter["error"].as_str().unwrap().contains("17 times a worker took this file"), "{letter}");
+    assert!(queued.cases.accepted().is_empty());
+    // Whoever found out why asks for it again.
+    let again = json!({"metadata": {"annotations": {"replay.file360.io/requestedAt": "1"}}});
+    queued.world.patch("FileRoute", "claims", again).await;
+    arrived(&queued.cases, 1).await;
+    assert!(worker.stop());
+}
