@@ -27,6 +27,7 @@ mod routes_destinations;
 mod routes_inventory;
 mod routes_kills;
 mod routes_tenancy;
+mod sets;
 mod silence;
 mod tenancy;
 mod transitions;
