@@ -75,8 +75,8 @@ pub struct Events {
 
 /// One page of a listing.
 pub struct Page {
-    /// Its items.
-    pub items: Vec<Value>,
+    /// Its items; one that is too large or too deep is none.
+    pub items: Vec<Result<Value, String>>,
     /// Where the next one is.
     pub next: Option<String>,
 }
@@ -182,10 +182,8 @@ impl Listing {
     pub fn page(&self, response: &Value) -> Result<Page, String> {
         let body = from_json(&response["body"]);
         let variables = Variables::default().with("body", body).with("response", from_json(response));
-        let items = match self.items.json(&variables).map_err(|failed| format!("items: {failed}"))? {
-            Value::Array(items) => items,
-            _ => return Err("items: the result is no list".into()),
-        };
+        let items = self.items.list(&variables).map_err(|failed| format!("items: {failed}"))?;
+        let items = items.into_iter().map(|item| item.map_err(|failed| failed.message)).collect();
         let next = match self.next.as_ref().map(|next| next.json(&variables)).transpose() {
             Ok(None | Some(Value::Null)) => None,
             Ok(Some(Value::String(text))) => Some(text).filter(|text| !text.is_empty()),

@@ -46,7 +46,8 @@ pub async fn children(world: &World, set: &str) -> std::collections::BTreeMap<St
     let params = kube::api::ListParams::default().labels(&format!("file360.io/set={set}"));
     let list = world.api("SecureWorkspace").list(&params).await.unwrap();
     let object = |object: &kube::api::DynamicObject| serde_json::to_value(object).unwrap();
-    let key = |object: &Value| object["metadata"]["annotations"]["file360.io/set-item"].as_str().unwrap_or_default().to_owned();
+    let key =
+        |object: &Value| object["metadata"]["annotations"]["file360.io/set-item"].as_str().unwrap_or_default().to_owned();
     list.items.iter().map(object).map(|object| (key(&object), object)).collect()
 }
 
@@ -78,13 +79,21 @@ pub async fn look_now(world: &World, set: &str) -> Value {
     let token = format!("{:x}", rand::random::<u64>());
     let patch = json!({"metadata": {"annotations": {"reconcile.file360.io/requestedAt": token}}});
     world.patch("SecureWorkspaceSet", set, patch).await;
-    world.until("SecureWorkspaceSet", set, "the request", |object| object["status"]["lastHandledReconcileAt"] == token.as_str()).await
+    world
+        .until("SecureWorkspaceSet", set, "the request", |object| {
+            object["status"]["lastHandledReconcileAt"] == token.as_str()
+        })
+        .await
 }
 
 #[tokio::test]
 async fn each_item_of_a_list_becomes_a_workspace_with_values_of_their_own_types() {
     let world = World::new().await;
-    let mut spec = from_list(&[deal("ACME 1"), deal("bolt"), json!({"id": "c", "name": "C", "amount": 1, "limit": 3, "folder": {"path": "/Own", "locked": true}})]);
+    let mut spec = from_list(&[
+        deal("ACME 1"),
+        deal("bolt"),
+        json!({"id": "c", "name": "C", "amount": 1, "limit": 3, "folder": {"path": "/Own", "locked": true}}),
+    ]);
     spec["template"]["spec"]["maxRemovals"] = json!("${has(item.limit) ? item.limit : null}");
     spec["template"]["spec"]["folders"] = json!(["${has(item.folder) ? item.folder : {'path': '/Contract'}}"]);
     generated(&world, "deals", spec).await;
@@ -98,7 +107,10 @@ async fn each_item_of_a_list_becomes_a_workspace_with_values_of_their_own_types(
     assert!(acme["metadata"].get("ownerReferences").is_none(), "d3: it outlives its set");
     assert_eq!(acme["spec"]["connectionRef"], json!({"name": "file360"}));
     assert!(acme["spec"].get("maxRemovals").is_none(), "null leaves the field out");
-    assert_eq!((&children["c"]["spec"]["maxRemovals"], &children["c"]["spec"]["folders"][0]["locked"]), (&json!(3), &json!(true)));
+    assert_eq!(
+        (&children["c"]["spec"]["maxRemovals"], &children["c"]["spec"]["folders"][0]["locked"]),
+        (&json!(3), &json!(true))
+    );
     let state = world.remote.state().await.to_string();
     assert!(["Deal ACME 1", "Deal bolt", "/Own"].iter().all(|text| state.contains(text)), "{state}");
 }
@@ -115,7 +127,10 @@ async fn c3_a_listing_is_followed_page_by_page_and_an_unchanged_one_costs_no_wri
     asked_again(&crm, 3).await;
     let operator = world.operator.as_ref().unwrap();
     let writes = || async {
-        [operator.metric("file360_set_children_total", "").await, operator.metric("file360_status_writes_total", "Set").await]
+        [
+            operator.metric("file360_set_children_total", "").await,
+            operator.metric("file360_status_writes_total", "Set").await,
+        ]
     };
     let (before, unchanged, versions) = (writes().await, crm.unchanged(), children(&world, "deals").await);
     asked_again(&crm, 6).await;
@@ -229,7 +244,11 @@ async fn c11_what_belongs_to_somebody_else_is_neither_changed_nor_removed() {
     spec["onItemGone"] = json!("Delete");
     apply(&world, "deals", spec).await;
     let object = world.reason("SecureWorkspaceSet", "deals", "Ready", "ItemsFailed").await;
-    assert!(object["status"]["failures"][0]["message"].as_str().unwrap().contains("belongs to somebody else"), "{}", object["status"]);
+    assert!(
+        object["status"]["failures"][0]["message"].as_str().unwrap().contains("belongs to somebody else"),
+        "{}",
+        object["status"]
+    );
     assert_eq!((&object["status"]["items"], &object["status"]["failed"]), (&json!(2), &json!(1)));
     assert_eq!(world.get("SecureWorkspace", &taken).await["spec"]["displayName"], "By hand");
     assert_eq!(world.get("SecureWorkspace", "by-hand").await["spec"]["displayName"], "By hand, too");
@@ -244,7 +263,9 @@ async fn c4_what_somebody_changes_or_deletes_comes_back_and_what_they_add_stays(
     generated(&world, "deals", spec).await;
     let name = name_of(&world, "deals", "a").await;
     world.patch("SecureWorkspace", &name, json!({"spec": {"displayName": "Mine", "classification": "Secret"}})).await;
-    let object = world.until("SecureWorkspace", &name, "the name of the template", |object| object["spec"]["displayName"] == "Deal a").await;
+    let object = world
+        .until("SecureWorkspace", &name, "the name of the template", |object| object["spec"]["displayName"] == "Deal a")
+        .await;
     assert_eq!(object["spec"]["classification"], "Secret", "nobody else declares it");
     world.patch("SecureWorkspace", &name, json!({"metadata": {"labels": {"type": null}}})).await;
     world.until("SecureWorkspace", &name, "the label", |object| object["metadata"]["labels"]["type"] == "deal").await;
@@ -292,7 +313,7 @@ async fn an_item_that_comes_back_has_its_workspace_as_before() {
     keys_become(&world, "deals", &["b"]).await;
     crm.lists(&["a", "b"].map(deal));
     keys_become(&world, "deals", &["a", "b"]).await;
-    world.condition("SecureWorkspaceSet", "deals", "ChildrenReady", "True").await;
+    world.condition("SecureWorkspace", &name_of(&world, "deals", "a").await, "Ready", "True").await;
     assert_eq!(world.workspace_id(&name_of(&world, "deals", "a").await).await, id, "c11: found again by its business key");
 }
 
@@ -308,11 +329,21 @@ async fn d3_deleting_a_set_orphans_unless_it_says_otherwise_and_a_new_one_takes_
     spec["onDelete"] = json!("DeleteChildren");
     spec["maxRemovals"] = json!(2);
     generated(&world, "deals", spec).await;
-    let uids = |all: &std::collections::BTreeMap<String, Value>| all.values().map(|one| one["metadata"]["uid"].clone()).collect::<Vec<_>>();
+    let uids = |all: &std::collections::BTreeMap<String, Value>| {
+        all.values().map(|one| one["metadata"]["uid"].clone()).collect::<Vec<_>>()
+    };
     assert_eq!(uids(&children(&world, "deals").await), uids(&before));
-    world.until("SecureWorkspaceSet", "deals", "the finalizer", |object| object["metadata"]["finalizers"][0] == "file360.io/finalizer").await;
+    world
+        .until("SecureWorkspaceSet", "deals", "the finalizer", |object| {
+            object["metadata"]["finalizers"][0] == "file360.io/finalizer"
+        })
+        .await;
     world.delete("SecureWorkspaceSet", "deals").await;
-    let object = world.until("SecureWorkspaceSet", "deals", "the breaker", |object| condition(object, "RemovalBlocked")["status"] == "True").await;
+    let object = world
+        .until("SecureWorkspaceSet", "deals", "the breaker", |object| {
+            condition(object, "RemovalBlocked")["status"] == "True"
+        })
+        .await;
     assert_eq!(object["status"]["removals"], json!(["a", "b", "c"]));
     assert_eq!(children(&world, "deals").await.len(), 3);
     world.patch("SecureWorkspaceSet", "deals", json!({"spec": {"maxRemovals": 3}})).await;
@@ -336,7 +367,11 @@ async fn a_suspended_set_does_nothing_and_goes_on_afterwards() {
     assert_eq!(children(&world, "deals").await["a"]["spec"]["displayName"], "Mine");
     world.patch("SecureWorkspaceSet", "deals", json!({"spec": {"suspend": null, "suspendReason": null}})).await;
     keys_become(&world, "deals", &["a", "b"]).await;
-    world.until("SecureWorkspace", &name_of(&world, "deals", "a").await, "its name", |object| object["spec"]["displayName"] == "Deal a").await;
+    world
+        .until("SecureWorkspace", &name_of(&world, "deals", "a").await, "its name", |object| {
+            object["spec"]["displayName"] == "Deal a"
+        })
+        .await;
 }
 
 #[tokio::test]
@@ -344,7 +379,11 @@ async fn t5_hostile_items_hurt_nobody_but_themselves() {
     let world = World::new().await;
     let odd = ["../../etc/passwd", "ä 🦀 <script>", "x'; drop table --", "${item.id}", "a/b", "a-b", "A-B"];
     let mut items: Vec<Value> = odd.iter().map(|id| deal(id)).collect();
-    items.extend([deal("good"), json!({"id": "a\nb", "name": "n", "amount": 1}), json!({"id": "", "name": "n", "amount": 1})]);
+    items.extend([
+        deal("good"),
+        json!({"id": "a\nb", "name": "n", "amount": 1}),
+        json!({"id": "", "name": "n", "amount": 1}),
+    ]);
     items.extend([json!({"id": {"a": 1}, "name": "n", "amount": 1}), json!("no object"), json!(null), deal("good")]);
     items.push(json!({"id": "typed", "name": ["a", "list"], "amount": 1}));
     items.push(json!({"id": "long", "name": "x".repeat(600_000), "amount": 1}));
@@ -386,7 +425,9 @@ async fn a_busy_source_is_asked_when_it_wants_to_be() {
     let passes = world.operator.as_ref().unwrap();
     let before = passes.metric("file360_reconciles_total", "SecureWorkspaceSet").await;
     eventually("a pass", || async {
-        (passes.metric("file360_reconciles_total", "SecureWorkspaceSet").await > before).then_some(()).ok_or_else(String::new)
+        (passes.metric("file360_reconciles_total", "SecureWorkspaceSet").await > before)
+            .then_some(())
+            .ok_or_else(String::new)
     })
     .await;
     assert_eq!(crm.asked(), asked);
@@ -421,12 +462,17 @@ async fn the_first_of_two_generators_has_an_item_and_an_absent_one_hands_it_over
     spec["onItemGone"] = json!("Delete");
     let mut pilot = deal("b");
     pilot["name"] = json!("Pilot");
-    spec["generators"] = json!([{"name": "pilots", "list": {"items": [pilot, deal("p")], "key": "item.id"}}, spec["generators"][0]]);
+    spec["generators"] =
+        json!([{"name": "pilots", "list": {"items": [pilot, deal("p")], "key": "item.id"}}, spec["generators"][0]]);
     generated(&world, "deals", spec.clone()).await;
     keys_become(&world, "deals", &["a", "b", "p"]).await;
     assert_eq!(children(&world, "deals").await["b"]["spec"]["displayName"], "Pilot");
     spec["generators"].as_array_mut().unwrap().remove(0);
     apply(&world, "deals", spec).await;
     keys_become(&world, "deals", &["a", "b"]).await;
-    world.until("SecureWorkspace", &name_of(&world, "deals", "b").await, "the CRM's", |object| object["spec"]["displayName"] == "Deal b").await;
+    world
+        .until("SecureWorkspace", &name_of(&world, "deals", "b").await, "the CRM's", |object| {
+            object["spec"]["displayName"] == "Deal b"
+        })
+        .await;
 }

@@ -106,10 +106,16 @@ impl Scenario {
         .await;
         let set = world.api("SecureWorkspaceSet").get_opt("deals").await.unwrap();
         let set = set.map_or(Value::Null, |set| serde_json::to_value(set).unwrap());
-        let conditions: Vec<Value> = set["status"]["conditions"].as_array().into_iter().flatten().map(|one| json!([one["type"], one["status"], one["reason"]])).collect();
+        let conditions: Vec<Value> = set["status"]["conditions"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .map(|one| json!([one["type"], one["status"], one["reason"]]))
+            .collect();
         let shown = |child: &Value| {
             let annotations = &child["metadata"]["annotations"];
-            let marks = ["set-item", "set-generator", "set-applied", "set-events"].map(|name| annotations[format!("file360.io/{name}")].clone());
+            let marks = ["set-item", "set-generator", "set-applied", "set-events"]
+                .map(|name| annotations[format!("file360.io/{name}")].clone());
             json!([child["metadata"]["name"], marks, child["spec"], child["metadata"]["finalizers"]])
         };
         let children: Vec<Value> = children(world, "deals").await.values().map(shown).collect();
@@ -139,7 +145,8 @@ async fn run(scenario: Scenario, crash: Option<(usize, Moment)>, expected: Optio
     let end = match expected {
         None => scenario.end(&world).await,
         Some(expected) => {
-            let what = format!("{scenario:?}, killed at {crash:?} ({:?}): the end of the undisturbed run {expected}", lines.last());
+            let what =
+                format!("{scenario:?}, killed at {crash:?} ({:?}): the end of the undisturbed run {expected}", lines.last());
             eventually(&what, || async {
                 let state = scenario.end(&world).await;
                 if state == expected { Ok(state) } else { Err(state) }

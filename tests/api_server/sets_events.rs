@@ -114,7 +114,9 @@ async fn the_workspace_is_there_before_the_sender_has_its_answer() {
         assert_eq!(found["spec"]["displayName"], format!("Deal {id}"));
     }
     let object = world.condition("SecureWorkspaceSet", "deals", "ChildrenReady", "True").await;
-    let object = if object["status"]["items"] == 6 { object } else {
+    let object = if object["status"]["items"] == 6 {
+        object
+    } else {
         world.until("SecureWorkspaceSet", "deals", "six items", |object| object["status"]["ready"] == 6).await
     };
     assert_eq!(object["status"]["items"], 6, "{}", object["status"]);
@@ -142,7 +144,12 @@ async fn the_same_event_again_does_nothing_even_after_newer_ones_and_others_coun
     assert_eq!(plain.send().await.0, 201);
     assert_eq!(plain.send().await.1["outcome"], "unchanged");
     let binary = Push {
-        headers: vec![("ce-specversion", "1.0".into()), ("ce-id", "b1".into()), ("ce-source", "/crm".into()), ("ce-type", "won".into())],
+        headers: vec![
+            ("ce-specversion", "1.0".into()),
+            ("ce-id", "b1".into()),
+            ("ce-source", "/crm".into()),
+            ("ce-type", "won".into()),
+        ],
         ..Push::plain(&url, "b1", &deal("binary"))
     };
     assert_eq!(binary.send().await.0, 201);
@@ -195,13 +202,14 @@ async fn a_standby_takes_events_too_and_a_leader_makes_them_anew_when_the_templa
     until_taken(&Push::won(&url, "e1", &deal("a"))).await;
     // The same Lease held by nobody that works: this one stands by.
     let address = format!("127.0.0.1:{}", free_port());
-    let other = free_port();
     let lease = json!({"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": "held"}, "spec": {
         "holderIdentity": "somebody", "leaseDurationSeconds": 3600, "renewTime": "2999-01-01T00:00:00.000000Z", "acquireTime": "2026-01-01T00:00:00.000000Z"}});
     kubernetes::apply(&world.client, &world.namespace, &lease).await.unwrap();
-    let flags = ["--inbound-address", &address, "--leader-elect", "true", "--lease-name", "held", "--lease-namespace", &world.namespace, "--metrics-address", &format!("127.0.0.1:{other}")];
+    let namespace = world.namespace.clone();
+    let flags =
+        ["--inbound-address", &address, "--leader-elect", "true", "--lease-name", "held", "--lease-namespace", &namespace];
     world.kill_operator();
-    let standby = world.spawn_operator(&flags[..8]);
+    let standby = world.spawn_operator(&flags);
     let at_standby = format!("http://{address}/events/{}/deals", world.namespace);
     let (status, answer) = until_taken(&Push::won(&at_standby, "e2", &deal("b"))).await;
     assert_eq!((status, &answer["outcome"]), (201, &json!("created")));
@@ -214,7 +222,11 @@ async fn a_standby_takes_events_too_and_a_leader_makes_them_anew_when_the_templa
     generated(&world, "deals", spec.clone()).await;
     for key in ["a", "b"] {
         let name = name_of(&world, "deals", key).await;
-        world.until("SecureWorkspace", &name, "the new name", |object| object["spec"]["displayName"] == format!("Room of Deal {key}")).await;
+        world
+            .until("SecureWorkspace", &name, "the new name", |object| {
+                object["spec"]["displayName"] == format!("Room of Deal {key}")
+            })
+            .await;
     }
     // Nothing lists these, so nothing tells that they are gone: not even without their generator.
     spec["generators"] = json!([{"name": "x", "list": {"items": [deal("z")], "key": "item.id"}}]);
@@ -235,7 +247,9 @@ async fn an_event_is_faster_than_a_listing_and_the_listing_takes_the_item_over()
     crm.lists(&["a", "b"].map(deal));
     let name = name_of(&world, "deals", "b").await;
     world
-        .until("SecureWorkspace", &name, "the listing's", |object| object["metadata"]["annotations"]["file360.io/set-generator"] == "http/crm")
+        .until("SecureWorkspace", &name, "the listing's", |object| {
+            object["metadata"]["annotations"]["file360.io/set-generator"] == "http/crm"
+        })
         .await;
     assert_eq!(Push::won(&url, "e1", &deal("b")).send().await.1["outcome"], "unchanged", "it is remembered all the same");
     crm.lists(&[deal("a")]);

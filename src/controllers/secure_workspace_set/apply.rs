@@ -62,13 +62,20 @@ impl<'a> Writer<'a> {
     /// Makes a SecureWorkspace that is not known yet. It is tried with a dry run, which tells at once whether the API server takes it and
     /// whether the name is taken. One that the set made before is changed; one of somebody else stays as it is.
     pub async fn make(&self, set: &str, child: &Child) -> Result<SecureWorkspace, Refused> {
-        let tried = self.apply(child, None, true).await?;
-        // What would be new has no version yet.
-        let is_there = tried.metadata.resource_version.as_deref().is_some_and(|version| !version.is_empty());
-        if !is_there {
-            return self.apply(child, None, false).await;
-        }
-        let Some(object) = self.read(&child.name).await.map_err(Refused::Failed)? else { return Err(Refused::Stale) };
+        let tried = self.apply(child, None, true).await;
+        let refusal = match tried {
+            Ok(tried) => {
+                // What would be new has no version yet.
+                if tried.metadata.resource_version.as_deref().is_none_or(str::is_empty) {
+                    return self.apply(child, None, false).await;
+                }
+                Refused::Stale
+            }
+            // Somebody else's may not be changed like this, and that is not why.
+            Err(refused @ Refused::Item(_)) => refused,
+            Err(other) => return Err(other),
+        };
+        let Some(object) = self.read(&child.name).await.map_err(Refused::Failed)? else { return Err(refusal) };
         if !children::is_made_by(&object, set) {
             return Err(Refused::Item(format!("SecureWorkspace {} exists and belongs to somebody else", child.name)));
         }

@@ -49,6 +49,8 @@ pub struct Run {
 #[derive(Default)]
 struct Listed {
     pages: Vec<KnownPage>,
+    /// How many items it had, whatever they are.
+    seen: usize,
     /// Names of the SecureWorkspaces of its items.
     names: HashSet<u64>,
     /// Those of them that could not be made or changed, by key.
@@ -453,17 +455,22 @@ impl Batch<'_> {
                     answer.body()?;
                     let page = listing.page(&answer.variable());
                     let page = page.map_err(|why| Error::new(crate::error::Kind::Malformed, why))?;
-                    let room = MOST_ITEMS.saturating_sub(next.names.len());
+                    let room = MOST_ITEMS.saturating_sub(next.seen);
                     if page.items.len() > room {
                         next.incomplete = Some(format!("the listing has more than {MOST_ITEMS} items"));
                     }
                     let items = page.items.into_iter().take(room);
-                    let keyed = items.map(|item| (listing.key(&item), item)).collect();
+                    let keyed = items.map(|item| match item {
+                        Ok(item) => (listing.key(&item), item),
+                        Err(why) => (Err(why), Value::Null),
+                    });
+                    let keyed = keyed.collect();
                     let names = self.take(keyed, next).await;
                     KnownPage { location: location.clone(), validators: Validators::of(&answer), names, next: page.next }
                 }
                 (Fetched::Unchanged, Some(before)) => {
                     next.names.extend(&before.names);
+                    next.seen += before.names.len();
                     KnownPage {
                         location: location.clone(),
                         validators: before.validators.clone(),
@@ -475,7 +482,7 @@ impl Batch<'_> {
             };
             location.clone_from(&page.next);
             next.pages.push(page);
-            if location.is_none() || next.names.len() >= MOST_ITEMS {
+            if location.is_none() || next.seen >= MOST_ITEMS {
                 if location.is_some() {
                     next.incomplete = Some(format!("the listing has more than {MOST_ITEMS} items"));
                 }
@@ -496,13 +503,14 @@ impl Batch<'_> {
     async fn take(&self, items: Vec<(Result<String, String>, Value)>, listed: &mut Listed) -> Vec<u64> {
         let mut names = Vec::with_capacity(items.len());
         let mut work = Vec::new();
-        for (at, (key, item)) in items.into_iter().enumerate() {
+        for (key, item) in items {
+            listed.seen += 1;
             let key = match key {
                 Ok(key) => key,
                 Err(why) => {
                     // Whose item it is cannot be said, so nobody's absence can.
                     listed.incomplete = Some(format!("items have no key: {why}"));
-                    listed.failures.insert(format!("item {} of the listing", listed.names.len() + at + 1), (0, why));
+                    listed.failures.insert(format!("item {} of the listing", listed.seen), (0, why));
                     continue;
                 }
             };
