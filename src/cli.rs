@@ -3,6 +3,7 @@
 pub mod check;
 pub mod crds;
 mod offline;
+mod offline_sets;
 pub mod process;
 pub mod queue;
 pub mod run;

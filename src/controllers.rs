@@ -8,6 +8,7 @@ pub mod grants;
 pub mod ingest;
 pub mod references;
 pub mod secure_workspace;
+pub mod secure_workspace_set;
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -31,6 +32,7 @@ use context::Context;
 use file_route::FileRoutes;
 use references::ReferenceStore;
 use secure_workspace::SecureWorkspaces;
+use secure_workspace_set::SecureWorkspaceSets;
 
 /// How long the first listing of workspaces waits for the Connections' sessions.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -43,24 +45,29 @@ pub async fn run(ctx: Arc<Context>) {
     let connections = Connections::new(ctx.clone());
     let workspaces = SecureWorkspaces::new(ctx.clone());
     let references = ReferenceStore::new(ctx.client.clone(), ctx.guard.clone(), ctx.tuning.secret_interval);
-    let routes = FileRoutes::new(ctx.clone(), references, Clients::new(ctx.guard.clone(), ctx.extra_ca.clone()));
-    connections.serves(workspaces.clone(), routes.clone());
+    let clients = Clients::new(ctx.guard.clone(), ctx.extra_ca.clone());
+    let routes = FileRoutes::new(ctx.clone(), references.clone(), clients.clone());
+    let sets = SecureWorkspaceSets::new(ctx.clone(), references, clients);
+    connections.serves(workspaces.clone(), routes.clone(), sets.clone());
     routes.reads(workspaces.clone());
+    sets.reads(workspaces.clone());
+    workspaces.tells(sets.clone());
     ctx.readiness.waits("workspaces", "the first listing");
     let after_connections = {
-        let (ctx, connections, workspaces, routes) = (ctx.clone(), connections.clone(), workspaces.clone(), routes.clone());
+        let (ctx, connections, workspaces) = (ctx.clone(), connections.clone(), workspaces.clone());
+        let (routes, sets) = (routes.clone(), sets.clone());
         async move {
             connections.settled(PATIENCE).await;
             while !ctx.namespaces.is_listed() {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
-            tokio::join!(workspaces.run(), routes.run());
+            tokio::join!(workspaces.run(), routes.run(), sets.run());
         }
     };
     // At shutdown the workspaces' running passes end first; they need the Connections until then.
     tokio::select! {
         () = after_connections => {}
-        _ = async { tokio::join!(connections.run(), watch_namespaces(ctx.clone(), workspaces, routes), run_queue(ctx)) } => {}
+        _ = async { tokio::join!(connections.run(), watch_namespaces(ctx.clone(), workspaces, routes, sets), run_queue(ctx)) } => {}
     }
 }
 
@@ -105,7 +112,12 @@ fn until(at: Timestamp, now: Timestamp) -> Duration {
 }
 
 /// Grants name namespaces by label, so their labels are watched; nothing else of them is read.
-async fn watch_namespaces(ctx: Arc<Context>, workspaces: Arc<SecureWorkspaces>, routes: Arc<FileRoutes>) {
+async fn watch_namespaces(
+    ctx: Arc<Context>,
+    workspaces: Arc<SecureWorkspaces>,
+    routes: Arc<FileRoutes>,
+    sets: Arc<SecureWorkspaceSets>,
+) {
     if ctx.namespace.is_some() {
         ctx.namespaces.listed();
         return;
@@ -116,6 +128,7 @@ async fn watch_namespaces(ctx: Arc<Context>, workspaces: Arc<SecureWorkspaces>, 
         if ctx.namespaces.set(&namespace.name_any(), namespace.labels().clone()) {
             workspaces.namespace_changed(&namespace.name_any());
             routes.namespace_changed(&namespace.name_any());
+            sets.namespace_changed(&namespace.name_any());
         }
     };
     while let Some(event) = events.next().await {

@@ -156,6 +156,14 @@ impl Expression {
         }
     }
 
+    /// A list, each of its items as JSON; one that cannot be is no reason to refuse the others.
+    pub fn list(&self, variables: &Variables) -> Result<Vec<Result<Json, Failed>>, Failed> {
+        match self.evaluate(variables)? {
+            Value::List(list) => Ok(list.iter().map(|item| to_json(item, 0)).collect()),
+            other => Err(Failed::because(format!("the result is of type {}, not list", other.type_of()))),
+        }
+    }
+
     /// Any value as JSON.
     pub fn json(&self, variables: &Variables) -> Result<Json, Failed> {
         to_json(&self.evaluate(variables)?, 0)

@@ -7,6 +7,7 @@
 pub mod body;
 pub mod digest;
 pub mod disposition;
+pub mod events;
 pub mod form;
 mod ingest;
 pub mod keyring;
@@ -84,6 +85,11 @@ impl PublicUrl {
     /// The address of an ingest endpoint.
     pub fn ingest(&self, namespace: &str, path: &str) -> String {
         format!("{}/ingest/{namespace}/{path}", self.0)
+    }
+
+    /// The address of an endpoint for events.
+    pub fn events(&self, namespace: &str, path: &str) -> String {
+        format!("{}/events/{namespace}/{path}", self.0)
     }
 }
 
@@ -167,6 +173,10 @@ fn router(inbound: Inbound) -> Router {
             "/ingest/{namespace}/{path}",
             on(MethodFilter::POST.or(MethodFilter::PUT), ingest::handle).fallback(no_method),
         )
+        .route(
+            "/events/{namespace}/{path}",
+            on(MethodFilter::POST.or(MethodFilter::PUT), events::handle).fallback(no_method),
+        )
         .fallback(async || no_path())
         .layer(axum::middleware::map_response(plain))
         .with_state(inbound)
@@ -187,7 +197,12 @@ async fn no_method() -> Response {
 }
 
 fn no_path() -> Response {
-    Refusal::new(StatusCode::NOT_FOUND, "not-found", "There are no endpoints but /ingest/<namespace>/<path>.").respond()
+    Refusal::new(
+        StatusCode::NOT_FOUND,
+        "not-found",
+        "There are no endpoints but /ingest/<namespace>/<path> and /events/<namespace>/<path>.",
+    )
+    .respond()
 }
 
 #[cfg(test)]

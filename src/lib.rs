@@ -23,4 +23,5 @@ pub mod redacted;
 pub mod routes;
 pub mod server;
 pub mod session;
+pub mod sets;
 pub mod telemetry;

@@ -290,6 +290,8 @@ pub enum GrantKind {
     SecureWorkspace,
     /// FileRoute.
     FileRoute,
+    /// SecureWorkspaceSet. What it generates needs SecureWorkspace, too.
+    SecureWorkspaceSet,
 }
 
 /// How far a grant reaches.

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::{
     Connection, ConnectionSpec, ConnectionStatus, FileRoute, FileRouteSpec, FileRouteStatus, SecureWorkspace,
-    SecureWorkspaceSpec, SecureWorkspaceStatus,
+    SecureWorkspaceSet, SecureWorkspaceSetSpec, SecureWorkspaceSetStatus, SecureWorkspaceSpec, SecureWorkspaceStatus,
 };
 
 /// All CRDs, in the order in which they are listed in the docs.
@@ -18,6 +18,7 @@ pub fn all() -> Vec<CustomResourceDefinition> {
     vec![
         finished::<ConnectionSpec, ConnectionStatus>(Connection::crd()),
         finished::<SecureWorkspaceSpec, SecureWorkspaceStatus>(SecureWorkspace::crd()),
+        finished::<SecureWorkspaceSetSpec, SecureWorkspaceSetStatus>(SecureWorkspaceSet::crd()),
         finished::<FileRouteSpec, FileRouteStatus>(FileRoute::crd()),
     ]
 }

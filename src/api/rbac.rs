@@ -8,9 +8,15 @@ use super::GROUP;
 /// `--namespace`. Secrets and ConfigMaps are read one by one, never listed or watched.
 pub fn manager() -> Vec<PolicyRule> {
     vec![
-        rule(GROUP, &["connections", "secureworkspaces"], &["get", "list", "watch", "patch"]),
+        rule(GROUP, &["connections", "secureworkspaces", "secureworkspacesets"], &["get", "list", "watch", "patch"]),
+        // What sets generate.
+        rule(GROUP, &["secureworkspaces"], &["create", "delete"]),
         rule(GROUP, &["fileroutes"], &["get", "list", "watch"]),
-        rule(GROUP, &["connections/status", "secureworkspaces/status", "fileroutes/status"], &["patch"]),
+        rule(
+            GROUP,
+            &["connections/status", "secureworkspaces/status", "secureworkspacesets/status", "fileroutes/status"],
+            &["patch"],
+        ),
         // Lets the operator name a resource as the owner of the Secret it writes.
         rule(GROUP, &["secureworkspaces/finalizers"], &["update"]),
         rule("", &["secrets"], &["get", "create", "patch", "delete"]),

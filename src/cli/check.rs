@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use serde_json::Value;
 
-use super::offline;
+use super::{offline, offline_sets};
 use crate::api::connection::Driver;
 use crate::api::{GROUP, SecureWorkspace, VERSION, crds};
 use crate::controllers::secure_workspace::desired::Desired;
@@ -175,8 +175,21 @@ impl Checker {
         }
         if findings.is_empty() {
             findings.extend(refused_by_the_operator(&kind.name, manifest));
+            if kind.name == "SecureWorkspaceSet" {
+                findings.extend(self.generated_findings(manifest));
+            }
         }
         findings
+    }
+
+    /// What is wrong with a set, and with what its lists generate.
+    fn generated_findings(&self, manifest: &Value) -> Vec<String> {
+        let generated = offline_sets::generate(manifest);
+        let of_child = |(field, child): (String, Value)| {
+            let findings = self.findings(&child).into_iter();
+            findings.map(move |finding| format!("{field}: {finding}")).collect::<Vec<_>>()
+        };
+        generated.findings.into_iter().chain(generated.children.into_iter().flat_map(of_child)).collect()
     }
 }
 

@@ -50,6 +50,11 @@ pub fn refused(manifest: &Value) -> Vec<String> {
     }
 }
 
+/// What HTTP targets need to be compiled; none is called.
+pub fn surroundings(manifest: &Value) -> std::result::Result<http::Surroundings, String> {
+    Offline::new(manifest).map(|offline| offline.http())
+}
+
 /// Makes destinations that are never called.
 struct Offline {
     clients: Arc<Clients>,

@@ -39,7 +39,7 @@ pub struct RunArgs {
     /// business key has the former cluster's identity; keep it set.
     #[arg(long, env = "FILE360_FORMER_CLUSTER_IDS", value_delimiter = ',')]
     former_cluster_ids: Vec<String>,
-    /// Address for what other systems send: files for FileRoutes with `from.http`. Every replica serves it, leader or not.
+    /// Address for what other systems send: files for FileRoutes with `from.http`, events for SecureWorkspaceSets. Every replica serves it, leader or not.
     /// Default: none; then nothing is listened at. The chart uses 0.0.0.0:8443.
     #[arg(long, env = "FILE360_INBOUND_ADDRESS")]
     inbound_address: Option<SocketAddr>,
@@ -128,15 +128,17 @@ pub async fn run(args: RunArgs) -> Result<(), String> {
         Some(settings) => Some(inbound::start(settings, endpoints.clone(), metrics, ctx.shutdown.clone()).await?),
         None => None,
     };
-    let ingest = inbound.is_some().then(|| tokio::spawn(controllers::ingest::keep(ctx.clone(), endpoints)));
+    let ingest = inbound.is_some().then(|| tokio::spawn(controllers::ingest::keep(ctx.clone(), endpoints.clone())));
+    let events =
+        inbound.is_some().then(|| tokio::spawn(controllers::secure_workspace_set::events::keep(ctx.clone(), endpoints)));
     let shutdown = ctx.shutdown.clone();
     let result = lead(ctx, leader).await;
     shutdown.cancel();
     if let Some(inbound) = inbound {
         inbound.ended().await;
     }
-    if let Some(ingest) = ingest {
-        ingest.abort();
+    for keeper in [ingest, events].into_iter().flatten() {
+        keeper.abort();
     }
     stop_http.cancel();
     let _ = health.await;
@@ -203,6 +205,7 @@ async fn lead(ctx: Arc<Context>, leader: Option<Leader>) -> Result<(), String> {
     readiness.waits("connections", "the first listing");
     readiness.waits("workspaces", "the first listing");
     readiness.waits("routes", "the first listing");
+    readiness.waits("sets", "the first listing");
     readiness.is_ready("operator");
     let mut controllers = tokio::spawn(controllers::run(ctx));
     let lost = async {

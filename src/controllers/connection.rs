@@ -22,6 +22,7 @@ use crate::controllers::context::Context;
 use crate::controllers::file_route::FileRoutes;
 use crate::controllers::finalizers;
 use crate::controllers::secure_workspace::SecureWorkspaces;
+use crate::controllers::secure_workspace_set::SecureWorkspaceSets;
 use crate::error::{Error, Kind, Result};
 use crate::file360::exchange::Settings;
 use crate::file360::feature::Feature;
@@ -46,6 +47,7 @@ pub struct Connections {
     unsettled: Mutex<Option<HashSet<ObjectKey>>>,
     workspaces: OnceLock<Arc<SecureWorkspaces>>,
     routes: OnceLock<Arc<FileRoutes>>,
+    sets: OnceLock<Arc<SecureWorkspaceSets>>,
     me: Weak<Self>,
 }
 
@@ -75,19 +77,24 @@ impl Connections {
             unsettled: Mutex::new(None),
             workspaces: OnceLock::new(),
             routes: OnceLock::new(),
+            sets: OnceLock::new(),
             me: me.clone(),
         })
     }
 
     /// Tells who depends on the sessions.
-    pub fn serves(&self, workspaces: Arc<SecureWorkspaces>, routes: Arc<FileRoutes>) {
+    pub fn serves(&self, workspaces: Arc<SecureWorkspaces>, routes: Arc<FileRoutes>, sets: Arc<SecureWorkspaceSets>) {
         let _ = self.workspaces.set(workspaces);
         let _ = self.routes.set(routes);
+        let _ = self.sets.set(sets);
     }
 
     fn tell_routes(&self, connection: &ObjectKey) {
         if let Some(routes) = self.routes.get() {
             routes.connection_changed(connection);
+        }
+        if let Some(sets) = self.sets.get() {
+            sets.connection_changed(connection);
         }
     }
 

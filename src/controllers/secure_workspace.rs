@@ -13,7 +13,7 @@ mod store;
 pub mod unsupported;
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use futures::StreamExt;
@@ -25,6 +25,7 @@ use tracing::{debug, warn};
 
 use crate::api::SecureWorkspace;
 use crate::controllers::context::Context;
+use crate::controllers::secure_workspace_set::SecureWorkspaceSets;
 use crate::error::{Disposition, Error, Kind};
 use crate::reconcile::queue::Queue;
 use crate::reconcile::{ObjectKey, backoff};
@@ -47,6 +48,8 @@ pub struct SecureWorkspaces {
     ctx: Arc<Context>,
     queue: Queue,
     store: Store,
+    /// Who generates workspaces, and wants to know what becomes of them.
+    sets: OnceLock<Arc<SecureWorkspaceSets>>,
 }
 
 /// What comes after a pass.
@@ -63,7 +66,12 @@ impl SecureWorkspaces {
     /// Nothing runs before [`SecureWorkspaces::run`].
     pub fn new(ctx: Arc<Context>) -> Arc<Self> {
         let queue = Queue::new(ctx.tuning.workers);
-        Arc::new(Self { ctx, queue, store: Store::default() })
+        Arc::new(Self { ctx, queue, store: Store::default(), sets: OnceLock::new() })
+    }
+
+    /// Tells who generates workspaces.
+    pub fn tells(&self, sets: Arc<SecureWorkspaceSets>) {
+        let _ = self.sets.set(sets);
     }
 
     /// Watches and works until the task is dropped.
@@ -180,6 +188,9 @@ impl SecureWorkspaces {
     }
 
     fn saw(&self, object: SecureWorkspace) {
+        if let Some(sets) = self.sets.get() {
+            sets.saw_workspace(&object);
+        }
         let key = ObjectKey::of(&object);
         let verdict = self.store.saw(&key, object, |object| self.is_up_to_date(object));
         self.ctx.gate.is_shared(self.store.namespaces() > 1);
@@ -216,6 +227,9 @@ impl SecureWorkspaces {
 
     fn gone(&self, key: &ObjectKey) {
         self.queue.cancel(key);
+        if let Some(sets) = self.sets.get() {
+            sets.workspace_gone(key);
+        }
         let Some(entry) = self.store.forget(key) else { return };
         self.ctx.gate.is_shared(self.store.namespaces() > 1);
         if let (Some(workspace), Some(lookup)) = (entry.workspace, self.ctx.sessions.peek(&entry.connection))

@@ -9,6 +9,7 @@ use parking_lot::RwLock;
 use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
 
+use super::events::EventMap;
 use super::keyring::Keyring;
 use crate::file360::{Cause, Content, IdempotencyKey};
 use crate::hex::hex;
@@ -24,6 +25,9 @@ pub trait Endpoints: Send + Sync {
 
     /// The ingest endpoint `/ingest/{namespace}/{path}`.
     fn ingest(&self, namespace: &str, path: &str) -> Option<Arc<IngestEndpoint>>;
+
+    /// The endpoints `/events/{namespace}/{path}`; `None`: there are none and will be none.
+    fn events(&self) -> Option<&EventMap>;
 }
 
 /// What `from.http` of a FileRoute declares, ready for use.
@@ -95,6 +99,8 @@ pub fn ingest_cause(uid: &str) -> Cause {
 /// Endpoints in memory.
 #[derive(Default)]
 pub struct Map {
+    /// Endpoints for events.
+    pub events: EventMap,
     ingest: RwLock<HashMap<String, Arc<IngestEndpoint>>>,
     known: AtomicBool,
 }
@@ -134,6 +140,10 @@ impl Endpoints for Map {
 
     fn ingest(&self, namespace: &str, path: &str) -> Option<Arc<IngestEndpoint>> {
         self.ingest.read().get(&address(namespace, path)).cloned()
+    }
+
+    fn events(&self) -> Option<&EventMap> {
+        Some(&self.events)
     }
 }
 

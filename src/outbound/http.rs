@@ -11,6 +11,7 @@ mod auth;
 mod body;
 mod client;
 mod csrf;
+mod fetch;
 mod headers;
 mod oauth2;
 mod sign;
@@ -39,6 +40,7 @@ use body::{Prepared, Progress};
 pub use client::Clients;
 use client::{Trust, unreachable};
 use csrf::{Csrf, Session};
+pub use fetch::{Fetched, Validators};
 use headers::Headers;
 use sign::{Key, Signed};
 
@@ -175,13 +177,18 @@ impl Target {
             body: self.prepare(variables, body).await?,
             key,
         };
+        self.dispatch(&call).await
+    }
+
+    /// Sends a call; a credential that is refused is read again, and the call repeated once.
+    async fn dispatch(&self, call: &Call<'_>) -> Result<Answer> {
         let access = self.access().await.inspect_err(|error| {
             // Who corrects a Secret or bundle that cannot be used is not kept waiting.
             if error.kind == Kind::Reference {
                 self.surroundings.references.refused();
             }
         })?;
-        let Failure { error, helps } = match self.attempt(&call, &access).await {
+        let Failure { error, helps } = match self.attempt(call, &access).await {
             Ok(answer) => return Ok(answer),
             Err(failure) => failure,
         };
@@ -191,7 +198,7 @@ impl Target {
         self.surroundings.references.refused();
         match self.access().await {
             Ok(fresh) if helps == Helps::Next || fresh.fingerprint != access.fingerprint => {
-                self.attempt(&call, &fresh).await.map_err(|failure| failure.error)
+                self.attempt(call, &fresh).await.map_err(|failure| failure.error)
             }
             _ => Err(error),
         }

@@ -138,7 +138,8 @@ pub struct Target {
 impl Target {
     /// The kinds that it can be.
     pub fn kinds(&self) -> Vec<Kind> {
-        self.kind.map_or_else(|| vec![Kind::SecureWorkspace, Kind::FileRoute, Kind::Connection], |kind| vec![kind])
+        let all = || vec![Kind::SecureWorkspace, Kind::SecureWorkspaceSet, Kind::FileRoute, Kind::Connection];
+        self.kind.map_or_else(all, |kind| vec![kind])
     }
 
     /// The same, restricted to SecureWorkspaces.
@@ -163,7 +164,7 @@ impl std::fmt::Display for Target {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self.kind {
             Some(kind) => write!(f, "{} {}", kind.name(), self.name),
-            None => write!(f, "SecureWorkspace, FileRoute or Connection {}", self.name),
+            None => write!(f, "SecureWorkspace, SecureWorkspaceSet, FileRoute or Connection {}", self.name),
         }
     }
 }
@@ -177,10 +178,11 @@ impl std::str::FromStr for Target {
         };
         let kind = match kind.to_lowercase().trim_end_matches(".file360.io") {
             "secureworkspace" | "secureworkspaces" | "sws" => Kind::SecureWorkspace,
+            "secureworkspaceset" | "secureworkspacesets" | "swset" => Kind::SecureWorkspaceSet,
             "fileroute" | "fileroutes" | "froute" => Kind::FileRoute,
             "connection" | "connections" | "f3c" => Kind::Connection,
             _ => {
-                let known = "secureworkspace/NAME, fileroute/NAME or connection/NAME";
+                let known = "secureworkspace/NAME, secureworkspaceset/NAME, fileroute/NAME or connection/NAME";
                 return Err(format!("{kind} is no kind of this plugin; use {known}"));
             }
         };

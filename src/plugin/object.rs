@@ -18,19 +18,22 @@ pub enum Kind {
     Connection,
     /// A workspace.
     SecureWorkspace,
+    /// Many workspaces.
+    SecureWorkspaceSet,
     /// A route for files.
     FileRoute,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 3] = [Self::Connection, Self::SecureWorkspace, Self::FileRoute];
+    pub const ALL: [Self; 4] = [Self::Connection, Self::SecureWorkspace, Self::SecureWorkspaceSet, Self::FileRoute];
 
     /// As in a manifest.
     pub fn name(self) -> &'static str {
         match self {
             Self::Connection => "Connection",
             Self::SecureWorkspace => "SecureWorkspace",
+            Self::SecureWorkspaceSet => "SecureWorkspaceSet",
             Self::FileRoute => "FileRoute",
         }
     }
@@ -40,6 +43,7 @@ impl Kind {
         match self {
             Self::Connection => "connections",
             Self::SecureWorkspace => "secureworkspaces",
+            Self::SecureWorkspaceSet => "secureworkspacesets",
             Self::FileRoute => "fileroutes",
         }
     }
@@ -49,6 +53,7 @@ impl Kind {
         match self {
             Self::Connection => "connection",
             Self::SecureWorkspace => "secureworkspace",
+            Self::SecureWorkspaceSet => "secureworkspaceset",
             Self::FileRoute => "fileroute",
         }
     }

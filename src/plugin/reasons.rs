@@ -61,6 +61,10 @@ const fn route(condition: &'static str, reason: &'static str, cause: &'static st
     Entry { kind: Kind::FileRoute, condition, reason, cause, next }
 }
 
+const fn set(condition: &'static str, reason: &'static str, cause: &'static str, next: &'static str) -> Entry {
+    Entry { kind: Kind::SecureWorkspaceSet, condition, reason, cause, next }
+}
+
 const CONNECTION_NEXT: &str = "Look at the Connection: kubectl file360 why {connection}";
 
 #[rustfmt::skip]
@@ -127,6 +131,25 @@ static ENTRIES: &[Entry] = &[
         "Correct the Secret that the Connection names. The resource goes after --orphan-after with this reason.",
     ),
     workspace("DeletionBlocked", "CleanupFailed", "A step of the deletion failed; it is tried again.", "See the message."),
+
+    set("Ready", "Generated", "Every item has its SecureWorkspace. Whether these are ready stands in ChildrenReady.", "Nothing to do."),
+    set("Ready", "Progressing", "The first pass over this generation is under way.", "Wait."),
+    set("Ready", "Suspended", "It is suspended, as its spec says. Nothing is generated or removed.", "kubectl file360 resume -n {ns} swset/{name}, or wait for spec.suspendUntil."),
+    set("Ready", "ItemsFailed", "Items have no SecureWorkspace as declared; status.failures says which and why. The others are fine.", "See the failures: kubectl file360 status -n {ns} swset/{name}. Correct the items at their source, or the template."),
+    set("Ready", "SourceUnavailable", "A listing cannot be read. What was generated stays; nothing is removed.", "See the message: address, credential, certificate, or an expression that does not fit the answer."),
+    set("Ready", "ListingIncomplete", "A listing was read, but not all of it. Nothing is removed.", "See the message; narrow the listing, or correct key or next."),
+    set("Ready", "RemovalBlocked", "Removals wait; nothing was removed.", "Review: kubectl file360 status -n {ns} swset/{name}. If it is meant, raise spec.maxRemovals, or delete the SecureWorkspaces yourself: kubectl delete sws -n {ns} NAME"),
+    set("Ready", "ConnectionNotGranted", "The Connection does not exist, or does not grant its use to this namespace and kind.", "Correct spec.connectionRef, or ask the owner of the Connection for an entry in spec.grants with kind SecureWorkspaceSet."),
+    set("Ready", "InvalidExpression", "An expression cannot be compiled; the message names field, line and column. Nothing is generated.", "Correct it; file360-operator check finds such things before they are applied."),
+    set("Ready", "InvalidSpec", "A field has a value that cannot be used. Nothing is generated.", "Correct the field that the message names; file360-operator check finds such things before they are applied."),
+    set("Ready", "ReferenceNotFound", "A Secret or ConfigMap is missing, or has no usable key.", "Create or correct what the message names, in namespace {ns}."),
+    set("Ready", "KubernetesApiFailed", "A call of the operator to the Kubernetes API failed.", "See the message; check the operator's rights in namespace {ns}."),
+    set("Ready", "Failed", "The set could not be worked on.", "See the message; it is tried again."),
+    set("ChildrenReady", "AllReady", "The SecureWorkspaces of all items are ready.", "Nothing to do."),
+    set("ChildrenReady", "NotAllReady", "Some SecureWorkspaces are not ready yet, or items failed.", "kubectl get sws -n {ns} -l file360.io/set={name}"),
+    set("RemovalBlocked", "TooManyRemovals", "More SecureWorkspaces would be removed than spec.maxRemovals; none was.", "Review: kubectl file360 status -n {ns} swset/{name}. If it is meant, raise spec.maxRemovals, or delete the SecureWorkspaces yourself: kubectl delete sws -n {ns} NAME"),
+    set("RemovalBlocked", "EmptyListing", "A listing came back empty, though it had items. Nothing is removed.", "If the items are really gone: kubectl delete sws -n {ns} -l file360.io/set={name}. Else correct the source."),
+    set("Suspended", "Suspended", "It is suspended, as its spec says.", "kubectl file360 resume -n {ns} swset/{name}, or wait for spec.suspendUntil."),
 
     route("Ready", "Running", "The route runs: files are taken up as they come.", "Nothing to do."),
     route("Ready", "Reading", "Files that were there before are being looked at. Delivery goes on meanwhile.", "Wait."),

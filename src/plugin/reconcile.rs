@@ -20,7 +20,7 @@ use crate::api::REQUESTED_AT;
 
 Exit code 1: it was not handled in time, or it is not ready.")]
 pub struct ReconcileArgs {
-    /// NAME, secureworkspace/NAME, fileroute/NAME or connection/NAME.
+    /// NAME, secureworkspace/NAME, secureworkspaceset/NAME, fileroute/NAME or connection/NAME.
     name: Target,
     #[command(flatten)]
     waiting: Waiting,

@@ -26,7 +26,7 @@ const EVENTS: usize = 10;
 
 Exit code 1: something that is shown is not ready.")]
 pub struct StatusArgs {
-    /// One resource: NAME, secureworkspace/NAME, fileroute/NAME or connection/NAME. Default: all of the namespace.
+    /// One resource: NAME, secureworkspace/NAME, secureworkspaceset/NAME, fileroute/NAME or connection/NAME. Default: all of the namespace.
     name: Option<Target>,
     /// All namespaces.
     #[arg(short = 'A', long, conflicts_with = "name")]
@@ -149,6 +149,7 @@ fn details(seen: &Seen, events: Result<&[Happening], &String>, now: Timestamp) -
 fn head(seen: &Seen, now: Timestamp) -> String {
     let mut facts = match seen.kind {
         Kind::SecureWorkspace => workspace_facts(seen),
+        Kind::SecureWorkspaceSet => set_facts(seen),
         Kind::FileRoute => route_facts(seen),
         Kind::Connection => connection_facts(seen),
     };
@@ -179,6 +180,34 @@ fn workspace_facts(seen: &Seen) -> Vec<Fact> {
         ("Access", access(&seen.status)),
         ("Unsupported", unsupported(&seen.status)),
     ]
+}
+
+fn set_facts(seen: &Seen) -> Vec<Fact> {
+    let (namespace, name) = seen.connection();
+    let number = |name: &str| seen.status[name].as_u64().unwrap_or_default();
+    let items = format!("{}, {} ready, {} failed", number("items"), number("ready"), number("failed"));
+    let list = |name: &str, of: fn(&Value) -> String| {
+        let entries: Vec<String> = seen.status[name].as_array()?.iter().map(of).collect();
+        (!entries.is_empty()).then(|| entries.join("; "))
+    };
+    vec![
+        ("Connection", Some(format!("{namespace}/{name}"))),
+        ("Items", Some(items)),
+        ("Generators", list("generators", generator)),
+        ("Failures", list("failures", |one| format!("{}: {}", told(one, "key"), told(one, "message")))),
+        ("Would remove", list("removals", |key| line(key.as_str().unwrap_or_default(), 512))),
+    ]
+}
+
+fn told(value: &Value, name: &str) -> String {
+    line(value[name].as_str().unwrap_or_default(), 400)
+}
+
+/// One generator of a set in one line.
+fn generator(one: &Value) -> String {
+    let more = ["url", "message"].map(|name| told(one, name)).into_iter().filter(|text| !text.is_empty());
+    let more: String = more.map(|text| format!(" ({text})")).collect();
+    format!("{} {}{more}", told(one, "name"), one["items"].as_u64().unwrap_or_default())
 }
 
 fn route_facts(seen: &Seen) -> Vec<Fact> {

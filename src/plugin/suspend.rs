@@ -16,10 +16,10 @@ use super::{Access, Outcome};
   kubectl file360 suspend -n procurement acme-onboarding --reason 'audit week'
   kubectl file360 suspend -n file360 connection/file360 --reason 'maintenance of the tenant' --until 4h
 
-A suspended SecureWorkspace is still observed. A suspended FileRoute takes up later what arrives meanwhile. A suspended
-Connection is not called at all.")]
+A suspended SecureWorkspace is still observed. A suspended SecureWorkspaceSet makes and removes nothing. A suspended
+FileRoute takes up later what arrives meanwhile. A suspended Connection is not called at all.")]
 pub struct SuspendArgs {
-    /// NAME, secureworkspace/NAME, fileroute/NAME or connection/NAME.
+    /// NAME, secureworkspace/NAME, secureworkspaceset/NAME, fileroute/NAME or connection/NAME.
     name: Target,
     /// Why; shown in the status.
     #[arg(long, value_name = "TEXT")]
@@ -36,7 +36,7 @@ pub struct SuspendArgs {
 #[command(after_help = "Example:
   kubectl file360 resume -n procurement acme-onboarding")]
 pub struct ResumeArgs {
-    /// NAME, secureworkspace/NAME, fileroute/NAME or connection/NAME.
+    /// NAME, secureworkspace/NAME, secureworkspaceset/NAME, fileroute/NAME or connection/NAME.
     name: Target,
     #[command(flatten)]
     waiting: Waiting,

@@ -18,7 +18,7 @@ use super::{Access, Outcome, Output, yaml};
 
 Exit code 1: it is not ready.")]
 pub struct WhyArgs {
-    /// NAME, secureworkspace/NAME, fileroute/NAME or connection/NAME.
+    /// NAME, secureworkspace/NAME, secureworkspaceset/NAME, fileroute/NAME or connection/NAME.
     name: Target,
     /// How to print.
     #[arg(short, long, value_enum, default_value_t)]

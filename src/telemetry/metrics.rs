@@ -116,6 +116,14 @@ pub struct Metrics {
     route_inventories: Family<ByOutcome, Counter>,
     /// Dead letters, all routes together.
     pub route_dead_letters: Gauge<i64, AtomicI64>,
+    set_children: Family<ByOutcome, Counter>,
+    set_listings: Family<ByOutcome, Counter>,
+    /// Items of all sets.
+    pub set_items: Gauge<i64, AtomicI64>,
+    /// Items of all sets whose SecureWorkspace is ready.
+    pub set_ready: Gauge<i64, AtomicI64>,
+    /// Items of all sets that failed.
+    pub set_failed: Gauge<i64, AtomicI64>,
     /// Jobs that a leader put on the queue.
     pub queue_jobs: Counter,
     /// Answers that a leader read.
@@ -166,6 +174,11 @@ impl Default for Metrics {
             route_unaccounted: Gauge::default(),
             route_inventories: Family::default(),
             route_dead_letters: Gauge::default(),
+            set_children: Family::default(),
+            set_listings: Family::default(),
+            set_items: Gauge::default(),
+            set_ready: Gauge::default(),
+            set_failed: Gauge::default(),
             queue_jobs: Counter::default(),
             queue_answers: Counter::default(),
             queue_lost: Counter::default(),
@@ -216,6 +229,7 @@ impl Metrics {
         registry.register("leader", "1 on the leader, else 0", self.leader.clone());
         self.register_routes();
         self.register_queue();
+        self.register_sets();
     }
 
     fn register_routes(&mut self) {
@@ -237,6 +251,19 @@ impl Metrics {
         );
         registry.register("inventories", "Inventories of routes, by outcome", self.route_inventories.clone());
         registry.register("dead_letters", "Files whose delivery was given up", self.route_dead_letters.clone());
+    }
+
+    fn register_sets(&mut self) {
+        let registry = self.registry.sub_registry_with_prefix("set");
+        registry.register("children", "Writes of generated SecureWorkspaces, by outcome", self.set_children.clone());
+        registry.register("listings", "Readings of HTTP listings, by outcome", self.set_listings.clone());
+        registry.register("items", "Items of all sets", self.set_items.clone());
+        registry.register("items_ready", "Items whose SecureWorkspace is ready", self.set_ready.clone());
+        registry.register(
+            "items_failed",
+            "Items whose SecureWorkspace could not be made or changed",
+            self.set_failed.clone(),
+        );
     }
 
     fn register_queue(&mut self) {
@@ -276,6 +303,16 @@ impl Metrics {
     /// A delivery failed, for such a reason.
     pub fn route_delivery_failed(&self, reason: &'static str) {
         self.route_failures.get_or_create(&ByReason { reason }).inc();
+    }
+
+    /// A generated SecureWorkspace was written, or not.
+    pub fn set_child(&self, outcome: &'static str) {
+        self.set_children.get_or_create(&ByOutcome { outcome }).inc();
+    }
+
+    /// The listing of a generator was read, or not.
+    pub fn set_listing(&self, outcome: &'static str) {
+        self.set_listings.get_or_create(&ByOutcome { outcome }).inc();
     }
 
     /// One pass ended.

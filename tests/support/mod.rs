@@ -6,6 +6,7 @@
 pub mod case_system;
 pub mod controlplane;
 pub mod counterparts;
+pub mod crm;
 pub mod kubernetes;
 pub mod proxy;
 pub mod remote;
