@@ -7,6 +7,7 @@ pub mod finalizers;
 pub mod grants;
 pub mod ingest;
 pub mod references;
+pub mod reports;
 pub mod secure_workspace;
 
 use std::collections::BTreeMap;
@@ -30,6 +31,7 @@ use connection::Connections;
 use context::Context;
 use file_route::FileRoutes;
 use references::ReferenceStore;
+use reports::Reports;
 use secure_workspace::SecureWorkspaces;
 
 /// How long the first listing of workspaces waits for the Connections' sessions.
@@ -43,7 +45,11 @@ pub async fn run(ctx: Arc<Context>) {
     let connections = Connections::new(ctx.clone());
     let workspaces = SecureWorkspaces::new(ctx.clone());
     let references = ReferenceStore::new(ctx.client.clone(), ctx.guard.clone(), ctx.tuning.secret_interval);
-    let routes = FileRoutes::new(ctx.clone(), references, Clients::new(ctx.guard.clone(), ctx.extra_ca.clone()));
+    let clients = Clients::new(ctx.guard.clone(), ctx.extra_ca.clone());
+    let reports = Reports::new(&ctx, references.clone(), clients.clone());
+    reports.serves(&workspaces);
+    let _ = ctx.reports.set(reports.clone());
+    let routes = FileRoutes::new(ctx.clone(), references, clients);
     connections.serves(workspaces.clone(), routes.clone());
     routes.reads(workspaces.clone());
     ctx.readiness.waits("workspaces", "the first listing");
@@ -54,7 +60,10 @@ pub async fn run(ctx: Arc<Context>) {
             while !ctx.namespaces.is_listed() {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
-            tokio::join!(workspaces.run(), routes.run());
+            tokio::select! {
+                _ = async { tokio::join!(workspaces.run(), routes.run()) } => {}
+                () = reports.run() => {}
+            }
         }
     };
     // At shutdown the workspaces' running passes end first; they need the Connections until then.
