@@ -7,6 +7,7 @@ pub mod file_route;
 pub mod http_target;
 pub mod places;
 pub mod rbac;
+pub mod report;
 pub mod secure_workspace;
 pub mod secure_workspace_set;
 

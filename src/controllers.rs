@@ -7,6 +7,7 @@ pub mod finalizers;
 pub mod grants;
 pub mod ingest;
 pub mod references;
+pub mod reports;
 pub mod secure_workspace;
 pub mod secure_workspace_set;
 
@@ -31,6 +32,7 @@ use connection::Connections;
 use context::Context;
 use file_route::FileRoutes;
 use references::ReferenceStore;
+use reports::Reports;
 use secure_workspace::SecureWorkspaces;
 use secure_workspace_set::SecureWorkspaceSets;
 
@@ -46,6 +48,9 @@ pub async fn run(ctx: Arc<Context>) {
     let workspaces = SecureWorkspaces::new(ctx.clone());
     let references = ReferenceStore::new(ctx.client.clone(), ctx.guard.clone(), ctx.tuning.secret_interval);
     let clients = Clients::new(ctx.guard.clone(), ctx.extra_ca.clone());
+    let reports = Reports::new(&ctx, references.clone(), clients.clone());
+    reports.serves(&workspaces);
+    let _ = ctx.reports.set(reports.clone());
     let routes = FileRoutes::new(ctx.clone(), references.clone(), clients.clone());
     let sets = SecureWorkspaceSets::new(ctx.clone(), references, clients);
     connections.serves(workspaces.clone(), routes.clone(), sets.clone());
@@ -61,7 +66,10 @@ pub async fn run(ctx: Arc<Context>) {
             while !ctx.namespaces.is_listed() {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
-            tokio::join!(workspaces.run(), routes.run(), sets.run());
+            tokio::select! {
+                _ = async { tokio::join!(workspaces.run(), routes.run(), sets.run()) } => {}
+                () = reports.run() => {}
+            }
         }
     };
     // At shutdown the workspaces' running passes end first; they need the Connections until then.

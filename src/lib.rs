@@ -20,6 +20,7 @@ pub mod plugin;
 pub mod queue;
 pub mod reconcile;
 pub mod redacted;
+pub mod reports;
 pub mod routes;
 pub mod server;
 pub mod session;

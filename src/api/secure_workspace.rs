@@ -9,6 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::common::{ConnectionRef, conditions, date_time, metadata_map};
+use super::report::{ReportSpec, ReportStatus};
 use crate::file360::feature::Feature;
 use crate::file360::model::{Audience, ExternalSharing, FieldKind, Role};
 
@@ -143,6 +144,10 @@ pub struct SecureWorkspaceSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub upload_requests: Option<Vec<UploadRequestSpec>>,
+    /// Other systems that are told what happens to the workspace, such as the one that it was made for. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub report: Option<Vec<ReportSpec>>,
     /// Stops all changes; observing goes on, deletion still runs. Default false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub suspend: Option<bool>,
@@ -478,6 +483,10 @@ pub struct SecureWorkspaceStatus {
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["field"]))]
     pub unsupported: Vec<UnsupportedField>,
+    /// How far each report is.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub reports: Vec<ReportStatus>,
     /// Secrets that this resource wrote addresses of upload requests to.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 32), inner(length(max = 253)), extend("x-kubernetes-list-type" = "set"))]

@@ -249,7 +249,8 @@ fn refused_by_the_operator(kind: &str, manifest: &Value) -> Vec<String> {
 
 fn workspace(manifest: &Value) -> Result<(), String> {
     let workspace: SecureWorkspace = serde_json::from_value(manifest.clone()).map_err(|error| error.to_string())?;
-    Desired::of(&workspace.spec, Timestamp::now()).map(|_| ()).map_err(|error| error.to_string())
+    Desired::of(&workspace.spec, Timestamp::now()).map(|_| ()).map_err(|error| error.to_string())?;
+    offline::reports(manifest, workspace.spec.report.as_deref().unwrap_or_default())
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ use crate::api::FileRoute;
 use crate::api::common::SecretKeyRef;
 use crate::api::connection::CaRef;
 use crate::api::places::ObjectStore;
+use crate::api::report::ReportSpec;
 use crate::error::{Error, Kind, Result};
 use crate::file360::connector::{Connector, Credential, Observer, Settings, Transport};
 use crate::file360::model::AccessList;
@@ -24,6 +25,7 @@ use crate::outbound::object_store::{self, Store};
 use crate::outbound::secrets::References;
 use crate::outbound::trust::Trust;
 use crate::redacted::Redacted;
+use crate::reports::event;
 use crate::routes::build::{self, Network, Workshop};
 use crate::routes::delivery::{Delivery, RouteId};
 use crate::routes::destinations::file360;
@@ -53,6 +55,15 @@ pub fn refused(manifest: &Value) -> Vec<String> {
 /// What HTTP targets need to be compiled; none is called.
 pub fn surroundings(manifest: &Value) -> std::result::Result<http::Surroundings, String> {
     Offline::new(manifest).map(|offline| offline.http())
+}
+
+/// What the operator would refuse of the reports of a SecureWorkspace: the first field that cannot be used.
+pub fn reports(manifest: &Value, specs: &[ReportSpec]) -> std::result::Result<(), String> {
+    if specs.is_empty() {
+        return Ok(());
+    }
+    let offline = Offline::new(manifest)?;
+    event::check(specs, &Workshop::http(&offline)).map_err(|invalid| format!("spec.{invalid}"))
 }
 
 /// Makes destinations that are never called.
@@ -279,6 +290,23 @@ mod tests {
             let found = findings(|spec| spec["rules"][0]["to"] = json!([to]));
             assert!(found[0].starts_with(expected), "{found:?}");
         }
+    }
+
+    #[test]
+    fn the_reports_of_a_workspace_are_compiled() {
+        let findings = |http: serde_json::Value| {
+            let spec =
+                json!({"connectionRef": {"name": "c"}, "displayName": "Acme", "report": [{"name": "crm", "http": http}]});
+            let manifest = json!({"apiVersion": "file360.io/v1alpha1", "kind": "SecureWorkspace", "metadata": {"name": "w"}, "spec": spec});
+            Checker::new().unwrap().findings(&manifest)
+        };
+        let url = "https://crm.example.com/events";
+        let template = "{'deal': workspace.externalRef.id, 'what': event.type}";
+        assert_eq!(findings(json!({"url": url, "template": template})), Vec::<String>::new());
+        let found = findings(json!({"url": url, "template": "{'a': item.id}"}));
+        assert!(found[0].starts_with("spec.report[0].http.template: line 1, column"), "{found:?}");
+        let found = findings(json!({"url": url, "multipart": {"file": "f"}}));
+        assert_eq!(found, ["spec.report[0].http.multipart: goes with the content of a file"]);
     }
 
     #[test]

@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::num::NonZeroU32;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
@@ -15,6 +15,7 @@ use parking_lot::RwLock;
 use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
+use super::reports::Reports;
 use crate::inbound::PublicUrl;
 use crate::outbound::guard::Guard;
 use crate::outbound::trust::Trust;
@@ -102,6 +103,8 @@ pub struct Context {
     pub gate: Gate,
     /// What the routes of one Connection may read together.
     pub bandwidths: SharedBandwidth,
+    /// Who tells other systems about workspaces; only where controllers run.
+    pub reports: OnceLock<Arc<Reports>>,
     recorder: Recorder,
 }
 
@@ -166,6 +169,7 @@ impl Context {
             shutdown: parts.shutdown,
             gate: Gate::default(),
             bandwidths: SharedBandwidth::default(),
+            reports: OnceLock::new(),
             tuning: parts.tuning,
             // No burst: the first second is like the others.
             outage_marks: RateLimiter::direct(Quota::per_second(OUTAGE_MARKS_PER_SECOND).allow_burst(NonZeroU32::MIN)),

@@ -7,6 +7,7 @@ mod fight;
 pub mod observe;
 pub mod pass;
 pub mod plan;
+pub mod reports;
 pub mod secrets;
 pub mod status;
 mod store;
@@ -180,6 +181,9 @@ impl SecureWorkspaces {
                 Ok(Event::Delete(object)) => self.gone(&ObjectKey::of(&object)),
                 Ok(Event::InitDone) => {
                     self.store.end_listing().iter().for_each(|key| self.gone(key));
+                    if let Some(reports) = self.ctx.reports.get() {
+                        reports.listed();
+                    }
                     self.ctx.readiness.is_ready("workspaces");
                 }
                 Err(error) => warn!(%error, "The watch of SecureWorkspaces failed; it starts again"),
@@ -192,6 +196,9 @@ impl SecureWorkspaces {
             sets.saw_workspace(&object);
         }
         let key = ObjectKey::of(&object);
+        if let Some(reports) = self.ctx.reports.get() {
+            reports.saw(&key, &object);
+        }
         let verdict = self.store.saw(&key, object, |object| self.is_up_to_date(object));
         self.ctx.gate.is_shared(self.store.namespaces() > 1);
         match verdict {
@@ -229,6 +236,9 @@ impl SecureWorkspaces {
         self.queue.cancel(key);
         if let Some(sets) = self.sets.get() {
             sets.workspace_gone(key);
+        }
+        if let Some(reports) = self.ctx.reports.get() {
+            reports.gone(key);
         }
         let Some(entry) = self.store.forget(key) else { return };
         self.ctx.gate.is_shared(self.store.namespaces() > 1);

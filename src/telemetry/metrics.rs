@@ -124,6 +124,11 @@ pub struct Metrics {
     pub set_ready: Gauge<i64, AtomicI64>,
     /// Items of all sets that failed.
     pub set_failed: Gauge<i64, AtomicI64>,
+    report_deliveries: Counter,
+    report_failures: Family<ByReason, Counter>,
+    report_missed: Counter,
+    /// Events that wait to be told, all reports together.
+    pub report_pending: Gauge<i64, AtomicI64>,
     /// Jobs that a leader put on the queue.
     pub queue_jobs: Counter,
     /// Answers that a leader read.
@@ -179,6 +184,10 @@ impl Default for Metrics {
             set_items: Gauge::default(),
             set_ready: Gauge::default(),
             set_failed: Gauge::default(),
+            report_deliveries: Counter::default(),
+            report_failures: Family::default(),
+            report_missed: Counter::default(),
+            report_pending: Gauge::default(),
             queue_jobs: Counter::default(),
             queue_answers: Counter::default(),
             queue_lost: Counter::default(),
@@ -228,6 +237,7 @@ impl Metrics {
         registry.register("feeds_connected", "Connections whose change feed is being read", self.feeds_connected.clone());
         registry.register("leader", "1 on the leader, else 0", self.leader.clone());
         self.register_routes();
+        self.register_reports();
         self.register_queue();
         self.register_sets();
     }
@@ -266,6 +276,18 @@ impl Metrics {
         );
     }
 
+    fn register_reports(&mut self) {
+        let registry = self.registry.sub_registry_with_prefix("report");
+        registry.register("deliveries", "Events that a system acknowledged", self.report_deliveries.clone());
+        registry.register("failures", "Tries to tell an event that failed, by reason", self.report_failures.clone());
+        registry.register(
+            "missed",
+            "Events that gave way because too many waited; their number was told instead",
+            self.report_missed.clone(),
+        );
+        registry.register("pending", "Events that wait to be told", self.report_pending.clone());
+    }
+
     fn register_queue(&mut self) {
         let registry = self.registry.sub_registry_with_prefix("queue");
         registry.register("jobs", "Tries of files that the leader put on the queue", self.queue_jobs.clone());
@@ -277,6 +299,21 @@ impl Metrics {
         let registry = self.registry.sub_registry_with_prefix("worker");
         registry.register("jobs", "Jobs that this worker ended, by outcome", self.worker_jobs.clone());
         registry.register("busy", "Jobs that this worker is at", self.worker_busy.clone());
+    }
+
+    /// A system acknowledged an event of a report.
+    pub fn report_delivered(&self) {
+        self.report_deliveries.inc();
+    }
+
+    /// A try to tell an event failed, for such a reason.
+    pub fn report_failed(&self, reason: &'static str) {
+        self.report_failures.get_or_create(&ByReason { reason }).inc();
+    }
+
+    /// A system acknowledged that it missed so many events.
+    pub fn report_missed(&self, events: u64) {
+        self.report_missed.inc_by(events);
     }
 
     /// A worker ended a job.

@@ -22,6 +22,8 @@ mod plugin;
 mod queue;
 mod refusals;
 mod refusals_routes;
+mod reports;
+mod reports_crash_points;
 mod routes;
 mod routes_crash_points;
 mod routes_destinations;

@@ -53,6 +53,20 @@ async fn every_rule_of_secureworkspace_refuses_with_its_message() {
             "spec.metadata",
         ),
         (json!({"metadata": {"k": "v".repeat(1025)}}), "spec.metadata"),
+        (json!({"report": [{"name": "Not DNS", "http": {"url": "https://crm.example.com"}}]}), "spec.report[0].name"),
+        (json!({"report": [{"name": "crm", "http": {"url": "ftp://crm.example.com"}}]}), "spec.report[0].http.url"),
+        (
+            json!({"report": [{"name": "crm", "http": {"url": "https://crm.example.com"}, "events": ["Everything"]}]}),
+            "spec.report[0].events",
+        ),
+        (
+            json!({"report": [{"name": "crm", "http": {"url": "https://crm.example.com"}, "events": []}]}),
+            "spec.report[0].events",
+        ),
+        (
+            json!({"report": (0..9).map(|n| json!({"name": format!("r{n}"), "http": {"url": "https://crm.example.com"}})).collect::<Vec<_>>()}),
+            "spec.report",
+        ),
     ];
     for (spec, message) in cases {
         refused(&world, "SecureWorkspace", on_connection(spec), message).await;

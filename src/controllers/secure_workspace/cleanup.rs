@@ -10,6 +10,7 @@ use super::Next;
 use super::desired::delete_grace;
 use super::observe::locate;
 use super::pass::{Pass, connection_key, permitted};
+use super::reports;
 use crate::api::common::condition;
 use crate::api::secure_workspace::{DeletionPolicy, ExternalOnDelete};
 use crate::api::{CONFIRM_DELETE, FINALIZER};
@@ -39,8 +40,14 @@ pub async fn run(pass: &mut Pass<'_>) -> Result<Next> {
         return Ok(Next::Rest(None));
     }
     let obstacle = match session(pass) {
-        Ok(session) => match steps(pass, &session).await {
+        Ok(session) => match all_steps(pass, &session).await {
             Ok(None) => return leave(pass, Some(&session)).await,
+            Ok(Some(obstacle)) if obstacle.yields && orphaned(pass, obstacle.reason) => {
+                reports::abandon(pass, &session).await?;
+                let note = format!("Went after --orphan-after without telling everything. {}", obstacle.message);
+                pass.ctx.event(&*pass.object, true, "ReportsAbandoned", &note).await;
+                return leave(pass, Some(&session)).await;
+            }
             Ok(Some(obstacle)) => obstacle,
             Err(error) => {
                 let obstacle = Obstacle { reason: reason_of(&error), message: error.to_string(), yields: false };
@@ -112,6 +119,14 @@ async fn say(pass: &mut Pass<'_>, obstacle: Obstacle) -> Result<()> {
     pass.publish().await
 }
 
+/// The steps, and at last that everything was told.
+async fn all_steps(pass: &mut Pass<'_>, session: &Arc<Session>) -> Result<Option<Obstacle>> {
+    match steps(pass, session).await? {
+        None => reports::unsaid(pass, session).await,
+        obstacle => Ok(obstacle),
+    }
+}
+
 /// What deletion has to do, in an order that can be repeated from the start. `Some`: it cannot go on.
 async fn steps(pass: &mut Pass<'_>, session: &Arc<Session>) -> Result<Option<Obstacle>> {
     let Some(workspace) = locate(pass, session).await? else { return Ok(None) };
@@ -150,6 +165,7 @@ async fn steps(pass: &mut Pass<'_>, session: &Arc<Session>) -> Result<Option<Obs
     if let Some(obstacle) = apply_policy(pass, session, &workspace.id, policy).await? {
         return Ok(Some(obstacle));
     }
+    reports::farewell(pass, session, &workspace.id, policy).await?;
     release(pass, session, &workspace.id).await?;
     Ok(None)
 }

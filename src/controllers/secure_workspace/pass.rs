@@ -15,7 +15,7 @@ use super::observe::{self, Found};
 use super::plan::{Action, Observed, Origin, Plan, Step, next_expiry, plan, take_up};
 use super::status::{self, Blocked, Report};
 use super::store::Store;
-use super::{KIND, Next, cleanup, secrets, unsupported};
+use super::{KIND, Next, cleanup, reports, secrets, unsupported};
 use crate::api::connection::{GrantKind, GrantScope};
 use crate::api::secure_workspace::{DEFAULT_MAX_REMOVALS, DeletionPolicy, Mode};
 use crate::api::{FINALIZER, HANDOVER, SecureWorkspace};
@@ -171,6 +171,7 @@ impl<'a> Pass<'a> {
             self.hand_over(&session).await?;
             return Ok(Some(session));
         }
+        reports::check(self)?;
         let (honoured, unsupported) = unsupported::split(&self.object.spec, &session.enforcement);
         self.report.unsupported = Some(unsupported);
         self.report.sees_access = session.enforcement.has(Feature::Members);
@@ -363,17 +364,21 @@ impl<'a> Pass<'a> {
         let observed = &self.report.observed;
         matches!(self.object.spec.deletion_policy, Some(DeletionPolicy::Archive | DeletionPolicy::Delete))
             || desired.has_outsiders()
+            || !reports::declared(self).is_empty()
             || has_outsiders(observed)
     }
 
-    /// What is due once File 360 is as declared: the finalizer for outsiders that others let in, and the Secrets.
+    /// What is due once File 360 is as declared: the finalizer for outsiders that others let in, the Secrets, and the reports.
     async fn after_convergence(&mut self, lookup: &Lookup, desired: &Desired) -> Result<()> {
         if self.report.suspended || matches!(self.object.spec.mode, Some(Mode::Plan)) {
             return Ok(());
         }
         self.ensure_finalizer(lookup, desired).await?;
         self.report.secrets = secrets::write(self).await?;
-        Ok(())
+        match &lookup.session {
+            Ok(session) => reports::declare(self, session).await,
+            Err(_) => Ok(()),
+        }
     }
 
     async fn note_corrections(&mut self, done: &[Step]) {

@@ -101,6 +101,8 @@ pub fn after(object: &SecureWorkspace, report: &Report, now: Timestamp) -> Secur
         next.revision = i64::try_from(workspace.revision).ok();
         next.access = report.sees_access.then(|| access(&report.observed, now));
     }
+    let declared = |name: &str| object.spec.report.iter().flatten().any(|spec| spec.name == name);
+    next.reports.retain(|status| declared(&status.name));
     if let Some(unsupported) = &report.unsupported {
         next.unsupported.clone_from(unsupported);
     }
@@ -223,6 +225,7 @@ fn drifted(report: &Report, drift: &DriftStatus) -> (&'static str, String) {
 pub fn reason_of(error: &Error) -> &'static str {
     match (error.code.as_str(), error.kind) {
         ("invalid-spec", _) => "InvalidSpec",
+        ("invalid-expression", _) => "InvalidExpression",
         ("principal-not-found", _) => "PrincipalNotFound",
         ("connection-not-granted", _) => "ConnectionNotGranted",
         ("connection-unavailable", _) => CONNECTION_UNAVAILABLE,
@@ -304,6 +307,14 @@ pub fn is_settled(object: &SecureWorkspace, revision: u64, now: Timestamp) -> bo
             .is_none_or(|token| Some(token) == status.last_handled_reconcile_at.as_ref())
         && !object.annotations().contains_key(HANDOVER)
         && is_suspended(object, now) == is_true(&status.conditions, "Suspended")
+}
+
+/// Whether somebody asked for a pass: by the spec, or by the annotation.
+pub fn is_asked_for(object: &SecureWorkspace) -> bool {
+    let status = object.status.as_ref();
+    let token = object.annotations().get(REQUESTED_AT);
+    status.and_then(|status| status.observed_generation) != object.metadata.generation
+        || token.is_some_and(|token| Some(token) != status.and_then(|status| status.last_handled_reconcile_at.as_ref()))
 }
 
 /// Whether the resource is suspended now.

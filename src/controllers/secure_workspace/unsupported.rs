@@ -5,7 +5,7 @@
 
 use crate::api::connection::Driver;
 use crate::api::secure_workspace::{DeletionPolicy, SecureWorkspaceSpec, UnsupportedField};
-use crate::file360::feature::{Enforcement, Feature};
+use crate::file360::feature::{Enforcement, Feature, Level};
 
 /// Fields that the status names.
 const LISTED: usize = 64;
@@ -39,6 +39,12 @@ pub fn split(spec: &SecureWorkspaceSpec, enforcement: &Enforcement) -> (SecureWo
     }
     refusals.drop("spec.sharing", Feature::Sharing, &mut rest.sharing);
     refusals.drop("spec.uploadRequests", Feature::UploadRequests, &mut rest.upload_requests);
+    let missing =
+        [Feature::Changes, Feature::ClientState].into_iter().find(|needed| enforcement.level(*needed) != Level::Native);
+    if let Some(feature) = missing.filter(|_| rest.report.as_ref().is_some_and(|report| !report.is_empty())) {
+        rest.report = None;
+        refusals.found.push(UnsupportedField { field: "spec.report".to_owned(), feature });
+    }
     let policy = match rest.deletion_policy {
         Some(DeletionPolicy::Archive) => Some(Feature::Archive),
         Some(DeletionPolicy::Delete) => Some(Feature::Trash),
@@ -115,6 +121,7 @@ mod tests {
             (json!({"access": {}}), &["spec.access"]),
             (json!({"sharing": {"external": "Disabled"}}), &["spec.sharing"]),
             (json!({"uploadRequests": [{"name": "a", "path": "/A"}]}), &["spec.uploadRequests"]),
+            (json!({"report": [{"name": "crm", "http": {"url": "https://crm.example.com"}}]}), &["spec.report"]),
             (json!({"deletionPolicy": "Delete"}), &["spec.deletionPolicy"]),
             (json!({"deletionPolicy": "Archive"}), &["spec.deletionPolicy"]),
             (

@@ -199,6 +199,7 @@ impl Draft<'_> {
             folders: None,
             access: None,
             sharing: None,
+            report: None,
             upload_requests: None,
             suspend: None,
             suspend_reason: None,
