@@ -39,6 +39,8 @@ pub fn split(spec: &SecureWorkspaceSpec, enforcement: &Enforcement) -> (SecureWo
     }
     refusals.drop("spec.sharing", Feature::Sharing, &mut rest.sharing);
     refusals.drop("spec.uploadRequests", Feature::UploadRequests, &mut rest.upload_requests);
+    refusals.drop("spec.reminders", Feature::Notifications, &mut rest.reminders);
+    refusals.drop("spec.requiredDocuments", Feature::Facets, &mut rest.required_documents);
     let policy = match rest.deletion_policy {
         Some(DeletionPolicy::Archive) => Some(Feature::Archive),
         Some(DeletionPolicy::Delete) => Some(Feature::Trash),
