@@ -3,6 +3,7 @@
 pub mod common;
 pub mod connection;
 pub mod crds;
+pub mod documents;
 pub mod file_route;
 pub mod http_target;
 pub mod places;

@@ -23,8 +23,8 @@ use crate::error::Result;
 use exchange::{Settings, Transport};
 use feature::Enforcement;
 use model::{
-    BusinessKey, ChangePage, Folder, ItemPatch, Link, Member, MemberInput, NewFolder, NewWorkspace, OwnerMark, Page,
-    Principal, PrincipalKind, Service, UploadRequest, UploadRequestInput, Workspace, WorkspacePatch, WorkspaceRow,
+    BusinessKey, ChangePage, Checklist, Folder, ItemPatch, Link, Member, MemberInput, NewFolder, NewWorkspace, OwnerMark,
+    Page, Principal, PrincipalKind, Service, UploadRequest, UploadRequestInput, Workspace, WorkspacePatch, WorkspaceRow,
     WorkspaceState,
 };
 
@@ -157,6 +157,9 @@ pub trait File360: Content + Send + Sync {
         input: &UploadRequestInput,
         cause: &Cause,
     ) -> Result<Changed<UploadRequest>>;
+
+    /// What the page of an upload request tells about required documents. No revision moves, and the feed has no entry.
+    async fn put_checklist(&self, workspace: &str, name: &str, checklist: &Checklist, cause: &Cause) -> Result<()>;
 
     /// Revokes one upload request; one that is gone is a success.
     async fn delete_upload_request(&self, workspace: &str, name: &str, cause: &Cause) -> Result<Changed<()>>;

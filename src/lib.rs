@@ -9,6 +9,7 @@
 pub mod api;
 pub mod cli;
 pub mod controllers;
+pub mod documents;
 pub mod error;
 pub mod expression;
 pub mod file360;

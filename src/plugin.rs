@@ -7,8 +7,10 @@
 
 mod approve_plan;
 mod cluster;
+mod documents;
 mod import;
 mod inventory;
+mod missing;
 mod object;
 mod plan;
 mod reasons;
@@ -25,7 +27,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use text::Printer;
 
-/// Looks after File 360 resources: what is wrong and what to do, what would be changed, run now, suspend, replay, inventory, approve, import.
+/// Looks after File 360 resources: what is wrong and what to do, what would be changed, run now, suspend, replay, inventory, approve, required documents, import.
 ///
 /// Exit codes: 0 fine, 1 failed or not ready, 2 wrong usage.
 #[derive(Debug, Parser)]
@@ -72,6 +74,11 @@ enum Command {
     Inventory(inventory::InventoryArgs),
     /// Approve the plan of a SecureWorkspace with `mode: Approve`.
     ApprovePlan(approve_plan::ApprovePlanArgs),
+    /// List required documents that are outstanding, across workspaces.
+    Missing(missing::MissingArgs),
+    /// Decide about required documents.
+    #[command(subcommand)]
+    Documents(documents::DocumentsCommand),
     /// Print manifests for workspaces that exist in File 360 already.
     Import(import::ImportArgs),
 }
@@ -120,6 +127,8 @@ pub async fn run(plugin: Plugin) -> u8 {
         Command::Replay(args) => replay::run(access, &args, &printer).await,
         Command::Inventory(args) => inventory::run(access, &args, &printer).await,
         Command::ApprovePlan(args) => approve_plan::run(access, &args, &printer).await,
+        Command::Missing(args) => missing::run(access, &args, &printer).await,
+        Command::Documents(command) => documents::run(access, &command, &printer).await,
         Command::Import(args) => import::run(access, &args, &printer).await,
     };
     match outcome {

@@ -86,6 +86,10 @@ pub struct ConnectionSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 32), extend("x-kubernetes-list-type" = "atomic"))]
     pub grants: Option<Vec<Grant>>,
+    /// Time zone (IANA) of workspaces that name none: dates of required documents count there. Default: UTC.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 64), regex(pattern = r"^[A-Za-z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+){0,2}$"))]
+    pub time_zone: Option<String>,
     /// A ceiling that no workspace's sharing rule can exceed. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sharing: Option<SharingCeiling>,

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::common::{ConnectionRef, LabelSelector, SecretKeyRef, conditions, date_time};
+use super::documents::DocumentState;
 use super::http_target::{HttpTarget, expression_map};
 use super::places::{Broker, ObjectStore, SearchIndex};
 use crate::file360::model::Audience;
@@ -142,7 +143,7 @@ pub struct WorkspaceSource {
     /// What makes the route look at a file. Default: Uploaded, VersionAdded. `index` destinations follow every change of a file and of who may
     /// read it, whatever stands here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(length(min = 1, max = 4), extend("x-kubernetes-list-type" = "set"))]
+    #[schemars(length(min = 1, max = 7), extend("x-kubernetes-list-type" = "set"))]
     pub events: Option<Vec<FileEvent>>,
 }
 
@@ -157,6 +158,31 @@ pub enum FileEvent {
     MetadataChanged,
     /// A share link to it was made or changed.
     Shared,
+    /// It counts now for a required document of its SecureWorkspace; expressions see `requirement`.
+    DocumentApproved,
+    /// It was rejected for one.
+    DocumentRejected,
+    /// It does not count any more for one.
+    DocumentExpired,
+}
+
+impl FileEvent {
+    /// The event of a required document that comes into this state from another one.
+    pub fn of_document(state: DocumentState, was: Option<DocumentState>) -> Option<Self> {
+        match state {
+            DocumentState::Approved => Some(Self::DocumentApproved),
+            // It was approved so late that it expires soon; otherwise its approval was told before.
+            DocumentState::ExpiringSoon if was != Some(DocumentState::Approved) => Some(Self::DocumentApproved),
+            DocumentState::Rejected => Some(Self::DocumentRejected),
+            DocumentState::Expired => Some(Self::DocumentExpired),
+            _ => None,
+        }
+    }
+
+    /// Whether it is about a required document.
+    pub fn is_about_a_document(self) -> bool {
+        matches!(self, Self::DocumentApproved | Self::DocumentRejected | Self::DocumentExpired)
+    }
 }
 
 /// Objects of a bucket or folder.

@@ -9,6 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::common::{ConnectionRef, conditions, date_time, metadata_map};
+use super::documents::{DocumentsStatus, Reminders, RequiredDocument, RequirementStatus};
 use super::report::{ReportSpec, ReportStatus};
 use crate::file360::feature::Feature;
 use crate::file360::model::{Audience, ExternalSharing, FieldKind, Role};
@@ -16,7 +17,7 @@ use crate::file360::model::{Audience, ExternalSharing, FieldKind, Role};
 /// Removals that one pass makes without asking, when the spec does not say.
 pub const DEFAULT_MAX_REMOVALS: u32 = 10;
 
-/// One secure workspace: folders, access, sharing rules, upload requests.
+/// One secure workspace: folders, access, sharing rules, upload requests, required documents.
 #[derive(CustomResource, KubeSchema, Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[kube(
     group = "file360.io",
@@ -27,13 +28,14 @@ pub const DEFAULT_MAX_REMOVALS: u32 = 10;
     category = "file360",
     status = "SecureWorkspaceStatus",
     derive = "PartialEq",
-    doc = "SecureWorkspace is one workspace in File 360: its folders, who has access, what may be shared, and how outsiders upload.",
+    doc = "SecureWorkspace is one workspace in File 360: its folders, who has access, what may be shared, how outsiders upload, and which documents it must have.",
     selectable = ".spec.connectionRef.name",
     selectable = ".spec.suspend",
     printcolumn(name = "Ready", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].status"),
     printcolumn(name = "Reason", type_ = "string", json_path = ".status.conditions[?(@.type==\"Ready\")].reason"),
     printcolumn(name = "Internal", type_ = "integer", json_path = ".status.access.internal"),
     printcolumn(name = "External", type_ = "integer", json_path = ".status.access.external"),
+    printcolumn(name = "Docs", type_ = "string", json_path = ".status.documents.summary"),
     printcolumn(name = "Drift", type_ = "integer", json_path = ".status.drift.count"),
     printcolumn(name = "Workspace", type_ = "string", json_path = ".status.workspaceId", priority = 1),
     printcolumn(name = "Connection", type_ = "string", json_path = ".spec.connectionRef.name", priority = 1),
@@ -74,6 +76,16 @@ pub const DEFAULT_MAX_REMOVALS: u32 = 10;
         .message("sharing.allowedDomains needs sharing.external: AllowListed"),
     validation = Rule::new("!has(self.sharing) || self.sharing.external != 'AllowListed' || (has(self.sharing.allowedDomains) && self.sharing.allowedDomains.size() > 0)")
         .message("sharing.external: AllowListed needs at least one entry in sharing.allowedDomains"),
+    validation = Rule::new("!has(self.requiredDocuments) || self.requiredDocuments.all(d, !has(d.validity) || has(d.validity.period) != has(d.validity.expiresOn))")
+        .message("requiredDocuments: validity needs exactly one of period and expiresOn"),
+    validation = Rule::new("!has(self.requiredDocuments) || self.requiredDocuments.all(d, !has(d.validity) || has(d.validity.period) == has(d.validity.from))")
+        .message("requiredDocuments: validity.period and validity.from go together: the period starts there"),
+    validation = Rule::new("!has(self.requiredDocuments) || self.requiredDocuments.all(d, has(d.validity) || (!has(d.warnBefore) && !has(d.grace)))")
+        .message("requiredDocuments: warnBefore and grace need validity"),
+    validation = Rule::new("!has(self.reminders) || has(self.requiredDocuments)")
+        .message("reminders need requiredDocuments"),
+    validation = Rule::new("!has(self.reminders) || !has(self.reminders.uploadRequest) || (has(self.uploadRequests) && self.uploadRequests.exists(r, r.name == self.reminders.uploadRequest))")
+        .message("reminders.uploadRequest names no upload request of this workspace"),
 )]
 pub struct SecureWorkspaceSpec {
     /// The Connection, that is: the tenant. Immutable.
@@ -148,6 +160,19 @@ pub struct SecureWorkspaceSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 8), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub report: Option<Vec<ReportSpec>>,
+    /// Documents that the workspace must have. The condition `DocumentsComplete` says whether all are there, `status.requirements` what
+    /// became of each.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub required_documents: Option<Vec<RequiredDocument>>,
+    /// Mails to people outside about required documents that they have to send: an invitation, and reminders. Default: none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reminders: Option<Reminders>,
+    /// Time zone (IANA) in which dates of documents count and periods are calendar periods, such as `Europe/Berlin`. Default: the
+    /// Connection's, then UTC.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 1, max = 64), regex(pattern = r"^[A-Za-z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+){0,2}$"))]
+    pub time_zone: Option<String>,
     /// Stops all changes; observing goes on, deletion still runs. Default false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub suspend: Option<bool>,
@@ -479,6 +504,13 @@ pub struct SecureWorkspaceStatus {
     /// How many have access.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub access: Option<AccessStatus>,
+    /// How many required documents there are, by state.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub documents: Option<DocumentsStatus>,
+    /// What became of each required document, in the order of the spec.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    pub requirements: Vec<RequirementStatus>,
     /// What the driver of the Connection cannot honour. It takes no part in the plan, and the resource is not ready.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 64), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["field"]))]

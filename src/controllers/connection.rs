@@ -162,7 +162,8 @@ impl Connections {
         let last = objects.get(&key).cloned();
         let relevant = last.as_ref().is_none_or(|last| differs(&last.object, &object));
         let shared_rules_changed = last.as_ref().is_some_and(|last| {
-            last.object.spec.grants != object.spec.grants || last.object.spec.sharing != object.spec.sharing
+            let (last, now) = (&last.object.spec, &object.spec);
+            last.grants != now.grants || last.sharing != now.sharing || last.time_zone != now.time_zone
         });
         let entry = match last {
             Some(entry) if entry.object.uid() == object.uid() => Entry { object: object.clone(), ..entry },
@@ -426,6 +427,12 @@ impl Wake for Waker {
     fn workspace_changed(&self, key: &ObjectKey, change: Option<Foreign>) {
         if let Some(workspaces) = &self.workspaces {
             workspaces.remote_changed(key, change);
+        }
+    }
+
+    fn files_changed(&self, key: &ObjectKey, path: Option<&str>) {
+        if let Some(workspaces) = &self.workspaces {
+            workspaces.files_changed(key, path);
         }
     }
 

@@ -2,11 +2,13 @@
 
 pub mod cleanup;
 pub mod desired;
+pub mod documents;
 pub mod execute;
 mod fight;
 pub mod observe;
 pub mod pass;
 pub mod plan;
+pub mod reminders;
 pub mod reports;
 pub mod secrets;
 pub mod status;
@@ -107,6 +109,13 @@ impl SecureWorkspaces {
         self.queue.push(key.clone());
     }
 
+    /// Something happened to files of a workspace, at `path`; `None`: anywhere.
+    pub fn files_changed(&self, key: &ObjectKey, path: Option<&str>) {
+        if self.store.looks_at(key, path) {
+            self.queue.push(key.clone());
+        }
+    }
+
     /// Looks at `keys` soon.
     pub fn wake(&self, keys: impl IntoIterator<Item = ObjectKey>) {
         keys.into_iter().for_each(|key| self.queue.push(key));
@@ -136,6 +145,13 @@ impl SecureWorkspaces {
             let before = old.index.get(&workspace).map(|row| row.revision);
             let now = new.index.get(&workspace).map(|row| row.revision);
             new.index.belongs(&workspace, now.unwrap_or_default(), &key, &uid);
+            if let Some(last) = old.index.get(&workspace).filter(|row| row.has_documents) {
+                let content = new.index.get(&workspace).and_then(|row| row.content);
+                new.index.looked_at_files(&workspace, Some(content));
+                if content.is_none() || content != last.content {
+                    self.queue.push(key.clone());
+                }
+            }
             if before != now {
                 self.remote_changed(&key, None);
             }
@@ -227,6 +243,18 @@ impl SecureWorkspaces {
         if !status::is_settled(object, row.revision, self.ctx.now()) {
             return false;
         }
+        let content = match status.documents.as_ref() {
+            None => None,
+            Some(documents) => {
+                let zone = pass::zone_name(object, &lookup.connection);
+                let same = row.content.is_some_and(|now| i64::try_from(now).ok() == documents.content_revision);
+                if !same || documents.time_zone != zone {
+                    return false;
+                }
+                Some(row.content)
+            }
+        };
+        session.index.looked_at_files(workspace, content);
         let uid: Arc<str> = object.uid().unwrap_or_default().into();
         session.index.belongs(workspace, row.revision, &key, &uid);
         true
@@ -308,6 +336,7 @@ impl SecureWorkspaces {
         let mut away_since = HashMap::new();
         loop {
             self.ctx.metrics.drift_standing.set(self.store.standing_drift());
+            self.ctx.metrics.required_documents(&self.store.documents());
             let all = self.ctx.sessions.all();
             away_since.retain(|key, _| all.iter().any(|(known, _)| known == key));
             let mut more = false;

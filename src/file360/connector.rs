@@ -16,8 +16,8 @@ pub use super::exchange::{Credential, Observer, Settings, Transport};
 
 use super::feature::Enforcement;
 use super::model::{
-    BusinessKey, ChangePage, Folder, ItemPatch, Link, Member, MemberInput, NewFolder, NewWorkspace, OwnerMark, Page,
-    Principal, PrincipalKind, Service, UploadRequest, UploadRequestInput, Workspace, WorkspacePatch, WorkspaceRow,
+    BusinessKey, ChangePage, Checklist, Folder, ItemPatch, Link, Member, MemberInput, NewFolder, NewWorkspace, OwnerMark,
+    Page, Principal, PrincipalKind, Service, UploadRequest, UploadRequestInput, Workspace, WorkspacePatch, WorkspaceRow,
     WorkspaceState,
 };
 use super::{Cause, Changed, Creation, File360};
@@ -147,6 +147,10 @@ impl File360 for Connector {
         cause: &Cause,
     ) -> Result<Changed<UploadRequest>> {
         self.put_request(workspace, name, input, cause).await
+    }
+
+    async fn put_checklist(&self, workspace: &str, name: &str, checklist: &Checklist, cause: &Cause) -> Result<()> {
+        self.set_checklist(workspace, name, checklist, cause).await
     }
 
     async fn delete_upload_request(&self, workspace: &str, name: &str, cause: &Cause) -> Result<Changed<()>> {

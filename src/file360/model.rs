@@ -4,7 +4,9 @@
 //! contract (`config/file360/openapi.yaml`): camelCase members, RFC 3339 times in UTC, opaque string ids. Unknown members
 //! are ignored when reading, so that a newer server stays readable.
 
+mod accept;
 mod content;
+mod documents;
 mod governance;
 
 use std::collections::BTreeMap;
@@ -12,7 +14,9 @@ use std::collections::BTreeMap;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
+pub use self::accept::*;
 pub use self::content::*;
+pub use self::documents::*;
 pub use self::governance::*;
 
 /// Names of the HTTP headers that the contract adds to the standard ones.
@@ -280,6 +284,9 @@ pub struct Workspace {
     /// Grows by exactly one with every effective change of name, classification, metadata, sharing, state, owner, folders,
     /// members, links and upload requests. Files do not count.
     pub revision: u64,
+    /// Grows by exactly one with every entry of the feed about a file of the workspace. Absent: the server does not count.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content_revision: Option<u64>,
     /// Name for people.
     pub display_name: String,
     /// Classification label, if any.
@@ -385,6 +392,9 @@ pub struct WorkspaceRow {
     pub display_name: String,
     /// See [`Workspace::revision`].
     pub revision: u64,
+    /// See [`Workspace::content_revision`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content_revision: Option<u64>,
     /// Who manages it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub owner: Option<OwnerMark>,
@@ -656,6 +666,9 @@ pub struct RequestField {
     /// Must be filled.
     #[serde(default)]
     pub required: bool,
+    /// By option of a select: what the files sent with it must be.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub accept: BTreeMap<String, Accept>,
 }
 
 /// Kind of an input.
@@ -700,6 +713,9 @@ pub struct UploadRequest {
     /// What was asked for.
     #[serde(flatten)]
     pub input: UploadRequestInput,
+    /// What its page tells about required documents.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub checklist: Vec<ChecklistItem>,
     /// The secret address for outsiders; only for callers with the `share` scope.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub url: Option<String>,
@@ -804,6 +820,8 @@ pub enum ChangeKind {
     FileRestored,
     /// Hold, retention or record status changed.
     GovernanceChanged,
+    /// A client changed a facet of a version, and asked for it to be known ([`FacetPut::announce`]).
+    FacetChanged,
     /// A principal was made, changed or removed.
     PrincipalChanged,
     /// A kind that this version does not know.
@@ -842,6 +860,9 @@ pub struct Change {
     /// File version.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub version: Option<u64>,
+    /// Name of the facet that changed. Its content is for the client that keeps it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub facet: Option<String>,
     /// Who.
     pub actor: Actor,
     /// The `Caused-By` header of the call, if any.

@@ -22,8 +22,8 @@ use async_trait::async_trait;
 use super::exchange::Transport;
 use super::feature::{Enforcement, Feature, Level};
 use super::model::{
-    BusinessKey, ChangePage, Folder, ItemPatch, Link, Member, MemberInput, NewFolder, NewWorkspace, OwnerMark, Page,
-    Principal, PrincipalKind, Service, UploadRequest, UploadRequestInput, Workspace, WorkspacePatch, WorkspaceRow,
+    BusinessKey, ChangePage, Checklist, Folder, ItemPatch, Link, Member, MemberInput, NewFolder, NewWorkspace, OwnerMark,
+    Page, Principal, PrincipalKind, Service, UploadRequest, UploadRequestInput, Workspace, WorkspacePatch, WorkspaceRow,
     WorkspaceState,
 };
 use super::{Cause, Changed, Creation, File360};
@@ -168,6 +168,10 @@ impl File360 for WebDav {
         _: &UploadRequestInput,
         _: &Cause,
     ) -> Result<Changed<UploadRequest>> {
+        lacking("upload requests")
+    }
+
+    async fn put_checklist(&self, _: &str, _: &str, _: &Checklist, _: &Cause) -> Result<()> {
         lacking("upload requests")
     }
 

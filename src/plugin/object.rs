@@ -195,6 +195,7 @@ impl Seen {
             .or_else(|| self.condition("Ready").filter(|ready| !ready.holds()))
             .or_else(|| first("DeadLetters"))
             .or_else(|| first("Backlogged"))
+            .or_else(|| self.condition("DocumentsComplete").filter(|documents| !documents.holds()))
             .or_else(|| first("Drifted"))
             .or_else(|| first("Suspended"))
             .or_else(|| self.condition("Ready"))

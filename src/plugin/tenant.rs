@@ -1,5 +1,5 @@
-//! The File 360 end of a Connection, for reading only: with the Connection's own credential, which the user must have the right
-//! to read. No fence is taken, so the operator is not disturbed, and writes are cut off in the transport.
+//! The File 360 end of a Connection, for reading unless a command says otherwise: with the Connection's own credential, which the user must have the right
+//! to read. No fence is taken, so the operator is not disturbed, and writes are cut off in the transport of those that only read.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -46,7 +46,7 @@ pub struct TenantArgs {
     ca_file: Option<PathBuf>,
 }
 
-/// A tenant, open for reading.
+/// A tenant, open.
 pub struct Tenant {
     /// Its Connection.
     pub connection: Arc<Connection>,
@@ -58,8 +58,24 @@ pub struct Tenant {
 }
 
 impl Tenant {
-    /// Reads the Connection and its Secret, and calls the server once.
+    /// Reads the Connection and its Secret, and calls the server once. Nothing can be changed through it.
     pub async fn open(cluster: &Cluster, key: &ObjectKey, args: &TenantArgs) -> Result<Self, Failure> {
+        let no_writes = CancellationToken::new();
+        no_writes.cancel();
+        Self::open_until(cluster, key, args, no_writes).await
+    }
+
+    /// The same, and changes are possible.
+    pub async fn open_for_changes(cluster: &Cluster, key: &ObjectKey, args: &TenantArgs) -> Result<Self, Failure> {
+        Self::open_until(cluster, key, args, CancellationToken::new()).await
+    }
+
+    async fn open_until(
+        cluster: &Cluster,
+        key: &ObjectKey,
+        args: &TenantArgs,
+        stop_writes: CancellationToken,
+    ) -> Result<Self, Failure> {
         let api: Api<Connection> = Api::namespaced(cluster.client.clone(), &key.namespace);
         let found = api.get_opt(&key.name).await.map_err(|error| explain(&format!("read Connection {key}"), &error))?;
         let connection = found.ok_or_else(|| failed(format!("there is no Connection {key}")))?;
@@ -71,8 +87,6 @@ impl Tenant {
         let ctx = context(cluster, String::new(), args)?;
         let credentials = Credentials::read(&ctx, &connection).await.map_err(|error| unreadable(key, &error))?;
         let limits = connection.spec.limits.as_ref();
-        let stop_writes = CancellationToken::new();
-        stop_writes.cancel();
         let settings = Settings {
             endpoint: credentials.endpoint,
             credential: credentials.credential,

@@ -405,7 +405,13 @@ impl Engine {
         match &work.origin {
             Origin::Item { item, version, .. } if work.is_parked && is_whole => {
                 let name = self.names.facet.clone();
-                submission.facets.push(FacetPut { item_id: item.clone(), version: *version, name, value: None });
+                submission.facets.push(FacetPut {
+                    item_id: item.clone(),
+                    version: *version,
+                    name,
+                    value: None,
+                    announce: false,
+                });
             }
             Origin::Object { key, .. } if work.is_parked && is_whole => {
                 submission.documents.push(ClientStatePut { key: self.names.object(key), value: None });
@@ -488,6 +494,7 @@ impl Engine {
                 version: *version,
                 name: self.names.facet.clone(),
                 value: Some(value),
+                announce: false,
             }),
             Origin::Object { key, etag, .. } => submission.documents.push(ClientStatePut {
                 key: self.names.object(key),

@@ -9,17 +9,19 @@ use serde_json::{Value as Json, json};
 
 use super::delivery::{File, Origin};
 use crate::api::file_route::FileEvent;
+use crate::documents::record::Recorded;
 use crate::expression::{Expression, Variables, from_json, map, string, text_map, timestamp};
 
 /// The variables that a route's expressions may use.
-pub const NAMES: &[&str] = &["file", "uploader", "uploadRequest", "folder", "workspace", "event", "now"];
+pub const NAMES: &[&str] = &["file", "uploader", "uploadRequest", "folder", "workspace", "event", "requirement", "now"];
 /// The same with the answer of a destination, for `writeBack`.
 pub const NAMES_WITH_RESPONSE: &[&str] =
-    &["file", "uploader", "uploadRequest", "folder", "workspace", "event", "now", "response"];
+    &["file", "uploader", "uploadRequest", "folder", "workspace", "event", "requirement", "now", "response"];
 
 /// What somebody who uploads decides: the file with its name, metadata and content, who they say they are, which upload request they chose.
 /// What File 360 finds out by itself, such as `uploader.emailVerified`, is not among it.
-const ENTERED: &[&[&str]] = &[&["file"], &["uploader", "id"], &["uploader", "email"], &["uploadRequest"], &["event"]];
+const ENTERED: &[&[&str]] =
+    &[&["file"], &["uploader", "id"], &["uploader", "email"], &["uploadRequest"], &["event"], &["requirement"]];
 
 /// Whether the result depends on what the one who uploaded the file entered (R9).
 pub fn depends_on_uploader(expression: &Expression) -> bool {
@@ -71,6 +73,8 @@ pub struct Facts {
     pub event: FileEvent,
     /// Who did it.
     pub actor: String,
+    /// The required document that the file is for, where the event is about that.
+    pub requirement: Option<Recorded>,
 }
 
 impl Facts {
@@ -90,6 +94,7 @@ impl Facts {
             .with("folder", map([("metadata", text_map(&self.folder))]))
             .with("workspace", workspace_value(&self.workspace))
             .with("event", event)
+            .with("requirement", self.requirement.as_ref().map_or(Value::Null, requirement_value))
             .with("now", timestamp(now))
     }
 
@@ -97,6 +102,17 @@ impl Facts {
     pub fn is_untrusted(&self) -> bool {
         !self.uploader.email_verified && matches!(self.uploader.kind.as_str(), "Guest" | "")
     }
+}
+
+fn requirement_value(requirement: &Recorded) -> Value {
+    let valid_until = requirement.valid_until.map_or(Value::Null, timestamp);
+    map([
+        ("name", string(&requirement.name)),
+        ("state", string(&format!("{:?}", requirement.state))),
+        ("message", string(requirement.message.as_deref().unwrap_or_default())),
+        ("decidedBy", string(requirement.decided_by.as_deref().unwrap_or_default())),
+        ("validUntil", valid_until),
+    ])
 }
 
 fn file_value(file: &File) -> Value {
@@ -123,7 +139,8 @@ fn file_value(file: &File) -> Value {
     ])
 }
 
-fn workspace_value(workspace: &Surroundings) -> Value {
+/// The workspace, as expressions see it.
+pub fn workspace_value(workspace: &Surroundings) -> Value {
     let mut members = vec![
         ("name", string(&workspace.name)),
         ("labels", text_map(&workspace.labels)),
@@ -147,7 +164,8 @@ pub fn example(given: &Json, now: Timestamp) -> Variables {
         "uploadRequest": null,
         "folder": {"metadata": {}},
         "workspace": {"name": "example", "labels": {}, "metadata": {}, "classification": ""},
-        "event": {"type": "Uploaded", "actor": "someone"}
+        "event": {"type": "Uploaded", "actor": "someone"},
+        "requirement": null
     });
     merge(&mut whole, given);
     let mut variables = Variables::default().with("now", timestamp(now));
@@ -198,6 +216,7 @@ mod tests {
             "[uploader].map(u, u.email)[0]",
             "has(uploadRequest.name)",
             "event.actor",
+            "requirement.message",
             "[workspace.metadata.mail].map(m, m + file.sha256)",
         ] {
             assert!(depends(text), "{text}");

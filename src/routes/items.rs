@@ -13,6 +13,9 @@ use super::delivery::{File, Origin};
 use super::environment::{Facts, Surroundings, Uploader};
 use super::paths::PathPattern;
 use super::work::{Loaded, Look, Source, Whereabouts, Work};
+use crate::api::documents::DocumentState;
+use crate::api::file_route::FileEvent;
+use crate::documents::record::{REQUIREMENT, Recorded, parse};
 use crate::error::{Error, Kind, Result};
 use crate::file360::content::IdempotencyKey;
 use crate::file360::model::{
@@ -167,6 +170,26 @@ impl ItemSource {
             && self.pattern.matches(&item.path)
     }
 
+    /// What is recorded of a version as a required document.
+    pub async fn recorded_document(&self, item: &str, version: u64) -> Result<Option<Recorded>> {
+        let facet = self.tenant.facet(item, version, REQUIREMENT).await?;
+        Ok(facet.and_then(|facet| parse(&facet.value)))
+    }
+
+    /// The same, if it is what `event` tells.
+    async fn requirement_of(&self, item: &Item, event: FileEvent) -> Result<Option<Recorded>> {
+        if !event.is_about_a_document() {
+            return Ok(None);
+        }
+        let recorded = self.recorded_document(&item.id, item.version.unwrap_or_default()).await?;
+        // What expires soon was approved, and is.
+        let tells = |recorded: &Recorded| match recorded.state {
+            DocumentState::ExpiringSoon => event == FileEvent::DocumentApproved,
+            state => FileEvent::of_document(state, recorded.was) == Some(event),
+        };
+        Ok(recorded.filter(tells))
+    }
+
     async fn surroundings(&self, workspace: &str) -> Result<Arc<Surroundings>> {
         if let Some(known) = self.known.workspaces.lock().get(workspace) {
             return Ok(known.clone());
@@ -228,6 +251,7 @@ impl ItemSource {
         work: &Work,
         folder: Arc<BTreeMap<String, String>>,
         workspace: Arc<Surroundings>,
+        requirement: Option<Recorded>,
     ) -> Loaded {
         let version = item.version.unwrap_or_default();
         let content = ItemContent {
@@ -241,12 +265,13 @@ impl ItemSource {
         let upload_request = item.upload_request.clone();
         let file = Arc::new(file(item, &workspace.name));
         let actor = work.actor.clone();
-        let facts = Facts { file, uploader, upload_request, folder, workspace, event: work.event, actor };
+        let facts = Facts { file, uploader, upload_request, folder, workspace, event: work.event, actor, requirement };
         Loaded { facts, content: Arc::new(content) }
     }
 }
 
-fn uploader(actor: &Actor) -> Uploader {
+/// Who brought a file, as expressions see it.
+pub fn uploader(actor: &Actor) -> Uploader {
     Uploader {
         kind: format!("{:?}", actor.kind),
         id: actor.id.clone().unwrap_or_default(),
@@ -255,7 +280,8 @@ fn uploader(actor: &Actor) -> Uploader {
     }
 }
 
-fn file(item: Item, workspace_name: &str) -> File {
+/// A file, as expressions see it.
+pub fn file(item: Item, workspace_name: &str) -> File {
     File {
         origin: Origin::Item { workspace: item.workspace_id, item: item.id, version: item.version.unwrap_or_default() },
         name: item.name,
@@ -288,9 +314,14 @@ impl Source for ItemSource {
             return Ok(Look::NotOurs);
         }
         let Some(item) = self.at_version(item, *version).await? else { return Ok(Look::Superseded) };
+        let requirement = match self.requirement_of(&item, work.event).await? {
+            // By now it is in another state, whose own entry tells.
+            None if work.event.is_about_a_document() => return Ok(Look::Superseded),
+            requirement => requirement,
+        };
         let folder = self.folder(item.parent_id.as_deref()).await?;
         let workspace = self.surroundings(&item.workspace_id).await?;
-        Ok(Look::Here(Box::new(self.loaded(item, work, folder, workspace))))
+        Ok(Look::Here(Box::new(self.loaded(item, work, folder, workspace, requirement))))
     }
 
     async fn label(&self, origin: &Origin, metadata: &BTreeMap<String, String>) -> Result<()> {

@@ -306,6 +306,7 @@ impl Source for ObjectSource {
             workspace: Arc::new(Surroundings { name: place, ..Surroundings::default() }),
             event: work.event,
             actor: String::new(),
+            requirement: None,
         };
         Ok(Look::Here(Box::new(Loaded { facts, content: Arc::new(content) })))
     }

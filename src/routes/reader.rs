@@ -21,6 +21,7 @@ use super::recorded::Recorded;
 use super::window::{About, Token};
 use super::work::{Concerns, Work};
 use crate::api::file_route::FileEvent;
+use crate::documents::record::REQUIREMENT;
 use crate::error::{Error, Kind, Result};
 use crate::file360::model::{Actor, Change, ChangeKind, ChangePage, Item};
 use crate::hex::hex;
@@ -257,6 +258,7 @@ impl Reader {
             ChangeKind::VersionAdded => self.file(change, FileEvent::VersionAdded, again, batch).await,
             ChangeKind::FileChanged => self.file_changed(change, batch).await,
             ChangeKind::FileDeleted if self.mirrors => self.gone(change, batch).await,
+            ChangeKind::FacetChanged if change.facet.as_deref() == Some(REQUIREMENT) => self.document(change, batch).await,
             ChangeKind::LinkChanged => self.shared(change, workspace, batch).await,
             ChangeKind::FolderChanged => self.folder_changed(change, workspace, batch).await,
             ChangeKind::MemberSet | ChangeKind::MemberRemoved if self.mirrors => {
@@ -331,6 +333,32 @@ impl Reader {
         self.push(work, batch).await
     }
 
+    /// A required document came into another state.
+    async fn document(&self, change: &Change, batch: &Token) -> Result<()> {
+        if !self.follows_documents() || change.path.as_deref().is_some_and(|path| !self.source.pattern.matches(path)) {
+            return Ok(());
+        }
+        let (Some(item), Some(version)) = (&change.subject, change.version) else { return Ok(()) };
+        let Some((event, occasion)) = self.document_event(item, version).await? else { return Ok(()) };
+        let Some(mut work) = work(change, event) else { return Ok(()) };
+        work.occasion = occasion;
+        self.push(work, batch).await
+    }
+
+    /// What a route hears about a required document: the event, and what tells its deliveries apart.
+    async fn document_event(&self, item: &str, version: u64) -> Result<Option<(FileEvent, String)>> {
+        let Some(recorded) = self.source.recorded_document(item, version).await? else { return Ok(None) };
+        let wanted = |event: &FileEvent| self.engine.route.events.contains(event);
+        let Some(event) = FileEvent::of_document(recorded.state, recorded.was).filter(wanted) else { return Ok(None) };
+        let until = recorded.valid_until.map(|until| format!("/{until}")).unwrap_or_default();
+        // The same state for the same time is the same news, however often it is told.
+        Ok(Some((event, format!("document/{}/{event:?}{until}", recorded.name))))
+    }
+
+    fn follows_documents(&self) -> bool {
+        self.engine.route.events.iter().any(|event| event.is_about_a_document())
+    }
+
     async fn folder_changed(&self, change: &Change, workspace: &str, batch: &Token) -> Result<()> {
         let Some(path) = change.path.as_deref() else { return Ok(()) };
         // Moved into the route's paths, perhaps.
@@ -352,6 +380,14 @@ impl Reader {
 
     /// A file without a record, which a scan found.
     async fn unrecorded(&self, item: &Item, has_older: bool, batch: &Token) -> Result<()> {
+        if self.follows_documents()
+            && let Some(version) = item.version
+            && let Some((event, occasion)) = self.document_event(&item.id, version).await?
+        {
+            let mut work = scanned(item);
+            (work.event, work.occasion) = (event, occasion);
+            self.push(work, batch).await?;
+        }
         let mut work = scanned(item);
         work.may_be_recorded = self.engine.is_at_work(&work.origin);
         if !self.engine.route.takes_up(item, has_older) {

@@ -36,7 +36,7 @@ struct Template {
     de: (&'static str, &'static str),
 }
 
-const TEMPLATES: [Template; 4] = [
+const TEMPLATES: [Template; 6] = [
     Template {
         name: "workspace-invitation",
         needs: &["workspace", "url"],
@@ -68,6 +68,30 @@ const TEMPLATES: [Template; 4] = [
         de: (
             "{item} wurde für Sie freigegeben",
             "Guten Tag,\n\n„{item}“ wurde für Sie freigegeben.\n\nHier öffnen Sie es:\n{url}\n",
+        ),
+    },
+    Template {
+        name: "document-request",
+        needs: &["workspace", "documents", "url"],
+        en: (
+            "Documents needed for {workspace}",
+            "Hello,\n\nplease send these documents for \"{workspace}\":\n\n{documents}\n\nYou can upload them here:\n{url}\n",
+        ),
+        de: (
+            "Unterlagen für {workspace} benötigt",
+            "Guten Tag,\n\nbitte senden Sie uns diese Unterlagen für „{workspace}“:\n\n{documents}\n\nHier können Sie sie hochladen:\n{url}\n",
+        ),
+    },
+    Template {
+        name: "document-reminder",
+        needs: &["workspace", "documents", "url"],
+        en: (
+            "Reminder: documents needed for {workspace}",
+            "Hello,\n\nthese documents are still needed for \"{workspace}\":\n\n{documents}\n\nYou can upload them here:\n{url}\n",
+        ),
+        de: (
+            "Erinnerung: Unterlagen für {workspace} fehlen noch",
+            "Guten Tag,\n\nfür „{workspace}“ fehlen noch diese Unterlagen:\n\n{documents}\n\nHier können Sie sie hochladen:\n{url}\n",
         ),
     },
     Template {

@@ -144,6 +144,7 @@ operations! {
     ListUploadRequests "listUploadRequests" GET "/v1/workspaces/{id}/upload-requests" READ, ReadWorkspace, Natural, ["cursor" "limit"];
     GetUploadRequest "getUploadRequest" GET "/v1/workspaces/{id}/upload-requests/{name}" READ, ReadWorkspace, Natural, [];
     PutUploadRequest "putUploadRequest" PUT "/v1/workspaces/{id}/upload-requests/{name}" SHARE, ShareRequest, Natural, [];
+    PutChecklist "putChecklist" PUT "/v1/workspaces/{id}/upload-requests/{name}/checklist" SHARE, ShareRequest, Natural, [];
     DeleteUploadRequest "deleteUploadRequest" DELETE "/v1/workspaces/{id}/upload-requests/{name}" SHARE, EndShare, Natural, [];
     CreateLink "createLink" POST "/v1/items/{id}/links" SHARE, ShareLink, Keyed, [];
     ListLinks "listLinks" GET "/v1/workspaces/{id}/links" READ, ReadWorkspace, Natural, ["cursor" "limit"];

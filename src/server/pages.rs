@@ -1,5 +1,6 @@
 //! Pages for outsiders: upload through an upload request, download through a link. Plain HTML; they work without script.
 
+pub mod checklist;
 pub mod codes;
 pub mod download;
 pub mod html;

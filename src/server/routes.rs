@@ -96,6 +96,7 @@ pub fn run(operation: Operation) -> Run {
         O::ListUploadRequests => Read(upload_requests::list),
         O::GetUploadRequest => Read(upload_requests::get),
         O::PutUploadRequest => Write(upload_requests::put),
+        O::PutChecklist => Write(upload_requests::put_checklist),
         O::DeleteUploadRequest => Write(upload_requests::delete),
         O::CreateLink => Wait(|app, call, _| Box::pin(links::create(app, call))),
         O::ListLinks => Read(links::list),

@@ -427,6 +427,8 @@ pub struct News {
     pub path: Option<String>,
     /// File version.
     pub version: Option<u64>,
+    /// Name of a facet.
+    pub facet: Option<String>,
 }
 
 impl Default for News {
@@ -439,6 +441,7 @@ impl Default for News {
             item_id: None,
             path: None,
             version: None,
+            facet: None,
         }
     }
 }
@@ -472,6 +475,20 @@ impl News {
     }
 }
 
+/// Whether an entry of this kind counts for [`Workspace::content_revision`](crate::file360::model::Workspace::content_revision).
+fn is_about_a_file(kind: ChangeKind) -> bool {
+    matches!(
+        kind,
+        ChangeKind::FileUploaded
+            | ChangeKind::VersionAdded
+            | ChangeKind::FileChanged
+            | ChangeKind::FileDeleted
+            | ChangeKind::FileRestored
+            | ChangeKind::GovernanceChanged
+            | ChangeKind::FacetChanged
+    )
+}
+
 /// Appends an entry to the change feed. Its position is assigned here, in the transaction, so the feed has no holes.
 pub fn announce(
     ledger: &mut Ledger<'_>,
@@ -492,9 +509,16 @@ pub fn announce(
         item_id: news.item_id,
         path: news.path,
         version: news.version,
+        facet: news.facet,
         actor,
         caused_by,
     };
+    if let Some(workspace) = change.workspace_id.as_deref().filter(|_| is_about_a_file(change.kind)) {
+        ledger
+            .db
+            .prepare_cached("UPDATE workspaces SET content_revision = content_revision + 1 WHERE id = ?1")?
+            .execute([workspace])?;
+    }
     let body = serde_json::to_string(&change)?;
     ledger.db.prepare_cached("INSERT INTO changes (sequence, time, body) VALUES (?1, ?2, ?3)")?.execute(params![
         sequence,

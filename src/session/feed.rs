@@ -14,6 +14,7 @@ use jiff::Timestamp;
 use tracing::{debug, info, warn};
 
 use super::Session;
+use crate::documents::record::DECISION;
 use crate::error::{Error, Kind, Result};
 use crate::file360::model::{Change, ChangeKind};
 use crate::reconcile::{ObjectKey, backoff};
@@ -42,6 +43,8 @@ pub struct Foreign {
 pub trait Wake: Send + Sync {
     /// The workspace of `key` changed. `None`: seen in a listing, nobody knows who.
     fn workspace_changed(&self, key: &ObjectKey, change: Option<Foreign>);
+    /// Something happened to files of the workspace of `key`, below `path`; `None`: anywhere.
+    fn files_changed(&self, key: &ObjectKey, path: Option<&str>);
     /// An entry of this time was handled.
     fn entry_handled(&self, at: Timestamp);
     /// Users or groups changed: whoever misses one may try again.
@@ -61,7 +64,7 @@ impl Session {
         let mut page_cursor: Option<String> = None;
         for _ in 0..MOST_PAGES {
             let page = self.driver.workspaces(Some(&self.cluster_id), page_cursor.as_deref()).await?;
-            listing.extend(page.items.into_iter().map(|row| (row.id, row.revision)));
+            listing.extend(page.items.into_iter().map(|row| (row.id, (row.revision, row.content_revision))));
             match page.next_cursor {
                 Some(next) if page_cursor.as_ref() != Some(&next) => page_cursor = Some(next),
                 Some(_) => return Err(Error::new(Kind::Malformed, "the listing of workspaces repeats its cursor")),
@@ -218,10 +221,11 @@ impl Session {
             wake.principals_changed();
             return false;
         }
-        let (Some(workspace), Some(revision)) = (change.workspace_id.as_deref(), change.revision) else { return false };
+        let Some(workspace) = change.workspace_id.as_deref() else { return false };
         if !moves_the_revision(change.kind) {
-            return false;
+            return self.handle_file(change, workspace, wake);
         }
+        let Some(revision) = change.revision else { return false };
         let Some(row) = self.index.get(workspace) else { return false };
         self.index.saw(workspace, revision);
         let Some((key, uid)) = row.resource else { return false };
@@ -233,9 +237,25 @@ impl Session {
         wake.workspace_changed(&key, Some(Foreign { by, at: change.time }));
         false
     }
+
+    /// Handles an entry about a file; whether it was the echo of an own change.
+    fn handle_file(&self, change: &Change, workspace: &str, wake: &dyn Wake) -> bool {
+        let Some((key, uid)) = self.index.get(workspace).and_then(|row| row.resource) else { return false };
+        if change.caused_by.as_deref() == Some(&*uid) {
+            return true;
+        }
+        // What the operator itself notes beside a file comes back without a cause.
+        if change.kind == ChangeKind::FacetChanged && change.facet.as_deref() != Some(DECISION) {
+            return true;
+        }
+        // A file that was moved away is told with the path that it has now.
+        let path = change.path.as_deref().filter(|_| change.kind != ChangeKind::FileChanged);
+        wake.files_changed(&key, path);
+        false
+    }
 }
 
-/// Whether a change can concern what a SecureWorkspace declares. Files do not.
+/// Whether a change moves the revision of its workspace. What happens to files does not.
 fn moves_the_revision(kind: ChangeKind) -> bool {
     !matches!(
         kind,
@@ -245,6 +265,7 @@ fn moves_the_revision(kind: ChangeKind) -> bool {
             | ChangeKind::FileDeleted
             | ChangeKind::FileRestored
             | ChangeKind::GovernanceChanged
+            | ChangeKind::FacetChanged
             | ChangeKind::Unknown
     )
 }

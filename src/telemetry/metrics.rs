@@ -12,6 +12,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
 
+use crate::api::documents::DocumentState;
 use crate::file360::connector::Observer;
 
 /// Labels of a reconcile.
@@ -25,6 +26,12 @@ pub struct Reconcile {
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 pub struct ByKind {
     kind: &'static str,
+}
+
+/// Label of a document's state.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct ByState {
+    state: String,
 }
 
 /// Labels of a call to File 360.
@@ -97,6 +104,7 @@ pub struct Metrics {
     pub drift_corrected: Counter,
     /// Differences that stand by policy.
     pub drift_standing: Gauge<i64, AtomicI64>,
+    required_documents: Family<ByState, Gauge<i64, AtomicI64>>,
     /// Keys that wait for a worker.
     pub queue_depth: Family<ByKind, Gauge<i64, AtomicI64>>,
     /// Seconds from a change in File 360 to its entry being handled; the last entry's.
@@ -167,6 +175,7 @@ impl Default for Metrics {
             inbound_seconds: Family::new_with_constructor(seconds),
             drift_corrected: Counter::default(),
             drift_standing: Gauge::default(),
+            required_documents: Family::default(),
             queue_depth: Family::default(),
             feed_lag_seconds: Gauge::default(),
             feeds_connected: Gauge::default(),
@@ -227,6 +236,11 @@ impl Metrics {
         );
         registry.register("drift_corrected", "Changes of others that were put right", self.drift_corrected.clone());
         registry.register("drift_items", "Changes of others that stand by policy", self.drift_standing.clone());
+        registry.register(
+            "required_documents",
+            "Required documents of all workspaces, by state",
+            self.required_documents.clone(),
+        );
         registry.register("queue_depth", "Objects that wait for a worker, by kind", self.queue_depth.clone());
         registry.register_with_unit(
             "feed_lag",
@@ -383,6 +397,13 @@ impl Metrics {
     /// How many objects of a kind wait for a worker.
     pub fn set_queue_depth(&self, kind: &'static str, depth: usize) {
         self.queue_depth.get_or_create(&ByKind { kind }).set(i64::try_from(depth).unwrap_or(i64::MAX));
+    }
+
+    /// How many required documents there are, in the order of [`DocumentState::ALL`].
+    pub fn required_documents(&self, counts: &[i64; DocumentState::ALL.len()]) {
+        for (state, count) in DocumentState::ALL.iter().zip(counts) {
+            self.required_documents.get_or_create(&ByState { state: format!("{state:?}") }).set(*count);
+        }
     }
 
     /// The text that `/metrics` answers.

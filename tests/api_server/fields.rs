@@ -17,6 +17,8 @@ enum Then {
     Tamper,
     /// The resource is deleted (confirmed where needed).
     Delete,
+    /// A file with metadata arrives in `/Inbox`.
+    Upload,
 }
 
 /// One field with three specs that differ in it alone. `None`: the field is left out.
@@ -77,6 +79,23 @@ fn cases() -> Vec<Case> {
         json!({"displayName": "Declared", "sharing": {"external": "Disabled"},
         "access": {"members": [user("user0")]}, "folders": [{"path": "/A"}], "drift": {}})
     };
+    // A workspace with one required document, for which a file arrives.
+    let asks = |more: Value| {
+        let one = merged(json!({"name": "iso", "match": {"path": "/Inbox/**"}}), more);
+        json!({"folders": [{"path": "/Inbox"}], "uploadRequests": [{"name": "docs", "path": "/"}], "requiredDocuments": [one],
+            "metadata": {"region": "EU"}})
+    };
+    let valid = |validity: Value, more: Value| asks(merged(json!({"validity": validity}), more));
+    let ends = || json!({"expiresOn": "file.metadata.expiry"});
+    let waived = |more: Value| {
+        let one = merged(json!({"until": "2041-01-31", "by": "a", "reason": "b"}), more);
+        asks(json!({"match": {"path": "/Elsewhere/**"}, "waivers": [one]}))
+    };
+    let without = |mut spec: Value, pointer: &str, name: &str| {
+        spec.pointer_mut(pointer).and_then(Value::as_object_mut).expect("an object").remove(name);
+        spec
+    };
+    let document = "/requiredDocuments/0";
     let later = "2033-01-01T00:00:00Z";
     let latest = "2034-01-01T00:00:00Z";
     vec![
@@ -246,6 +265,157 @@ fn cases() -> Vec<Case> {
             json!("two"),
         )
         .required(),
+        case(
+            "requiredDocuments[].name",
+            without(asks(empty()), document, "name"),
+            "/requiredDocuments/0/name",
+            json!("a"),
+            json!("b"),
+        )
+        .required()
+        .then(Then::Upload)
+        .fresh(),
+        case("requiredDocuments[].title", asks(empty()), "/requiredDocuments/0/title", json!("A"), json!("B"))
+            .then(Then::Upload)
+            .fresh(),
+        case(
+            "requiredDocuments[].requiredWhen",
+            asks(empty()),
+            "/requiredDocuments/0/requiredWhen",
+            json!("workspace.metadata.region == 'US'"),
+            json!("workspace.metadata.region"),
+        )
+        .then(Then::Upload)
+        .fresh(),
+        case(
+            "requiredDocuments[].match.path",
+            asks(json!({"match": {}})),
+            "/requiredDocuments/0/match/path",
+            json!("/Inbox/*"),
+            json!("/Other/*"),
+        )
+        .required()
+        .then(Then::Upload)
+        .fresh(),
+        case(
+            "requiredDocuments[].match.when",
+            asks(empty()),
+            "/requiredDocuments/0/match/when",
+            json!("file.metadata.kind == 'b'"),
+            json!("file.metadata.kind + 1 == 'b'"),
+        )
+        .then(Then::Upload)
+        .fresh(),
+        case(
+            "requiredDocuments[].accept.mimeTypes",
+            asks(json!({"accept": {}})),
+            "/requiredDocuments/0/accept/mimeTypes",
+            json!(["image/*"]),
+            json!(["text/plain"]),
+        )
+        .then(Then::Upload)
+        .fresh(),
+        case(
+            "requiredDocuments[].accept.maxSize",
+            asks(json!({"accept": {}})),
+            "/requiredDocuments/0/accept/maxSize",
+            json!("1"),
+            json!("1Mi"),
+        )
+        .then(Then::Upload)
+        .fresh(),
+        case(
+            "requiredDocuments[].validity.period",
+            valid(json!({"from": "file.metadata.issued"}), empty()),
+            "/requiredDocuments/0/validity/period",
+            json!("P1Y"),
+            json!("P4Y"),
+        )
+        .required()
+        .then(Then::Upload)
+        .fresh(),
+        case(
+            "requiredDocuments[].validity.from",
+            valid(json!({"period": "P1Y"}), empty()),
+            "/requiredDocuments/0/validity/from",
+            json!("file.metadata.issued"),
+            json!("file.metadata.expiry"),
+        )
+        .required()
+        .then(Then::Upload)
+        .fresh(),
+        case(
+            "requiredDocuments[].validity.expiresOn",
+            valid(empty(), empty()),
+            "/requiredDocuments/0/validity/expiresOn",
+            json!("file.metadata.expiry"),
+            json!("file.metadata.issued"),
+        )
+        .required()
+        .then(Then::Upload)
+        .fresh(),
+        case(
+            "requiredDocuments[].warnBefore",
+            valid(ends(), empty()),
+            "/requiredDocuments/0/warnBefore",
+            json!("P100Y"),
+            json!("P1D"),
+        )
+        .then(Then::Upload)
+        .fresh(),
+        case(
+            "requiredDocuments[].grace",
+            valid(json!({"expiresOn": "'2020-01-01'"}), empty()),
+            "/requiredDocuments/0/grace",
+            json!("P100Y"),
+            json!("P1D"),
+        )
+        .required()
+        .then(Then::Upload)
+        .fresh(),
+        case(
+            "requiredDocuments[].review.required",
+            asks(json!({"review": {}})),
+            "/requiredDocuments/0/review/required",
+            json!(true),
+            json!(false),
+        )
+        .then(Then::Upload)
+        .fresh(),
+        case(
+            "requiredDocuments[].onApproved.lock",
+            asks(json!({"onApproved": {}})),
+            "/requiredDocuments/0/onApproved/lock",
+            json!(true),
+            json!(false),
+        )
+        .then(Then::Upload)
+        .fresh(),
+        case(
+            "requiredDocuments[].waivers[].until",
+            without(waived(empty()), "/requiredDocuments/0/waivers/0", "until"),
+            "/requiredDocuments/0/waivers/0/until",
+            json!("2040-01-31"),
+            json!("2041-01-31T12:00:00Z"),
+        )
+        .required(),
+        case(
+            "requiredDocuments[].waivers[].by",
+            without(waived(empty()), "/requiredDocuments/0/waivers/0", "by"),
+            "/requiredDocuments/0/waivers/0/by",
+            json!("a"),
+            json!("b"),
+        )
+        .required(),
+        case(
+            "requiredDocuments[].waivers[].reason",
+            without(waived(empty()), "/requiredDocuments/0/waivers/0", "reason"),
+            "/requiredDocuments/0/waivers/0/reason",
+            json!("a"),
+            json!("b"),
+        )
+        .required(),
+        case("timeZone", waived(empty()), "/timeZone", json!("Asia/Tokyo"), json!("America/New_York")),
         case("suspend", empty(), "/suspend", json!(true), json!(false)),
         case("suspendReason", json!({"suspend": true}), "/suspendReason", json!("a"), json!("b")),
         case("suspendUntil", json!({"suspend": true}), "/suspendUntil", json!(later), json!(latest)),
@@ -253,7 +423,7 @@ fn cases() -> Vec<Case> {
 }
 
 /// Fields whose difference another test shows, because one workspace on one Connection cannot.
-const ELSEWHERE: [(&str, &str); 9] = [
+const ELSEWHERE: [(&str, &str); 13] = [
     ("connectionRef.name", "connections::the_named_connection_is_used"),
     ("connectionRef.namespace", "tenancy::t1_a_namespace_reaches_only_what_is_granted_to_it"),
     ("workspaceId", "convergence::adopt_only_never_creates_and_finds_a_workspace_by_its_id"),
@@ -263,6 +433,10 @@ const ELSEWHERE: [(&str, &str); 9] = [
     ("access.members", "its parts have cases of their own"),
     ("report[].name", "reports::only_what_was_asked_for_is_told_and_a_new_report_begins_with_provisioned"),
     ("report[].events", "reports::only_what_was_asked_for_is_told_and_a_new_report_begins_with_provisioned"),
+    ("reminders.to", "documents::people_outside_are_invited_once_told_of_a_rejection_and_not_disturbed_otherwise"),
+    ("reminders.uploadRequest", "documents::mails_carry_the_address_and_name_what_is_asked_for"),
+    ("reminders.every", "documents::people_outside_are_invited_once_told_of_a_rejection_and_not_disturbed_otherwise"),
+    ("reminders.language", "documents::people_outside_are_invited_once_told_of_a_rejection_and_not_disturbed_otherwise"),
 ];
 
 fn merged(one: Value, other: Value) -> Value {
@@ -359,9 +533,18 @@ async fn look(world: &World, name: &str, id: Option<&str>) -> Value {
         .map(|condition| json!([condition["type"], condition["status"], condition["reason"], condition["message"]]))
         .collect();
     let secrets = object["status"]["secrets"].clone();
+    let mut documents = object["status"]["requirements"].clone();
+    for row in documents.as_array_mut().into_iter().flatten().filter_map(Value::as_object_mut) {
+        row.retain(|name, _| !["fileId", "since", "replacement"].contains(&name.as_str()));
+    }
+    let mut locked = Vec::new();
+    if let (Some(id), true) = (&known, !remote.is_null() && remote["state"] != "Trashed") {
+        let files = world.remote.all(&format!("/v1/workspaces/{id}/files")).await;
+        locked.extend(files.into_iter().map(|file| file["locked"].clone()));
+    }
     let drift: Vec<Value> =
         object["status"]["drift"]["items"].as_array().into_iter().flatten().map(|item| item["path"].clone()).collect();
-    json!({"remote": remote, "conditions": conditions, "secrets": secrets, "drift": drift})
+    json!({"remote": remote, "conditions": conditions, "secrets": secrets, "drift": drift, "documents": documents, "locked": locked})
 }
 
 async fn tamper(world: &World, id: &str) {
@@ -402,6 +585,12 @@ async fn show(world: &World, case: &Case, name: &str, spec: Value) -> Value {
         Then::Look => {}
         Then::Tamper => {
             tamper(world, id.as_deref().unwrap()).await;
+            world.reconcile_now(name).await;
+        }
+        Then::Upload => {
+            let metadata = [("kind", "a"), ("issued", "2040-02-29"), ("expiry", "2041-06-30")];
+            let id = id.as_deref().unwrap();
+            super::documents::upload(world, id, "/Inbox/document.txt", "text/plain", &metadata).await;
             world.reconcile_now(name).await;
         }
         Then::Delete => {

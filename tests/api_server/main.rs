@@ -11,6 +11,8 @@ mod connections;
 mod convergence;
 mod crash_points;
 mod deletion;
+mod documents;
+mod documents_crash_points;
 mod drift;
 mod faults;
 mod fields;

@@ -19,30 +19,30 @@ use crate::support::world::{World, condition, on_connection};
 const PLUGIN: &str = env!("CARGO_BIN_EXE_kubectl-file360");
 
 /// What a run of the plugin came to.
-struct Ran {
-    code: i32,
-    out: String,
-    err: String,
+pub struct Ran {
+    pub code: i32,
+    pub out: String,
+    pub err: String,
 }
 
 impl Ran {
-    fn json(&self) -> Value {
+    pub fn json(&self) -> Value {
         serde_json::from_str(&self.out).unwrap_or_else(|error| panic!("{error}: {}{}", self.out, self.err))
     }
 
     /// The run ended like this.
     #[track_caller]
-    fn ends(self, code: i32) -> Self {
+    pub fn ends(self, code: i32) -> Self {
         assert_eq!(self.code, code, "stdout:\n{}\nstderr:\n{}", self.out, self.err);
         self
     }
 }
 
-async fn run(world: &World, args: &[&str]) -> Ran {
+pub async fn run(world: &World, args: &[&str]) -> Ran {
     run_as(world, &kubernetes::shared().await.kubeconfig, args, "").await
 }
 
-async fn run_as(world: &World, kubeconfig: &Path, args: &[&str], input: &str) -> Ran {
+pub async fn run_as(world: &World, kubeconfig: &Path, args: &[&str], input: &str) -> Ran {
     let mut child = tokio::process::Command::new(PLUGIN)
         .args(["--namespace", &world.namespace])
         .args(args)
@@ -65,7 +65,7 @@ async fn run_as(world: &World, kubeconfig: &Path, args: &[&str], input: &str) ->
 }
 
 /// A kubeconfig of somebody with these rights in the world's namespace.
-async fn somebody(world: &World, rules: Value) -> PathBuf {
+pub async fn somebody(world: &World, rules: Value) -> PathBuf {
     let group = "rbac.authorization.k8s.io";
     let role =
         json!({"apiVersion": format!("{group}/v1"), "kind": "Role", "metadata": {"name": "somebody"}, "rules": rules});

@@ -11,6 +11,18 @@ async fn refused(world: &World, kind: &str, spec: Value, message: &str) {
     assert!(text.contains(message), "{spec} is refused with {text:?}, which lacks {message:?}");
 }
 
+fn merged(mut one: Value, more: Value) -> Value {
+    for (name, value) in more.as_object().into_iter().flatten() {
+        one[name] = value.clone();
+    }
+    one
+}
+
+/// One required document with more fields.
+fn document(more: Value) -> Value {
+    json!({"requiredDocuments": [merged(json!({"name": "iso", "match": {"path": "/Inbox/**"}}), more)]})
+}
+
 #[tokio::test]
 async fn every_rule_of_secureworkspace_refuses_with_its_message() {
     let world = World::without_operator(kubernetes::shared().await).await;
@@ -67,6 +79,30 @@ async fn every_rule_of_secureworkspace_refuses_with_its_message() {
             json!({"report": (0..9).map(|n| json!({"name": format!("r{n}"), "http": {"url": "https://crm.example.com"}})).collect::<Vec<_>>()}),
             "spec.report",
         ),
+        (document(json!({"validity": {}})), "validity needs exactly one of period and expiresOn"),
+        (
+            document(json!({"validity": {"period": "P1Y", "from": "x", "expiresOn": "y"}})),
+            "validity needs exactly one of period and expiresOn",
+        ),
+        (document(json!({"validity": {"period": "P1Y"}})), "validity.period and validity.from go together"),
+        (document(json!({"warnBefore": "P1D"})), "warnBefore and grace need validity"),
+        (document(json!({"grace": "P1D"})), "warnBefore and grace need validity"),
+        (document(json!({"name": "Not DNS"})), "spec.requiredDocuments[0].name"),
+        (document(json!({"match": {"path": "Inbox"}})), "spec.requiredDocuments[0].match.path"),
+        (document(json!({"accept": {"mimeTypes": ["pdf"]}})), "spec.requiredDocuments[0].accept.mimeTypes[0]"),
+        (document(json!({"accept": {"maxSize": "20 MB"}})), "spec.requiredDocuments[0].accept.maxSize"),
+        (
+            document(json!({"waivers": [{"until": "soon", "by": "a", "reason": "b"}]})),
+            "spec.requiredDocuments[0].waivers[0].until",
+        ),
+        (document(json!({"waivers": [{"until": "2030-01-01", "by": "a"}]})), "reason"),
+        (json!({"timeZone": "../etc/passwd"}), "spec.timeZone"),
+        (json!({"reminders": {"to": ["a@b.example"]}}), "reminders need requiredDocuments"),
+        (
+            merged(document(json!({})), json!({"reminders": {"to": ["a@b.example"], "uploadRequest": "docs"}})),
+            "reminders.uploadRequest names no upload request",
+        ),
+        (merged(document(json!({})), json!({"reminders": {"to": ["nobody"]}})), "spec.reminders.to[0]"),
     ];
     for (spec, message) in cases {
         refused(&world, "SecureWorkspace", on_connection(spec), message).await;

@@ -303,10 +303,22 @@ async fn facets_are_set_all_or_nothing_and_listed_by_name() {
     let mut puts = Vec::new();
     for n in 0..3 {
         let item = tenant.file(&ws.root_id, &format!("f{n}"), "x").await;
-        puts.push(FacetPut { item_id: item.id, version: 1, name: "route".into(), value: Some(json!({"n": n})) });
+        puts.push(FacetPut {
+            item_id: item.id,
+            version: 1,
+            name: "route".into(),
+            value: Some(json!({"n": n})),
+            announce: false,
+        });
     }
     let elsewhere = tenant.file(&other.root_id, "f", "x").await;
-    puts.push(FacetPut { item_id: elsewhere.id.clone(), version: 1, name: "route".into(), value: Some(json!(9)) });
+    puts.push(FacetPut {
+        item_id: elsewhere.id.clone(),
+        version: 1,
+        name: "route".into(),
+        value: Some(json!(9)),
+        announce: false,
+    });
     let broken: Vec<_> = puts.iter().cloned().chain([FacetPut { version: 2, ..puts[0].clone() }]).collect();
     assert_eq!(failure(driver.put_facets(&broken, &key()).await).0, Kind::NotFound);
     assert_eq!(driver.facet(&puts[0].item_id, 1, "route").await.unwrap(), None);
@@ -335,7 +347,8 @@ async fn c9_nothing_that_an_earlier_leader_writes_takes_effect() {
     let later = connector(&tenant.fixture, "operator");
     later.take_fence("c1", "operator", "pod-b").await.unwrap();
 
-    let facet = FacetPut { item_id: item.id.clone(), version: 1, name: "route".into(), value: Some(json!(1)) };
+    let facet =
+        FacetPut { item_id: item.id.clone(), version: 1, name: "route".into(), value: Some(json!(1)), announce: false };
     let put = file360_operator::file360::model::ClientStatePut { key: "k".into(), value: None };
     let link = NewLink {
         recipients: Vec::new(),

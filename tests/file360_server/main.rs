@@ -13,6 +13,7 @@ mod audit;
 mod client_state;
 mod content;
 mod contract;
+mod documents;
 mod durability;
 mod feed;
 mod fencing;

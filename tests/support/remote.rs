@@ -135,6 +135,21 @@ impl Remote {
         body["id"].as_str().unwrap_or_else(|| panic!("the upload is refused: {body}")).to_owned()
     }
 
+    /// Sends content, whatever is there; the item.
+    pub async fn send_file(&self, method: &str, url: &str, mime: &str, content: Vec<u8>) -> Value {
+        let method = reqwest::Method::from_bytes(method.as_bytes()).expect("a method");
+        let mut request = self.http.request(method.clone(), url).bearer_auth(&self.token).header("content-type", mime);
+        request = match method {
+            reqwest::Method::POST => request.header("idempotency-key", format!("{:x}", rand::random::<u128>())),
+            _ => request.header("if-match", "*"),
+        };
+        let answer = request.body(content).send().await.expect("File 360 answers");
+        let status = answer.status();
+        let body: Value = answer.json().await.unwrap_or_default();
+        assert!(status.is_success(), "{url}: {status} {body}");
+        body
+    }
+
     /// Every entry of a listing.
     pub async fn all(&self, path: &str) -> Vec<Value> {
         let mut all = Vec::new();
@@ -174,7 +189,7 @@ impl Remote {
                 parts[part] = Value::Array(entries);
             }
         }
-        strip(&mut workspace, &["id", "rootId", "etag", "url", "revision", "purgeAt"]);
+        strip(&mut workspace, &["id", "rootId", "etag", "url", "revision", "contentRevision", "purgeAt"]);
         if let Some(owner) = workspace.get_mut("owner") {
             strip(owner, &["uid"]);
         }

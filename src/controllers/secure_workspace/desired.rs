@@ -10,9 +10,11 @@ use sha2::{Digest, Sha256};
 use crate::api::secure_workspace::{
     AccessMode, Applied, LinkLimits, MemberKind, MemberSpec, SecureWorkspaceSpec, Sharing, UploadRequestSpec,
 };
+use crate::documents::rules::accept_of;
 use crate::error::{Error, Kind, Result};
 use crate::file360::model::{
-    Audience, ExternalSharing, FieldKind, LinkRules, PrincipalKind, RequestField, Role, SharingRules, UploadRequestInput,
+    Accept, Audience, ExternalSharing, FieldKind, LinkRules, PrincipalKind, RequestField, Role, SharingRules,
+    UploadRequestInput,
 };
 use crate::file360::sharing::domain_matches;
 use crate::hex::hex;
@@ -355,19 +357,34 @@ fn guests_fit_the_sharing_rule(members: &BTreeMap<MemberKey, DesiredMember>, sha
 
 fn upload_requests(spec: &SecureWorkspaceSpec, next: &mut NextChange) -> Result<BTreeMap<String, UploadRequestInput>> {
     let mut requests = BTreeMap::new();
+    let limits = limits(spec)?;
     let mut secrets = BTreeSet::new();
     for request in spec.upload_requests.iter().flatten() {
         if let Some(target) = request.write_url_to.as_ref().filter(|target| !secrets.insert(target.secret_name.as_str())) {
             return Err(invalid(format!("uploadRequests: two of them write to Secret {}", target.secret_name)));
         }
         if next.holds(request.expires_at) {
-            requests.insert(request.name.clone(), request_input(request)?);
+            requests.insert(request.name.clone(), request_input(request, &limits)?);
         }
     }
     Ok(requests)
 }
 
-fn request_input(request: &UploadRequestSpec) -> Result<UploadRequestInput> {
+/// What files for a required document must be, by its name, where the spec says something about that.
+fn limits(spec: &SecureWorkspaceSpec) -> Result<BTreeMap<String, Accept>> {
+    let mut limits = BTreeMap::new();
+    for document in spec.required_documents.iter().flatten() {
+        let name = &document.name;
+        let accept = accept_of(document.accept.as_ref())
+            .ok_or_else(|| invalid(format!("spec.requiredDocuments {name}: accept.maxSize is no size such as 20Mi")))?;
+        if accept != Accept::default() {
+            limits.insert(name.clone(), accept);
+        }
+    }
+    Ok(limits)
+}
+
+fn request_input(request: &UploadRequestSpec, limits: &BTreeMap<String, Accept>) -> Result<UploadRequestInput> {
     let mut fields = Vec::new();
     for field in request.fields.iter().flatten() {
         let kind = field.kind.unwrap_or(FieldKind::Text);
@@ -380,7 +397,9 @@ fn request_input(request: &UploadRequestSpec) -> Result<UploadRequestInput> {
                 if kind == FieldKind::Select { "needs" } else { "has no use for" }
             )));
         }
+        let limited = options.iter().filter_map(|option| Some((option.clone(), limits.get(option)?.clone())));
         fields.push(RequestField {
+            accept: limited.collect(),
             name: field.name.clone(),
             label: field.label.clone().unwrap_or_else(|| field.name.clone()),
             kind,
@@ -409,7 +428,10 @@ fn fingerprints(spec: &SecureWorkspaceSpec) -> Applied {
         access: fingerprint(&(&spec.access, grants)),
         folders: fingerprint(&plain_folders),
         metadata: fingerprint(&(&spec.display_name, &spec.classification, &spec.metadata)),
-        sharing: fingerprint(&(&spec.sharing, &spec.upload_requests)),
+        sharing: match limits(spec) {
+            Ok(limits) if !limits.is_empty() => fingerprint(&(&spec.sharing, &spec.upload_requests, limits)),
+            _ => fingerprint(&(&spec.sharing, &spec.upload_requests)),
+        },
     }
 }
 

@@ -15,12 +15,13 @@ use super::observe::{self, Found};
 use super::plan::{Action, Observed, Origin, Plan, Step, next_expiry, plan, take_up};
 use super::status::{self, Blocked, Report};
 use super::store::Store;
-use super::{KIND, Next, cleanup, reports, secrets, unsupported};
+use super::{KIND, Next, cleanup, documents, reminders, reports, secrets, unsupported};
 use crate::api::connection::{GrantKind, GrantScope};
 use crate::api::secure_workspace::{DEFAULT_MAX_REMOVALS, DeletionPolicy, Mode};
 use crate::api::{FINALIZER, HANDOVER, SecureWorkspace};
 use crate::controllers::context::Context;
 use crate::controllers::{finalizers, grants, until};
+use crate::documents::rules::Rules;
 use crate::error::{Error, Kind, Result};
 use crate::file360::Cause;
 use crate::file360::feature::Feature;
@@ -64,6 +65,12 @@ pub fn permitted(ctx: &Context, object: &SecureWorkspace, lookup: &Lookup) -> Re
         external_system: object.spec.external_ref.as_ref().map(|external| external.system.as_str()),
     };
     grants::scope(&home, &lookup.connection.spec, &asking)
+}
+
+/// The time zone in which an object's dates count.
+pub fn zone_name(object: &SecureWorkspace, connection: &crate::api::Connection) -> String {
+    let named = object.spec.time_zone.as_ref().or(connection.spec.time_zone.as_ref());
+    named.cloned().unwrap_or_else(|| "UTC".to_owned())
 }
 
 /// One pass over one object.
@@ -131,6 +138,8 @@ impl<'a> Pass<'a> {
         if let Some(workspace) = &self.report.observed.workspace {
             let uid: Arc<str> = self.cause.0.as_str().into();
             session.index.belongs(&workspace.id, workspace.revision, &self.key, &uid);
+            let looked_at = self.report.documents.as_ref().map(|documents| documents.content_revision);
+            session.index.looked_at_files(&workspace.id, looked_at);
             self.store.found_workspace(&self.key, &workspace.id);
         }
         self.publish().await?;
@@ -176,6 +185,8 @@ impl<'a> Pass<'a> {
         self.report.unsupported = Some(unsupported);
         self.report.sees_access = session.enforcement.has(Feature::Members);
         let desired = Desired::of(&honoured, self.now)?;
+        let rules = documents::rules(&honoured, &lookup.connection)?;
+        reminders::check(honoured.reminders.as_ref())?;
         if let (Some(sharing), Some(ceiling)) = (&desired.sharing, &lookup.connection.spec.sharing) {
             grants::within_ceiling(sharing, &ceiling.max)?;
         }
@@ -191,8 +202,32 @@ impl<'a> Pass<'a> {
                 return Err(Error::new(Kind::Stale, "somebody else keeps changing the workspace at the same time"));
             }
         }
+        match &rules {
+            Some(rules) => self.look_at_documents(&session, rules).await?,
+            None if self.may_change_documents() => documents::forget(self, &session).await?,
+            None => {}
+        }
         self.note_times(&desired);
         Ok(Some(session))
+    }
+
+    /// Looks at the required documents, once the workspace is there. What stops changes of the workspace stops theirs.
+    async fn look_at_documents(&mut self, session: &Session, rules: &Rules) -> Result<()> {
+        let Some(workspace) = self.report.observed.workspace.clone() else { return Ok(()) };
+        if workspace.state == WorkspaceState::Trashed {
+            return Ok(());
+        }
+        let may_change = self.may_change_documents();
+        self.report.documents = Some(documents::look(self, session, rules, &workspace, may_change).await?);
+        Ok(())
+    }
+
+    /// Whether files may be recorded and locked, pages changed and mails sent.
+    fn may_change_documents(&self) -> bool {
+        let held_back = matches!(self.report.blocked, Some(Blocked::AwaitingApproval | Blocked::PlanChanged));
+        let only_looks = self.report.suspended || self.object.spec.mode == Some(Mode::Plan) || held_back;
+        let is_active = |workspace: &crate::file360::model::Workspace| workspace.state == WorkspaceState::Active;
+        !only_looks && self.report.observed.workspace.as_ref().is_some_and(is_active)
     }
 
     /// Observes, plans, guards and executes once. Returns whether somebody else wrote in between.
@@ -409,7 +444,8 @@ impl<'a> Pass<'a> {
 
     fn note_times(&mut self, desired: &Desired) {
         let suspend_end = self.object.spec.suspend_until.filter(|until| self.report.suspended && *until > self.now);
-        let ends = [desired.next_change_at, next_expiry(&self.report.observed, self.now), suspend_end];
+        let documents = self.report.documents.as_ref().and_then(|documents| documents.next_change_at);
+        let ends = [desired.next_change_at, next_expiry(&self.report.observed, self.now), suspend_end, documents];
         self.report.next_change_at = ends.into_iter().flatten().min();
     }
 
@@ -421,6 +457,7 @@ impl<'a> Pass<'a> {
             return Ok(());
         }
         let flipped = status::flipped(self.object.status.as_ref(), &next);
+        let completed = status::completed(self.object.status.as_ref(), &next);
         let write = publish::publish(&self.ctx.client, &*self.object, self.object.status.as_ref(), &next);
         let written = self.ctx.gate.write(&self.key.namespace, write).await;
         match written {
@@ -428,7 +465,7 @@ impl<'a> Pass<'a> {
             Ok(Some(object)) => {
                 self.ctx.metrics.status_written(KIND);
                 self.store.wrote(&self.key, &object);
-                if let Some((warning, reason, message)) = flipped {
+                for (warning, reason, message) in flipped.into_iter().chain(completed) {
                     self.ctx.event(&*self.object, warning, &reason, &message).await;
                 }
                 self.object = Arc::new(object);

@@ -6,11 +6,14 @@ use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 
 use super::cleanup::Obstacle;
+use super::documents::Documents;
 use super::plan::{Observed, Plan, Step};
 use super::unsupported::line;
 use crate::api::common::{condition, is_true};
+use crate::api::documents::{DocumentState, DocumentsStatus, RequirementStatus};
 use crate::api::secure_workspace::{AccessStatus, Applied, DriftItem, DriftStatus, SecureWorkspaceStatus, UnsupportedField};
 use crate::api::{HANDOVER, REQUESTED_AT, SecureWorkspace};
+use crate::documents::machine::is_met;
 use crate::error::{Disposition, Error, Kind, clean};
 use crate::file360::model::PrincipalKind;
 use crate::reconcile::conditions::Conditions;
@@ -18,6 +21,8 @@ use crate::session::Foreign;
 
 /// Changes that the status lists.
 const LISTED_DRIFT: usize = 20;
+/// The condition that says whether all required documents are there.
+pub const DOCUMENTS_COMPLETE: &str = "DocumentsComplete";
 const WEEK: SignedDuration = SignedDuration::from_hours(7 * 24);
 /// Reason for a resource whose Connection has been away for long.
 pub const CONNECTION_UNAVAILABLE: &str = "ConnectionUnavailable";
@@ -75,6 +80,8 @@ pub struct Report {
     pub unsupported: Option<Vec<UnsupportedField>>,
     /// The driver tells who has access.
     pub sees_access: bool,
+    /// What became of the required documents; `None`: there are none, or they were not looked at.
+    pub documents: Option<Documents>,
 }
 
 impl Default for Observed {
@@ -108,15 +115,19 @@ pub fn after(object: &SecureWorkspace, report: &Report, now: Timestamp) -> Secur
     }
     let mut conditions = Conditions::after(&last.conditions, generation, now);
     if let Some(obstacle) = &report.obstacle {
-        conditions.keep("Ready");
+        conditions.keep("Ready").keep(DOCUMENTS_COMPLETE);
         conditions.set_reason_since("DeletionBlocked", obstacle.reason, &obstacle.message);
     } else if let Some(error) = &report.error {
+        // C5: what could not be read is neither there nor missing.
+        conditions.keep(DOCUMENTS_COMPLETE);
         failed(&mut conditions, error);
     } else if report.handed_over {
         let message = "The workspace was given up and stays as it is. Delete this resource, or remove the annotation file360.io/handover to take it up again.";
         conditions.set("Ready", false, "HandedOver", message);
         conditions.set("HandedOver", true, "HandedOver", message);
         next.drift = None;
+        next.documents = None;
+        next.requirements = Vec::new();
         next.next_change_at = None;
     } else {
         next.drift = drift(&last, report, now);
@@ -127,6 +138,18 @@ pub fn after(object: &SecureWorkspace, report: &Report, now: Timestamp) -> Secur
         }
         next.plan = report.blocked.as_ref().map(|_| report.plan.status());
         judged(&mut conditions, object, report, next.drift.as_ref());
+        let asks = object.spec.required_documents.as_ref().is_some_and(|documents| !documents.is_empty());
+        let unsupported = next.unsupported.iter().any(|one| one.field == "spec.requiredDocuments");
+        match &report.documents {
+            Some(documents) => documented(&mut next, &mut conditions, documents, now),
+            None if asks && !unsupported => {
+                conditions.keep(DOCUMENTS_COMPLETE);
+            }
+            None => {
+                next.documents = None;
+                next.requirements = Vec::new();
+            }
+        }
         if report.blocked.is_none() && !next.unsupported.is_empty() {
             let message = format!(
                 "What the driver can do is as declared, but it cannot honour {}. Remove these fields, or use a Connection whose driver can (its status.enforcement).",
@@ -138,6 +161,76 @@ pub fn after(object: &SecureWorkspace, report: &Report, now: Timestamp) -> Secur
     }
     next.conditions = conditions.finish();
     next
+}
+
+/// The part of the status about required documents.
+fn documented(next: &mut SecureWorkspaceStatus, conditions: &mut Conditions<'_>, documents: &Documents, now: Timestamp) {
+    let mut rows = documents.requirements.clone();
+    for row in &mut rows {
+        let before = next.requirements.iter().find(|before| before.name == row.name && before.state == row.state);
+        row.since = Some(before.and_then(|before| before.since).unwrap_or(now));
+    }
+    let mut counts = counted(&rows);
+    counts.time_zone.clone_from(&documents.zone);
+    counts.reminder.clone_from(&documents.reminder);
+    let last = next.documents.as_ref();
+    let known = last.and_then(|last| last.content_revision);
+    counts.content_revision = known;
+    // It goes along with other news: what happens to files that do not matter here is no reason to write.
+    if last != Some(&counts) || next.requirements != rows || known.is_none() {
+        counts.content_revision = documents.content_revision.and_then(|revision| i64::try_from(revision).ok());
+    }
+    let open: Vec<&RequirementStatus> = rows.iter().filter(|row| !is_met(row.state)).collect();
+    if open.is_empty() {
+        let message = format!("{} documents are there.", counts.summary);
+        conditions.set(DOCUMENTS_COMPLETE, true, "DocumentsComplete", &message);
+    } else {
+        let named: Vec<String> = open.iter().map(|row| outstanding(row)).collect();
+        let message = format!("{} documents are there. Outstanding: {}.", counts.summary, named.join("; "));
+        conditions.set(DOCUMENTS_COMPLETE, false, "DocumentsOutstanding", &message);
+    }
+    next.documents = Some(counts);
+    next.requirements = rows;
+}
+
+/// One outstanding document, for people.
+fn outstanding(row: &RequirementStatus) -> String {
+    let reason = row.reason.map(|reason| format!(", {reason:?}")).unwrap_or_default();
+    let message = row.message.as_ref().map(|message| format!(": {}", clean(message, 120))).unwrap_or_default();
+    format!("{} ({:?}{reason}{message})", row.name, row.state)
+}
+
+/// How many documents there are, by state.
+fn counted(rows: &[RequirementStatus]) -> DocumentsStatus {
+    let of = |states: &[DocumentState]| {
+        u32::try_from(rows.iter().filter(|row| states.contains(&row.state)).count()).unwrap_or(u32::MAX)
+    };
+    use DocumentState as S;
+    let required = u32::try_from(rows.len()).unwrap_or(u32::MAX) - of(&[S::NotApplicable]);
+    DocumentsStatus {
+        summary: format!("{}/{required}", of(&[S::Approved, S::ExpiringSoon, S::Waived])),
+        required,
+        approved: of(&[S::Approved]),
+        missing: of(&[S::Missing]),
+        expired: of(&[S::Expired]),
+        expiring_soon: of(&[S::ExpiringSoon]),
+        in_review: of(&[S::Received, S::InReview]),
+        rejected: of(&[S::Rejected]),
+        waived: of(&[S::Waived]),
+        reminder: None,
+        time_zone: String::new(),
+        content_revision: None,
+    }
+}
+
+/// The Event for a change of `DocumentsComplete`: whether it is a warning, reason and message. That documents are outstanding at first is
+/// no news.
+pub fn completed(last: Option<&SecureWorkspaceStatus>, next: &SecureWorkspaceStatus) -> Option<(bool, String, String)> {
+    let now = condition(&next.conditions, DOCUMENTS_COMPLETE)?;
+    let before = last.and_then(|last| condition(&last.conditions, DOCUMENTS_COMPLETE));
+    let is_good = now.status == "True";
+    let is_news = before.map_or(is_good, |before| before.status != now.status);
+    is_news.then(|| (!is_good, now.reason.clone(), now.message.clone()))
 }
 
 fn failed(conditions: &mut Conditions<'_>, error: &Error) {

@@ -9,8 +9,11 @@ use kube::ResourceExt;
 use parking_lot::Mutex;
 
 use super::fight::Fight;
+use crate::api::documents::DocumentState;
 use crate::api::{CONFIRM_DELETE, FINALIZER, HANDOVER, REQUESTED_AT, SecureWorkspace};
+use crate::documents::rules::{is_below, roots};
 use crate::reconcile::ObjectKey;
+use crate::routes::paths::PathPattern;
 use crate::session::Foreign;
 
 /// What is remembered of one object. Small: there is one for each.
@@ -31,6 +34,10 @@ pub struct Entry {
     pub marked: bool,
     /// Changes of others that stand, as its status tells.
     pub drift: u32,
+    /// Folders in which required documents are looked for; shared by all that have the same.
+    folders: Arc<Folders>,
+    /// Required documents by state, as its status tells.
+    documents: [u8; DocumentState::ALL.len()],
     /// It was looked at before its Connection was known.
     missed_connection: bool,
     seen: Seen,
@@ -46,6 +53,9 @@ pub struct Entry {
 
 /// Labels of an object.
 pub type Labels = BTreeMap<String, String>;
+
+/// Folders, none below another.
+type Folders = Vec<String>;
 
 /// What of an object starts a pass when it changes. The operator's own status writes change none of it.
 #[derive(PartialEq, Eq)]
@@ -94,6 +104,8 @@ struct State {
     entries: HashMap<ObjectKey, Entry>,
     /// Every set of labels once: thousands of objects often have the same.
     labels: HashSet<Arc<Labels>>,
+    /// The same for folders of required documents.
+    folders: HashSet<Arc<Folders>>,
     /// Objects whose labels or workspace changed since somebody asked.
     relabelled: HashSet<Arc<str>>,
     /// How many objects each namespace has.
@@ -134,7 +146,7 @@ impl Store {
         let seen = Seen::of(&object);
         let version = version_of(&object);
         let mut guard = self.state.lock();
-        let State { entries, labels: labels_of, relabelled, round, .. } = &mut *guard;
+        let State { entries, labels: labels_of, folders: folders_of, relabelled, round, .. } = &mut *guard;
         let round = *round;
         if let Some(entry) = entries.get_mut(key).filter(|entry| *entry.uid == *uid) {
             entry.round = round;
@@ -143,13 +155,18 @@ impl Store {
                 return Verdict::Nothing;
             }
             entry.version = version;
+            // Whether a document is asked for may depend on labels.
+            let relabelled_documents = !entry.folders.is_empty() && *entry.labels != *object.labels();
             if *entry.labels != *object.labels() {
                 let labels = interned(labels_of, object.labels());
                 relabelled.insert(key.namespace.clone());
                 entry.labels = labels;
             }
             entry.has_finalizer = has_finalizer(&object);
-            let matters = entry.seen != seen;
+            let matters = entry.seen != seen || relabelled_documents;
+            if entry.seen.generation != seen.generation {
+                entry.folders = interned_folders(folders_of, folders_of_documents(&object));
+            }
             entry.seen = seen;
             if matters || entry.pending.is_some() {
                 entry.pending = Some(Box::new(object));
@@ -167,6 +184,8 @@ impl Store {
         state.relabelled.insert(key.namespace.clone());
         let entry = Entry {
             labels: interned(&mut state.labels, object.labels()),
+            folders: interned_folders(&mut state.folders, folders_of_documents(&object)),
+            documents: documents_by_state(&object),
             uid: uid.into(),
             connection: super::pass::connection_key(&object),
             workspace: object.status.as_ref().and_then(|status| status.workspace_id.as_deref()).map(Into::into),
@@ -203,6 +222,25 @@ impl Store {
         entry.version = entry.version.max(version_of(object));
         entry.has_finalizer = has_finalizer(object);
         entry.drift = standing_drift(object);
+        entry.documents = documents_by_state(object);
+    }
+
+    /// Whether a file at `path` (`None`: anywhere) may matter to an object.
+    pub fn looks_at(&self, key: &ObjectKey, path: Option<&str>) -> bool {
+        let state = self.state.lock();
+        let Some(entry) = state.entries.get(key) else { return false };
+        entry.folders.iter().any(|folder| path.is_none_or(|path| is_below(path, folder)))
+    }
+
+    /// Required documents by state, all objects together.
+    pub fn documents(&self) -> [i64; DocumentState::ALL.len()] {
+        let mut sums = [0; DocumentState::ALL.len()];
+        for entry in self.state.lock().entries.values() {
+            for (sum, count) in sums.iter_mut().zip(entry.documents) {
+                *sum += i64::from(count);
+            }
+        }
+        sums
     }
 
     /// Changes of others that stand, all objects together.
@@ -331,6 +369,33 @@ impl Store {
         let state = self.state.lock();
         state.entries.iter().filter(|(key, entry)| wanted(key, entry)).map(|(key, _)| key.clone()).collect()
     }
+}
+
+fn folders_of_documents(object: &SecureWorkspace) -> Folders {
+    let documents = object.spec.required_documents.iter().flatten();
+    roots(documents.map(|document| PathPattern::new(&document.matching.path).root()))
+}
+
+fn documents_by_state(object: &SecureWorkspace) -> [u8; DocumentState::ALL.len()] {
+    let rows = object.status.iter().flat_map(|status| &status.requirements);
+    let mut counts = [0; DocumentState::ALL.len()];
+    for row in rows {
+        let count: &mut u8 = &mut counts[row.state as usize];
+        *count = count.saturating_add(1);
+    }
+    counts
+}
+
+fn interned_folders(known: &mut HashSet<Arc<Folders>>, folders: Folders) -> Arc<Folders> {
+    if let Some(same) = known.get(&folders) {
+        return same.clone();
+    }
+    if known.len() > 1024 {
+        known.retain(|kept| Arc::strong_count(kept) > 1);
+    }
+    let folders = Arc::new(folders);
+    known.insert(folders.clone());
+    folders
 }
 
 /// The one copy of these labels.

@@ -45,6 +45,8 @@ pub fn split(spec: &SecureWorkspaceSpec, enforcement: &Enforcement) -> (SecureWo
         rest.report = None;
         refusals.found.push(UnsupportedField { field: "spec.report".to_owned(), feature });
     }
+    refusals.drop("spec.reminders", Feature::Notifications, &mut rest.reminders);
+    refusals.drop("spec.requiredDocuments", Feature::Facets, &mut rest.required_documents);
     let policy = match rest.deletion_policy {
         Some(DeletionPolicy::Archive) => Some(Feature::Archive),
         Some(DeletionPolicy::Delete) => Some(Feature::Trash),

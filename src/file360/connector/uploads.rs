@@ -6,7 +6,7 @@ use super::Connector;
 use super::workspaces::{found, workspace_path};
 use crate::error::Result;
 use crate::file360::exchange::{Call, segment};
-use crate::file360::model::{Link, UploadRequest, UploadRequestInput};
+use crate::file360::model::{Checklist, Link, UploadRequest, UploadRequestInput};
 use crate::file360::{Cause, Changed};
 
 impl Connector {
@@ -25,6 +25,18 @@ impl Connector {
         let call = Call::new(operation, Method::PUT, request_path(workspace, name)).json(input)?.cause(cause);
         let answer = self.transport.call(call).await?;
         Ok(Changed { value: answer.json(operation)?, revision: answer.revision(operation)? })
+    }
+
+    pub(super) async fn set_checklist(
+        &self,
+        workspace: &str,
+        name: &str,
+        checklist: &Checklist,
+        cause: &Cause,
+    ) -> Result<()> {
+        let path = format!("{}/checklist", request_path(workspace, name));
+        let call = Call::new("set a checklist", Method::PUT, path).json(checklist)?.cause(cause);
+        self.transport.call(call).await.map(|_| ())
     }
 
     pub(super) async fn delete_request(&self, workspace: &str, name: &str, cause: &Cause) -> Result<Changed<()>> {

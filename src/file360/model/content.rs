@@ -204,6 +204,9 @@ pub struct FacetPut {
     /// Its content; absent or `null` removes it.
     #[serde(default)]
     pub value: Option<Value>,
+    /// The feed gets an entry ([`ChangeKind::FacetChanged`](super::ChangeKind::FacetChanged)) if this changes the content.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub announce: bool,
 }
 
 /// One of a client's own documents, in a listing (`GET /v1/client-state`).

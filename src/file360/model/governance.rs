@@ -261,7 +261,7 @@ pub struct AuditPage {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct NewNotification {
-    /// `workspace-invitation`, `verification-code`, `share-notice` or `reminder`.
+    /// `workspace-invitation`, `verification-code`, `share-notice`, `reminder`, `document-request` or `document-reminder`.
     pub template: String,
     /// `en` or `de`; any other language falls back to English.
     #[serde(default, skip_serializing_if = "Option::is_none")]

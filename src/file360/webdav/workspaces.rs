@@ -86,6 +86,7 @@ impl WebDav {
             id: place.workspace_id(),
             etag: marker.etag(),
             revision: marker.revision,
+            content_revision: None,
             key: marker.key,
             display_name: marker.display_name,
             classification: None,
@@ -249,7 +250,7 @@ impl WebDav {
 
 fn row(workspace: Workspace) -> WorkspaceRow {
     let Workspace { id, key, display_name, revision, owner, state, .. } = workspace;
-    WorkspaceRow { id, key, display_name, revision, owner, state }
+    WorkspaceRow { id, key, display_name, revision, content_revision: None, owner, state }
 }
 
 pub(super) fn no_workspace(id: &str) -> Error {

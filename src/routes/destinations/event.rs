@@ -30,6 +30,9 @@ impl Events {
             FileEvent::VersionAdded => "versionadded",
             FileEvent::MetadataChanged => "metadatachanged",
             FileEvent::Shared => "shared",
+            FileEvent::DocumentApproved => "documentapproved",
+            FileEvent::DocumentRejected => "documentrejected",
+            FileEvent::DocumentExpired => "documentexpired",
         };
         let route = &delivery.route;
         Event {

@@ -305,6 +305,7 @@ impl Publication {
             version: item.version.unwrap_or_default(),
             name: self.surroundings.facet.clone(),
             value: Some(value),
+            announce: false,
         };
         let key = IdempotencyKey(format!("{}-own", delivery.key));
         self.surroundings.tenant.put_facets(&[facet], &key).await

@@ -7,7 +7,7 @@ use axum::body::Body;
 use http::header;
 use serde_json::json;
 
-use super::{codes, field, finish, html, wants_json};
+use super::{checklist, codes, field, finish, html, wants_json};
 use crate::file360::model::{FieldKind, ItemKind, OnConflict, RequestField};
 use crate::server::App;
 use crate::server::authorize::{Effect, Through};
@@ -76,7 +76,8 @@ fn code_form(email: &str) -> String {
 }
 
 fn upload_form(request: &Record, verified: Option<(&str, &str)>) -> String {
-    let mut form = String::from("<form method=\"post\" action=\"{base}/files\" enctype=\"multipart/form-data\">");
+    let mut form = checklist::section(&request.checklist.items);
+    form.push_str("<form method=\"post\" action=\"{base}/files\" enctype=\"multipart/form-data\">");
     match verified {
         Some((email, pass)) => {
             let (email, pass) = (html::escape(email), html::escape(pass));
@@ -261,6 +262,7 @@ fn keep(tx: &mut Tx<'_, '_, '_>, form: &Form, verified: bool) -> Result<Answer, 
         return Err(Refusal::invalid("file", "Please choose a file."));
     }
     let metadata = metadata(&request.input.fields, &form.fields)?;
+    accepted(&request.input.fields, &metadata, form)?;
     let mut made = Vec::new();
     for (name, mime, blob) in &form.files {
         let name = names::file_name(name, "file")?;
@@ -284,6 +286,19 @@ fn keep(tx: &mut Tx<'_, '_, '_>, form: &Form, verified: bool) -> Result<Answer, 
     }
     let list = listed(form.files.iter().map(|(name, ..)| name.as_str()), "li");
     Ok(html::page(201, "Thank you", &format!("<p>These files have arrived:</p><ul>{list}</ul>"), tx.call))
+}
+
+/// Refuses files that are not what the chosen options ask for: all or none of a form is kept.
+fn accepted(asked: &[RequestField], chosen: &BTreeMap<String, String>, form: &Form) -> Result<(), Refusal> {
+    let limits = asked.iter().filter_map(|field| field.accept.get(chosen.get(&field.name)?));
+    for accept in limits {
+        for (name, mime, blob) in &form.files {
+            if let Some(why) = accept.refuses(mime, blob.size) {
+                return Err(Refusal::new(422, "not-accepted", format!("{name}: {why}.")));
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The values of the request's own fields; whatever else the form brought is dropped.

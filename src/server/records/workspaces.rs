@@ -26,7 +26,7 @@ pub struct Record {
 }
 
 const COLUMNS: &str = "id, key_system, key_value, revision, display_name, classification, metadata, sharing, managed_fields, owner, \
-                       owner_client, state, purge_at, root_id, kept_state";
+                       owner_client, state, purge_at, root_id, kept_state, content_revision";
 
 fn from_row(row: &Row<'_>, public_url: &str) -> rusqlite::Result<Record> {
     let id: String = row.get(0)?;
@@ -39,6 +39,7 @@ fn from_row(row: &Row<'_>, public_url: &str) -> rusqlite::Result<Record> {
     let public = Workspace {
         key,
         revision,
+        content_revision: Some(row.get(15)?),
         display_name: row.get(4)?,
         classification: row.get(5)?,
         metadata: super::json(6, row.get_ref(6)?.as_str()?)?,

@@ -4,12 +4,12 @@ use rusqlite::{OptionalExtension, Row, params};
 
 use super::Outcome;
 use super::metadata::MOST;
-use crate::file360::model::{Facet, FacetBatch, FacetInput, FacetPut};
+use crate::file360::model::{ChangeKind, Facet, FacetBatch, FacetInput, FacetPut};
 use crate::server::call::{Answer, MAX_PAGE};
 use crate::server::names;
 use crate::server::records::items;
 use crate::server::refusal::Refusal;
-use crate::server::tx::{Tx, View};
+use crate::server::tx::{News, Tx, View};
 
 const MAX_VALUE: usize = 64 * 1024;
 const COLUMNS: &str = "item_id, version, name, value, rev";
@@ -55,7 +55,8 @@ pub fn put(tx: &mut Tx<'_, '_, '_>) -> Outcome {
         None if tx.call.headers.contains_key(http::header::IF_MATCH) => return Err(Refusal::etag_mismatch()),
         None => {}
     }
-    store(tx, &FacetPut { item_id: item_id.clone(), version, name: name.clone(), value: Some(value) })?;
+    let facet = FacetPut { item_id: item_id.clone(), version, name: name.clone(), value: Some(value), announce: false };
+    store(tx, &facet)?;
     let after = find(tx, &item_id, version, &name)?.ok_or_else(|| Refusal::invalid("/value", "A facet is not null."))?;
     Ok(Answer::json(if before.is_some() { 200 } else { 201 }, &after)?.tagged(&after.etag))
 }
@@ -67,18 +68,25 @@ pub fn batch(tx: &mut Tx<'_, '_, '_>) -> Outcome {
     if batch.items.len() > MOST {
         return Err(Refusal::invalid("/items", "A batch has at most 1000 entries."));
     }
-    batch.items.iter().try_for_each(|facet| store(tx, facet))?;
+    for facet in &batch.items {
+        store(tx, facet)?;
+    }
     Ok(Answer::empty(204))
 }
 
-fn store(tx: &Tx<'_, '_, '_>, facet: &FacetPut) -> Result<(), Refusal> {
+fn store(tx: &mut Tx<'_, '_, '_>, facet: &FacetPut) -> Result<(), Refusal> {
     names::required_text(&facet.name, 128, "/name")?;
-    let client = tx.call.client_id();
+    let client = tx.call.client_id().to_owned();
+    let before: Option<String> = tx
+        .db
+        .prepare_cached("SELECT value FROM facets WHERE client_id = ?1 AND name = ?2 AND item_id = ?3 AND version = ?4")?
+        .query_row(params![client, facet.name, facet.item_id, facet.version], |row| row.get(0))
+        .optional()?;
     let Some(value) = facet.value.as_ref().filter(|value| !value.is_null()) else {
         tx.db
             .prepare_cached("DELETE FROM facets WHERE client_id = ?1 AND name = ?2 AND item_id = ?3 AND version = ?4")?
             .execute(params![client, facet.name, facet.item_id, facet.version])?;
-        return Ok(());
+        return if before.is_some() { announce(tx, facet) } else { Ok(()) };
     };
     let text = value.to_string();
     if text.len() > MAX_VALUE {
@@ -90,8 +98,24 @@ fn store(tx: &Tx<'_, '_, '_>, facet: &FacetPut) -> Result<(), Refusal> {
         .prepare_cached(
             "INSERT OR REPLACE INTO facets (client_id, name, item_id, version, workspace_id, value, rev) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
         )?
-        .execute(params![client, facet.name, item.id, facet.version, item.workspace_id, text, format!("{:016x}", rand::random::<u64>())])?;
-    Ok(())
+        .execute(params![client, facet.name, item.id, facet.version, item.workspace_id, &text, format!("{:016x}", rand::random::<u64>())])?;
+    if before.as_ref() == Some(&text) { Ok(()) } else { announce(tx, facet) }
+}
+
+/// Tells that a facet changed, if its client asked for that.
+fn announce(tx: &mut Tx<'_, '_, '_>, facet: &FacetPut) -> Result<(), Refusal> {
+    if !facet.announce {
+        return Ok(());
+    }
+    // Of what is gone there is nothing to follow.
+    let Ok(placed) = items::by_id(tx, &facet.item_id) else { return Ok(()) };
+    tx.announce(News {
+        kind: ChangeKind::FacetChanged,
+        workspace_id: Some(placed.item.workspace_id.clone()),
+        version: Some(facet.version),
+        facet: Some(facet.name.clone()),
+        ..News::about(&placed.item.id).at(placed.path())
+    })
 }
 
 /// `GET /v1/facets`

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use rusqlite::{OptionalExtension, Row, params};
 
 use super::{Outcome, sharing};
-use crate::file360::model::{ChangeKind, FieldKind, ItemKind, UploadRequest, UploadRequestInput};
+use crate::file360::model::{ChangeKind, Checklist, FieldKind, ItemKind, UploadRequest, UploadRequestInput};
 use crate::server::call::Answer;
 use crate::server::names;
 use crate::server::operation::Scope;
@@ -26,9 +26,10 @@ pub struct Record {
     pub input: UploadRequestInput,
     pub token: String,
     pub rev: u64,
+    pub checklist: Checklist,
 }
 
-const COLUMNS: &str = "id, workspace_id, name, folder_id, input, token, rev";
+const COLUMNS: &str = "id, workspace_id, name, folder_id, input, token, rev, checklist";
 
 fn from_row(row: &Row<'_>) -> rusqlite::Result<Record> {
     Ok(Record {
@@ -39,6 +40,7 @@ fn from_row(row: &Row<'_>) -> rusqlite::Result<Record> {
         input: crate::server::records::json(4, row.get_ref(4)?.as_str()?)?,
         token: row.get(5)?,
         rev: row.get(6)?,
+        checklist: crate::server::records::json(7, row.get_ref(7)?.as_str()?)?,
     })
 }
 
@@ -74,6 +76,7 @@ impl Record {
             id: self.id.clone(),
             name: self.name.clone(),
             input,
+            checklist: self.checklist.items.clone(),
             url: shares.then(|| format!("{}/u/{}", view.call.public_url, self.token)),
             etag: self.etag(),
         }
@@ -162,6 +165,34 @@ pub fn put(tx: &mut Tx<'_, '_, '_>) -> Outcome {
     Ok(answer)
 }
 
+/// `PUT /v1/workspaces/{id}/upload-requests/{name}/checklist`
+///
+/// What outsiders read is no part of the request itself: no revision moves, and the feed has no entry.
+pub fn put_checklist(tx: &mut Tx<'_, '_, '_>) -> Outcome {
+    let workspace = workspaces::by_id(tx, tx.call.param("id"))?;
+    workspace.authorize(tx)?;
+    let found =
+        find(tx, &workspace.public.id, tx.call.param("name"))?.ok_or_else(|| Refusal::not_found("upload request"))?;
+    let checklist: Checklist = tx.call.json()?;
+    if checklist.items.len() > 64 {
+        return Err(Refusal::invalid("/items", "At most 64 documents."));
+    }
+    for item in &checklist.items {
+        names::required_text(&item.name, 63, "/items/name")?;
+        names::required_text(&item.title, 255, "/items/title")?;
+        item.valid_to.iter().try_for_each(|text| names::text(text, 32, "/items/validTo"))?;
+        item.message.iter().try_for_each(|text| names::text(text, 512, "/items/message"))?;
+    }
+    if checklist != found.checklist {
+        let mut update = tx.db.prepare_cached("UPDATE upload_requests SET checklist = ?2 WHERE id = ?1")?;
+        update.execute(params![found.id, serde_json::to_string(&checklist)?])?;
+        drop(update);
+        tx.note(|about| about.subject = Some(found.id.clone()));
+        tx.took_effect();
+    }
+    Ok(Answer::empty(204))
+}
+
 fn validate(input: &UploadRequestInput) -> Result<(), Refusal> {
     if input.fields.len() > 32 {
         return Err(Refusal::invalid("/fields", "At most 32 fields."));
@@ -176,6 +207,15 @@ fn validate(input: &UploadRequestInput) -> Result<(), Refusal> {
         field.options.iter().try_for_each(|option| names::required_text(option, 255, "/fields/options"))?;
         if field.kind == FieldKind::Select && field.options.is_empty() {
             return Err(Refusal::invalid("/fields/options", "A select needs options."));
+        }
+        for (option, accept) in &field.accept {
+            if !field.options.contains(option) {
+                return Err(Refusal::invalid("/fields/accept", format!("`{option}` is no option.")));
+            }
+            if accept.mime_types.len() > 32 {
+                return Err(Refusal::invalid("/fields/accept", "At most 32 media types."));
+            }
+            accept.mime_types.iter().try_for_each(|one| names::required_text(one, 127, "/fields/accept/mimeTypes"))?;
         }
         // These are the names of the form's own inputs.
         if names_seen.contains(&field.name.as_str()) || ["file", "email", "code"].contains(&field.name.as_str()) {

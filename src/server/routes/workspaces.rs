@@ -72,7 +72,7 @@ pub fn list(view: &View<'_>) -> Outcome {
         "AND ?5 IS NULL"
     };
     let mut find = view.db.prepare_cached(&format!(
-        "SELECT id, key_system, key_value, display_name, revision, owner, state FROM workspaces
+        "SELECT id, key_system, key_value, display_name, revision, owner, state, content_revision FROM workspaces
          WHERE id > ?1 AND {filter} {mine} ORDER BY id LIMIT ?2"
     ))?;
     let person = view.person.as_ref().map(|person| person.id.as_str());
@@ -87,6 +87,7 @@ pub fn list(view: &View<'_>) -> Outcome {
             key,
             display_name: row.get(3)?,
             revision: row.get(4)?,
+            content_revision: Some(row.get(7)?),
             owner: owner.map(|text| crate::server::records::json(5, &text)).transpose()?,
             state: crate::server::records::enumerated(6, &STATES, row.get(6)?)?,
         })

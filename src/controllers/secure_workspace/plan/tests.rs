@@ -40,6 +40,7 @@ impl Model {
             id: "w1".into(),
             key: None,
             revision: 1,
+            content_revision: None,
             display_name: new.display_name.clone(),
             classification: new.classification.clone(),
             metadata: new.metadata.clone(),
@@ -205,8 +206,14 @@ fn a_request_that_people_made_just_so_is_marked_and_lets_nobody_in() {
         let mut observed = Model::named("w").with_folder("/In", Some("/In"), 0).0;
         let mut input = UploadRequestInput { managed: false, ..wanted.clone() };
         change(&mut input);
-        observed.requests =
-            vec![UploadRequest { id: "r1".into(), name: "docs".into(), input, url: None, etag: String::new() }];
+        observed.requests = vec![UploadRequest {
+            id: "r1".into(),
+            name: "docs".into(),
+            input,
+            checklist: Vec::new(),
+            url: None,
+            etag: String::new(),
+        }];
         plan(&desired, &observed, None, None)
     };
     let lets_in = |plan: &Plan| plan.steps.iter().any(|step| step.action.lets_outsiders_in());

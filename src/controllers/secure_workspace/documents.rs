@@ -1,0 +1,257 @@
+//! Required documents of one workspace: reads what there is, judges, records, locks.
+//!
+//! Records go first, then locks, then the status (in the pass). Each step finds what an earlier try did, so a crash in between repeats
+//! nothing. What could not be read fails the pass; nothing is judged from a part (C5).
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::Arc;
+
+use jiff::{SignedDuration, Timestamp};
+use kube::ResourceExt;
+use serde::de::DeserializeOwned;
+
+use super::pass::Pass;
+use super::reminders;
+use crate::api::Connection;
+use crate::api::documents::{DocumentState, ReminderStatus, RequirementStatus};
+use crate::api::secure_workspace::SecureWorkspaceSpec;
+use crate::documents::judge::{Claimed, Judgement, Library, judge};
+use crate::documents::machine::is_met;
+use crate::documents::record::{DECISION, REQUIREMENT, parse};
+use crate::documents::rules::{Asked, Rule, Rules};
+use crate::error::{Error, Kind, Result};
+use crate::expression::InvalidField;
+use crate::file360::File360;
+use crate::file360::content::IdempotencyKey;
+use crate::file360::model::{Checklist, ChecklistItem, FacetPut, ItemPatch, Page, Workspace};
+use crate::routes::environment::Surroundings;
+use crate::session::Session;
+
+/// Files that the requirements of one workspace may take; more is a mistake in the spec.
+const MOST_CLAIMED: usize = 10_000;
+/// Pages of one listing.
+const MOST_PAGES: usize = 1_000;
+/// Facets that are written at once.
+const BATCH: usize = 500;
+
+/// What became of the required documents.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Documents {
+    /// Each, in the order of the spec.
+    pub requirements: Vec<RequirementStatus>,
+    /// The last mails to people outside.
+    pub reminder: Option<ReminderStatus>,
+    /// The zone in which dates count.
+    pub zone: String,
+    /// Revision of the workspace's files, own changes included; `None`: the server does not count.
+    pub content_revision: Option<u64>,
+    /// When the clock alone changes it.
+    pub next_change_at: Option<Timestamp>,
+}
+
+/// What the spec asks for, compiled; `None`: nothing.
+pub fn rules(spec: &SecureWorkspaceSpec, connection: &Connection) -> Result<Option<Rules>> {
+    let Some(documents) = spec.required_documents.as_deref().filter(|documents| !documents.is_empty()) else {
+        return Ok(None);
+    };
+    let default_zone = connection.spec.time_zone.as_deref();
+    Rules::compile(documents, spec.time_zone.as_deref(), default_zone).map(Some).map_err(|invalid| refused(&invalid))
+}
+
+/// A field that cannot be used.
+pub fn refused(invalid: &InvalidField) -> Error {
+    let mut error = Error::new(Kind::Rejected, format!("spec.{invalid}"));
+    let is_expression = invalid.why.starts_with("line ");
+    error.code = if is_expression { "invalid-expression".into() } else { "invalid-spec".into() };
+    error
+}
+
+/// Looks at the documents of a workspace. With `may_change`, what was found is recorded, and approved files are locked.
+pub async fn look(
+    pass: &Pass<'_>,
+    session: &Session,
+    rules: &Rules,
+    workspace: &Workspace,
+    may_change: bool,
+) -> Result<Documents> {
+    let surroundings = Arc::new(surroundings(pass, workspace));
+    let mut asked = rules.asked(&surroundings);
+    let library = read(session, rules, &mut asked, workspace, &surroundings).await?;
+    let judgement = judge(rules, &asked, &library, pass.now);
+    let own = if may_change { settle(pass, session, &judgement).await? } else { 0 };
+    let last = pass.object.status.as_ref().and_then(|status| status.documents.as_ref()?.reminder.clone());
+    let (reminder, remind_at) = if may_change {
+        tell_outsiders(pass, session, rules, &judgement).await?;
+        reminders::send(pass, session, rules, &judgement.requirements).await?
+    } else {
+        (last, None)
+    };
+    Ok(Documents {
+        reminder,
+        zone: rules.zone_name.clone(),
+        // Somebody else may have written meanwhile: then the count does not fit, and the documents are looked at again.
+        content_revision: workspace.content_revision.map(|revision| revision + own),
+        next_change_at: judgement.next_change_at.into_iter().chain(remind_at).min(),
+        requirements: judgement.requirements,
+    })
+}
+
+fn surroundings(pass: &Pass<'_>, workspace: &Workspace) -> Surroundings {
+    Surroundings {
+        name: pass.object.name_any(),
+        labels: pass.object.labels().clone(),
+        metadata: workspace.metadata.clone(),
+        external_ref: workspace.key.as_ref().map(|key| (key.system.clone(), key.key.clone())),
+        classification: workspace.classification.clone(),
+    }
+}
+
+async fn read(
+    session: &Session,
+    rules: &Rules,
+    asked: &mut Asked,
+    workspace: &Workspace,
+    surroundings: &Arc<Surroundings>,
+) -> Result<Library> {
+    let driver = &*session.driver;
+    let mut library = Library::default();
+    let mut seen = HashSet::new();
+    for root in rules.roots() {
+        let mut cursor = None;
+        for page in 0.. {
+            let listed = driver.files(&workspace.id, &root, cursor.as_deref()).await;
+            let listed = match listed {
+                // The folder is not there (yet). The workspace itself was just read.
+                Err(error) if error.kind == Kind::NotFound => break,
+                other => other.map_err(|error| error.while_doing(format!("look for documents below {root}")))?,
+            };
+            for item in listed.items {
+                if let Some((rule, variables)) = rules.claim(asked, &item, surroundings)
+                    && seen.insert(item.id.clone())
+                {
+                    let date = rules.rules[rule].date(&variables);
+                    library.files.push(Claimed { rule, item, date });
+                }
+            }
+            if library.files.len() > MOST_CLAIMED {
+                return Err(too_many(format!("more than {MOST_CLAIMED} files match the required documents")));
+            }
+            cursor = next(&cursor, listed.next_cursor, page)?;
+            if cursor.is_none() {
+                break;
+            }
+        }
+    }
+    if !library.files.is_empty() {
+        library.recorded = facets(driver, REQUIREMENT, &workspace.id, &seen).await?;
+        library.decisions = facets(driver, DECISION, &workspace.id, &seen).await?;
+    }
+    Ok(library)
+}
+
+/// Everything that the operator keeps under a name beside the versions of these files.
+async fn facets<T: DeserializeOwned>(
+    driver: &dyn File360,
+    name: &str,
+    workspace: &str,
+    files: &HashSet<String>,
+) -> Result<HashMap<String, BTreeMap<u64, T>>> {
+    let mut found: HashMap<String, BTreeMap<u64, T>> = HashMap::new();
+    let mut cursor = None;
+    for page in 0.. {
+        let Page { items, next_cursor } = driver.facets(name, Some(workspace), cursor.as_deref()).await?;
+        for facet in items.into_iter().filter(|facet| files.contains(&facet.item_id)) {
+            if let Some(value) = parse(&facet.value) {
+                found.entry(facet.item_id).or_default().insert(facet.version, value);
+            }
+        }
+        cursor = next(&cursor, next_cursor, page)?;
+        if cursor.is_none() {
+            break;
+        }
+    }
+    Ok(found)
+}
+
+/// The cursor to go on with. A listing that repeats itself or does not end is no listing.
+fn next(last: &Option<String>, next: Option<String>, page: usize) -> Result<Option<String>> {
+    match next {
+        Some(next) if last.as_ref() == Some(&next) || page >= MOST_PAGES => {
+            Err(Error::new(Kind::Malformed, "the listing of documents does not end"))
+        }
+        other => Ok(other),
+    }
+}
+
+fn too_many(message: String) -> Error {
+    let mut error = Error::new(Kind::Rejected, message);
+    error.code = "invalid-spec".into();
+    error
+}
+
+/// Nothing is asked for (any more): the pages of upload requests say so.
+pub async fn forget(pass: &Pass<'_>, session: &Session) -> Result<()> {
+    let Some(workspace) = &pass.report.observed.workspace else { return Ok(()) };
+    for request in pass.report.observed.requests.iter().filter(|request| !request.checklist.is_empty()) {
+        session.driver.put_checklist(&workspace.id, &request.name, &Checklist::default(), &pass.cause).await?;
+    }
+    Ok(())
+}
+
+/// Brings what the pages of the declared upload requests tell up to date.
+async fn tell_outsiders(pass: &Pass<'_>, session: &Session, rules: &Rules, judgement: &Judgement) -> Result<()> {
+    let declared = pass.report.observed.requests.iter().filter(|request| request.input.managed);
+    for request in declared {
+        let about = rules.rules.iter().zip(&judgement.requirements).filter(|(rule, _)| rule.reaches(&request.input.path));
+        let items: Vec<ChecklistItem> = about.map(|(rule, row)| checklist_item(rules, rule, row)).collect();
+        if items != request.checklist {
+            let workspace = pass.report.observed.workspace.as_ref().map_or("", |workspace| &workspace.id);
+            let told = session.driver.put_checklist(workspace, &request.name, &Checklist { items }, &pass.cause).await;
+            told.map_err(|error| error.while_doing(format!("tell outsiders at {} about documents", request.name)))?;
+        }
+    }
+    Ok(())
+}
+
+fn checklist_item(rules: &Rules, rule: &Rule, row: &RequirementStatus) -> ChecklistItem {
+    // What ends at an instant counts on the day before, where the resource is.
+    let last_day = |until: Timestamp| until.checked_sub(SignedDuration::from_nanos(1)).ok();
+    let valid_to = row.valid_until.and_then(last_day).map(|at| at.to_zoned(rules.zone.clone()).date().to_string());
+    let waits = row.replacement.as_ref().is_some_and(|newer| newer.state == DocumentState::InReview);
+    ChecklistItem {
+        name: rule.name.clone(),
+        title: rule.title.clone(),
+        state: row.state,
+        valid_to,
+        // Who waives a document, and why, is nothing for outsiders.
+        message: row.message.clone().filter(|_| row.state == DocumentState::Rejected),
+        renewal: waits && is_met(row.state),
+        accept: rule.accept.clone(),
+    }
+}
+
+/// Records and locks; how many entries of the feed that makes.
+async fn settle(pass: &Pass<'_>, session: &Session, judgement: &Judgement) -> Result<u64> {
+    let puts: Vec<FacetPut> = judgement
+        .records
+        .iter()
+        .map(|(file, version, record)| FacetPut {
+            item_id: file.clone(),
+            version: *version,
+            name: REQUIREMENT.into(),
+            value: serde_json::to_value(record).ok(),
+            announce: true,
+        })
+        .collect();
+    for batch in puts.chunks(BATCH) {
+        // A key of its own: the same record may be right again later.
+        let key = IdempotencyKey(format!("{:032x}", rand::random::<u128>()));
+        session.driver.put_facets(batch, &key).await.map_err(|error| error.while_doing("record the state of documents"))?;
+    }
+    for (file, etag) in &judgement.locks {
+        let patch = ItemPatch { locked: Some(true), ..ItemPatch::default() };
+        let locked = session.driver.patch_item(file, etag, &patch, &pass.cause).await;
+        locked.map_err(|error| error.while_doing("lock an approved document"))?;
+    }
+    Ok((puts.len() + judgement.locks.len()) as u64)
+}

@@ -1,0 +1,518 @@
+//! From what there is to what it means: the state of each requirement, what is recorded of each version, and what is locked.
+
+use std::collections::{BTreeMap, HashMap};
+
+use jiff::Timestamp;
+
+use super::calendar::NoDate;
+use super::machine::{self, Candidate, Situation, Stage};
+use super::record::{Decision, Outcome, Recorded};
+use super::rules::{Asked, Rule, Rules};
+use crate::api::documents::{DocumentReason, DocumentState, Replacement, RequirementStatus};
+use crate::error::clean;
+use crate::expression::Failed;
+use crate::file360::model::{Item, ItemState};
+
+/// Longest message of a requirement.
+const MESSAGE: usize = 500;
+
+/// A file that some requirement takes.
+#[derive(Clone, Debug)]
+pub struct Claimed {
+    /// Position of the requirement.
+    pub rule: usize,
+    /// The file.
+    pub item: Item,
+    /// The date that its validity asks for, as it is written now.
+    pub date: Option<Result<String, Failed>>,
+}
+
+/// What there is in File 360.
+#[derive(Clone, Debug, Default)]
+pub struct Library {
+    /// Files that some requirement takes.
+    pub files: Vec<Claimed>,
+    /// What was found before, by file and version.
+    pub recorded: HashMap<String, BTreeMap<u64, Recorded>>,
+    /// What was decided, by file and version.
+    pub decisions: HashMap<String, BTreeMap<u64, Decision>>,
+}
+
+/// What it means.
+#[derive(Debug, Default, PartialEq)]
+pub struct Judgement {
+    /// Each requirement, in the order of the spec. `since` is not known here.
+    pub requirements: Vec<RequirementStatus>,
+    /// What differs from what is recorded: file, version, and what to record.
+    pub records: Vec<(String, u64, Recorded)>,
+    /// Files to lock, with their entity tags.
+    pub locks: Vec<(String, String)>,
+    /// When the clock alone changes it.
+    pub next_change_at: Option<Timestamp>,
+}
+
+/// Everything that follows at `now`.
+pub fn judge(rules: &Rules, asked: &Asked, library: &Library, now: Timestamp) -> Judgement {
+    let mut judgement = Judgement::default();
+    for (at, rule) in rules.rules.iter().enumerate() {
+        let files: Vec<&Claimed> = library.files.iter().filter(|file| file.rule == at).collect();
+        let mut candidates = Vec::new();
+        for file in &files {
+            let found = versions(rules, rule, file, library);
+            for one in &found {
+                judgement.note(library, one, now);
+            }
+            if rule.lock && !file.item.locked && found.iter().any(|one| one.counts_as_shown(&file.item, now)) {
+                judgement.locks.push((file.item.id.clone(), file.item.etag.clone()));
+            }
+            candidates.extend(found);
+        }
+        let situation = Situation {
+            required: asked.required[at],
+            waived_until: rule.waiver.as_ref().map(|(until, _)| *until),
+            candidates: candidates.iter().map(|one| one.candidate.clone()).collect(),
+        };
+        let mut row = row(rule, &candidates, &situation, now);
+        if let (DocumentState::Missing, Some(failure)) = (row.state, &asked.failures[at]) {
+            row.reason = Some(DocumentReason::ExpressionFailed);
+            row.message = Some(clean(failure, MESSAGE));
+        }
+        judgement.requirements.push(row);
+        let next = machine::next_change(&situation, now);
+        judgement.next_change_at = judgement.next_change_at.into_iter().chain(next).min();
+    }
+    judgement
+}
+
+/// One version, with what is recorded of it.
+struct Known {
+    candidate: Candidate,
+    name: String,
+    path: String,
+    sha256: String,
+    date: Option<String>,
+}
+
+impl Known {
+    /// It is the version that readers see, and it counts.
+    fn counts_as_shown(&self, item: &Item, now: Timestamp) -> bool {
+        let counts = matches!(self.candidate.state(now), DocumentState::Approved | DocumentState::ExpiringSoon);
+        counts && item.version == Some(self.candidate.version)
+    }
+
+    fn reason_and_message(&self, in_grace: bool) -> (Option<DocumentReason>, Option<String>) {
+        match &self.candidate.stage {
+            Stage::Held => (Some(DocumentReason::HeldBack), None),
+            Stage::Unfit(reason, message) => (Some(*reason), Some(clean(message, MESSAGE))),
+            Stage::Rejected { why, .. } => {
+                (Some(DocumentReason::ReviewRejected), Some(clean(why, MESSAGE)).filter(|why| !why.is_empty()))
+            }
+            Stage::Approved { .. } if in_grace => (Some(DocumentReason::InGrace), None),
+            Stage::Undecided | Stage::Approved { .. } => (None, None),
+        }
+    }
+
+    fn decided_by(&self) -> Option<String> {
+        match &self.candidate.stage {
+            Stage::Approved { by, .. } => by.clone(),
+            Stage::Rejected { by, .. } => Some(by.clone()),
+            _ => None,
+        }
+    }
+
+    fn valid_until(&self) -> Option<Timestamp> {
+        match &self.candidate.stage {
+            Stage::Approved { term, .. } => term.map(|term| term.valid_until),
+            _ => None,
+        }
+    }
+}
+
+impl Judgement {
+    /// Notes what is to be recorded of a version, if that differs from what is.
+    fn note(&mut self, library: &Library, one: &Known, now: Timestamp) {
+        let Candidate { file, version, received_at, .. } = &one.candidate;
+        if *version == 0 {
+            return;
+        }
+        let (reason, message) = one.reason_and_message(false);
+        let before = library.recorded.get(file).and_then(|versions| versions.get(version));
+        let state = one.candidate.state(now);
+        let was = match before.filter(|before| before.name == one.name) {
+            Some(before) if before.state == state => before.was,
+            before => before.map(|before| before.state),
+        };
+        let record = Recorded {
+            name: one.name.clone(),
+            state,
+            was,
+            reason,
+            message,
+            valid_until: one.valid_until(),
+            date: one.date.clone(),
+            decided_by: one.decided_by(),
+            received_at: *received_at,
+            sha256: one.sha256.clone(),
+        };
+        if before != Some(&record) {
+            self.records.push((file.clone(), *version, record));
+        }
+    }
+}
+
+/// The version that readers see, and before it the newest one that was approved, if that one still matters.
+fn versions(rules: &Rules, rule: &Rule, file: &Claimed, library: &Library) -> Vec<Known> {
+    let shown = shown(rules, rule, file, library);
+    let is_approved = matches!(shown.candidate.stage, Stage::Approved { .. });
+    let earlier = if is_approved { None } else { earlier(rules, rule, file, &shown, library) };
+    earlier.into_iter().chain([shown]).collect()
+}
+
+/// The version that readers see, or that waits to be seen.
+fn shown(rules: &Rules, rule: &Rule, file: &Claimed, library: &Library) -> Known {
+    let item = &file.item;
+    let (version, sha256) = (item.version.unwrap_or_default(), item.sha256.clone().unwrap_or_default());
+    let of_version = library.recorded.get(&item.id).and_then(|versions| versions.get(&version));
+    let recorded = of_version.filter(|recorded| recorded.name == rule.name && recorded.sha256 == sha256);
+    let decision = library.decisions.get(&item.id).and_then(|versions| versions.get(&version));
+    let decision = decision.filter(|decision| decision.requirement == rule.name && decision.sha256 == sha256);
+    let is_visible = item.state == ItemState::Available && version > 0;
+    // A reviewer looked at the date, too: what somebody writes there afterwards does not count.
+    let reviewed = rule.review && decision.is_some_and(|decision| decision.outcome == Outcome::Approved);
+    let pinned = recorded.filter(|recorded| reviewed && recorded.was_approved()).and_then(|recorded| recorded.date.clone());
+    let date = match (pinned, &file.date) {
+        (_, None) => None,
+        (Some(pinned), Some(_)) => Some(Ok(pinned)),
+        (None, Some(date)) => Some(date.clone()),
+    };
+    let stage = if is_visible { stage(rules, rule, item, date.as_ref(), decision) } else { Stage::Held };
+    Known {
+        candidate: Candidate {
+            file: item.id.clone(),
+            version,
+            received_at: recorded.map_or(item.modified_at, |recorded| recorded.received_at),
+            stage,
+        },
+        name: rule.name.clone(),
+        path: item.path.clone(),
+        sha256,
+        date: date.and_then(Result::ok),
+    }
+}
+
+fn stage(
+    rules: &Rules,
+    rule: &Rule,
+    item: &Item,
+    date: Option<&Result<String, Failed>>,
+    decision: Option<&Decision>,
+) -> Stage {
+    if let Some(Decision { outcome: Outcome::Rejected, by, reason, .. }) = decision {
+        return Stage::Rejected { by: by.clone(), why: reason.clone().unwrap_or_default() };
+    }
+    if let Some(why) = rule.refuses(item) {
+        return Stage::Unfit(DocumentReason::NotAccepted, why);
+    }
+    let term = match date {
+        None => Ok(None),
+        Some(Err(failed)) => return Stage::Unfit(DocumentReason::ExpressionFailed, format!("validity: {failed}")),
+        Some(Ok(date)) => rule.term(date, &rules.zone),
+    };
+    let term = match term {
+        Ok(term) => term,
+        Err(NoDate::Missing) => return Stage::Unfit(DocumentReason::DateMissing, NoDate::Missing.to_string()),
+        Err(why) => return Stage::Unfit(DocumentReason::DateInvalid, why.to_string()),
+    };
+    match decision {
+        Some(decision) => Stage::Approved { term, by: Some(decision.by.clone()) },
+        None if rule.review => Stage::Undecided,
+        None => Stage::Approved { term, by: None },
+    }
+}
+
+/// The newest version before `shown` that was approved for this requirement. Its date is the one of then.
+fn earlier(rules: &Rules, rule: &Rule, file: &Claimed, shown: &Known, library: &Library) -> Option<Known> {
+    let before = library.recorded.get(&file.item.id)?.iter().rev();
+    let limit = if shown.candidate.version == 0 { u64::MAX } else { shown.candidate.version };
+    let (version, recorded) = before
+        .filter(|(version, recorded)| **version < limit && recorded.name == rule.name)
+        .find(|(_, recorded)| recorded.was_approved())?;
+    // The requirement may have got a validity since: without a date, nothing can be said for it.
+    let term = rule.term(recorded.date.as_deref().unwrap_or_default(), &rules.zone).ok()?;
+    Some(Known {
+        candidate: Candidate {
+            file: file.item.id.clone(),
+            version: *version,
+            received_at: recorded.received_at,
+            stage: Stage::Approved { term, by: recorded.decided_by.clone() },
+        },
+        name: rule.name.clone(),
+        path: file.item.path.clone(),
+        sha256: recorded.sha256.clone(),
+        date: recorded.date.clone(),
+    })
+}
+
+fn row(rule: &Rule, known: &[Known], situation: &Situation, now: Timestamp) -> RequirementStatus {
+    let verdict = machine::verdict(situation, now);
+    let about = verdict.about.and_then(|at| known.get(at));
+    let (reason, message) = about.map_or((None, None), |one| one.reason_and_message(verdict.in_grace));
+    let mut row = RequirementStatus {
+        name: rule.name.clone(),
+        state: verdict.state,
+        reason,
+        message,
+        file_id: about.map(|one| clean(&one.candidate.file, 128)),
+        version: about.and_then(|one| i64::try_from(one.candidate.version).ok()),
+        path: about.map(|one| clean(&one.path, 1024)),
+        valid_until: about.and_then(Known::valid_until),
+        decided_by: about.and_then(Known::decided_by).map(|by| clean(&by, 320)),
+        since: None,
+        replacement: None,
+    };
+    if let (DocumentState::Waived, Some((until, waiver))) = (verdict.state, &rule.waiver) {
+        row.valid_until = Some(*until);
+        row.decided_by = Some(clean(&waiver.by, 320));
+        row.message = Some(clean(&waiver.reason, MESSAGE));
+    }
+    row.replacement = verdict.replacement.and_then(|at| known.get(at)).map(|one| {
+        let (reason, message) = one.reason_and_message(false);
+        Replacement {
+            state: one.candidate.state(now),
+            reason,
+            message,
+            file_id: clean(&one.candidate.file, 128),
+            version: i64::try_from(one.candidate.version).unwrap_or(i64::MAX),
+        }
+    });
+    row
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use proptest::prelude::*;
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::api::documents::RequiredDocument;
+    use crate::routes::environment::Surroundings;
+
+    fn at(text: &str) -> Timestamp {
+        text.parse().unwrap()
+    }
+
+    fn rules(documents: Value) -> Rules {
+        let documents: Vec<RequiredDocument> = serde_json::from_value(documents).unwrap();
+        Rules::compile(&documents, None, None).unwrap()
+    }
+
+    fn item(id: &str, version: u64, metadata: Value) -> Item {
+        serde_json::from_value(json!({
+            "id": id, "workspaceId": "w", "kind": "File", "name": "a.pdf", "path": "/Inbox/a.pdf", "state": "Available",
+            "metadata": metadata, "version": version, "size": 10, "sha256": format!("sha-{id}-{version}"),
+            "mimeType": "application/pdf", "createdAt": "2027-01-01T00:00:00Z", "modifiedAt": "2027-01-01T00:00:00Z", "etag": "e",
+        }))
+        .unwrap()
+    }
+
+    /// What there is, as the controller reads it.
+    struct Shelf {
+        rules: Rules,
+        asked: Asked,
+        library: Library,
+    }
+
+    impl Shelf {
+        fn of(documents: Value) -> Self {
+            let rules = rules(documents);
+            let asked = rules.asked(&Surroundings::default());
+            Self { rules, asked, library: Library::default() }
+        }
+
+        /// Puts a file there, in place of what it was.
+        fn put(&mut self, item: Item) {
+            self.library.files.retain(|file| file.item.id != item.id);
+            let around = Arc::new(Surroundings::default());
+            if let Some((rule, variables)) = self.rules.claim(&mut self.asked, &item, &around) {
+                let date = self.rules.rules[rule].date(&variables);
+                self.library.files.push(Claimed { rule, item, date });
+            }
+        }
+
+        fn decide(&mut self, file: &str, version: u64, outcome: Outcome) {
+            let decision = Decision {
+                requirement: "iso".into(),
+                outcome,
+                by: "ada".into(),
+                reason: Some("because".into()),
+                at: at("2027-01-01T00:00:00Z"),
+                sha256: format!("sha-{file}-{version}"),
+            };
+            self.library.decisions.entry(file.into()).or_default().insert(version, decision);
+        }
+
+        /// One look, with what it records.
+        fn look(&mut self, now: &str) -> Judgement {
+            let judgement = judge(&self.rules, &self.asked, &self.library, at(now));
+            for (file, version, record) in &judgement.records {
+                self.library.recorded.entry(file.clone()).or_default().insert(*version, record.clone());
+            }
+            judgement
+        }
+    }
+
+    const NOW: &str = "2027-06-01T00:00:00Z";
+
+    fn reviewed() -> Value {
+        json!([{"name": "iso", "match": {"path": "/Inbox/**"}, "review": {"required": true}, "onApproved": {"lock": true},
+            "validity": {"expiresOn": "file.metadata.expiry"}}])
+    }
+
+    #[test]
+    fn what_was_approved_keeps_the_date_of_its_approval() {
+        let mut shelf = Shelf::of(reviewed());
+        shelf.put(item("f", 1, json!({"expiry": "2028-01-31"})));
+        assert_eq!(shelf.look(NOW).requirements[0].state, DocumentState::InReview);
+        shelf.decide("f", 1, Outcome::Approved);
+        let approved = shelf.look(NOW);
+        assert_eq!(approved.locks.len(), 1);
+        shelf.put(item("f", 1, json!({"expiry": "2099-01-31"})));
+        let later = shelf.look(NOW);
+        assert_eq!(later.requirements[0].valid_until, Some(at("2028-02-01T00:00:00Z")), "the metadata is no new approval");
+        assert!(later.records.is_empty());
+        // A new version whose metadata says more does not prolong the old one either.
+        shelf.put(item("f", 2, json!({"expiry": "2099-01-31"})));
+        let renewed = shelf.look(NOW);
+        let row = &renewed.requirements[0];
+        assert_eq!(
+            (row.state, row.version, row.valid_until),
+            (DocumentState::Approved, Some(1), Some(at("2028-02-01T00:00:00Z")))
+        );
+        assert_eq!(row.replacement.as_ref().map(|newer| (newer.state, newer.version)), Some((DocumentState::InReview, 2)));
+        assert!(renewed.locks.is_empty(), "what readers see now is not approved");
+    }
+
+    #[test]
+    fn a_decision_says_nothing_about_other_content_or_another_document() {
+        let mut shelf = Shelf::of(reviewed());
+        shelf.put(item("f", 1, json!({"expiry": "2028-01-31"})));
+        shelf.decide("f", 1, Outcome::Approved);
+        let mut other = item("f", 1, json!({"expiry": "2028-01-31"}));
+        other.sha256 = Some("forged".into());
+        shelf.put(other);
+        assert_eq!(shelf.look(NOW).requirements[0].state, DocumentState::InReview);
+        let mut shelf = Shelf::of(json!([{"name": "other", "match": {"path": "/**"}, "review": {"required": true}}]));
+        shelf.put(item("f", 1, json!({})));
+        shelf.decide("f", 1, Outcome::Approved);
+        assert_eq!(shelf.look(NOW).requirements[0].state, DocumentState::InReview);
+    }
+
+    #[test]
+    fn a_rejection_counts_without_review_too_and_tells_why() {
+        let mut shelf = Shelf::of(json!([{"name": "iso", "match": {"path": "/**"}}]));
+        shelf.put(item("f", 1, json!({})));
+        assert_eq!(shelf.look(NOW).requirements[0].state, DocumentState::Approved);
+        shelf.decide("f", 1, Outcome::Rejected);
+        let row = &shelf.look(NOW).requirements[0];
+        assert_eq!((row.state, row.reason), (DocumentState::Rejected, Some(DocumentReason::ReviewRejected)));
+        assert_eq!((row.message.as_deref(), row.decided_by.as_deref()), (Some("because"), Some("ada")));
+    }
+
+    #[test]
+    fn a_file_counts_for_the_first_document_that_takes_it() {
+        let mut shelf = Shelf::of(json!([
+            {"name": "not-asked", "requiredWhen": "false", "match": {"path": "/**"}},
+            {"name": "other", "match": {"path": "/**", "when": "file.metadata.kind == 'other'"}},
+            {"name": "iso", "match": {"path": "/**"}},
+            {"name": "late", "match": {"path": "/**"}},
+        ]));
+        shelf.put(item("f", 1, json!({})));
+        let states: Vec<_> = shelf.look(NOW).requirements.iter().map(|row| row.state).collect();
+        use DocumentState as S;
+        assert_eq!(states, [S::NotApplicable, S::Missing, S::Approved, S::Missing]);
+    }
+
+    #[test]
+    fn what_is_held_back_is_received_and_nothing_is_recorded_of_it() {
+        let mut shelf = Shelf::of(reviewed());
+        let mut held = item("f", 1, json!({}));
+        (held.state, held.version) = (ItemState::Pending, None);
+        shelf.put(held);
+        let look = shelf.look(NOW);
+        assert_eq!((look.requirements[0].state, look.records.len()), (DocumentState::Received, 0));
+    }
+
+    /// What can happen to a shelf.
+    #[derive(Clone, Debug)]
+    enum Event {
+        Put { file: u8, version: u64, expiry: Option<u16> },
+        Decide { file: u8, version: u64, approve: bool },
+        Look { day: u16 },
+    }
+
+    fn events() -> impl Strategy<Value = Event> {
+        prop_oneof![
+            (0..3u8, 1..4u64, prop::option::of(0..60u16)).prop_map(|(file, version, expiry)| Event::Put {
+                file,
+                version,
+                expiry
+            }),
+            (0..3u8, 1..4u64, any::<bool>()).prop_map(|(file, version, approve)| Event::Decide { file, version, approve }),
+            (0..60u16).prop_map(|day| Event::Look { day }),
+        ]
+    }
+
+    fn day(number: u16) -> String {
+        let first: jiff::civil::Date = "2027-01-01".parse().unwrap();
+        first.checked_add(jiff::Span::new().days(i64::from(number))).unwrap().to_string()
+    }
+
+    proptest! {
+        #[test]
+        fn c6_a_second_look_at_the_same_time_records_and_changes_nothing(
+            happened in prop::collection::vec(events(), 0..20), now in 0..60u16,
+        ) {
+            let mut shelf = Shelf::of(reviewed());
+            for event in happened {
+                match event {
+                    Event::Put { file, version, expiry } => {
+                        let metadata = expiry.map_or_else(|| json!({}), |expiry| json!({"expiry": day(expiry)}));
+                        shelf.put(item(&format!("f{file}"), version, metadata));
+                    }
+                    Event::Decide { file, version, approve } => {
+                        let outcome = if approve { Outcome::Approved } else { Outcome::Rejected };
+                        shelf.decide(&format!("f{file}"), version, outcome);
+                    }
+                    Event::Look { day: at } => drop(shelf.look(&format!("{}T12:00:00Z", day(at)))),
+                }
+            }
+            let now = format!("{}T12:00:00Z", day(now));
+            let first = shelf.look(&now);
+            let second = shelf.look(&now);
+            prop_assert!(second.records.is_empty(), "{:?}", second.records);
+            prop_assert_eq!(&second.requirements, &first.requirements);
+            prop_assert_eq!(second.next_change_at, first.next_change_at);
+        }
+
+        #[test]
+        fn nothing_counts_that_nobody_approved(
+            happened in prop::collection::vec(events(), 0..20), now in 0..60u16,
+        ) {
+            let mut shelf = Shelf::of(reviewed());
+            for event in happened {
+                match event {
+                    Event::Put { file, version, expiry } => {
+                        let metadata = expiry.map_or_else(|| json!({}), |expiry| json!({"expiry": day(expiry)}));
+                        shelf.put(item(&format!("f{file}"), version, metadata));
+                    }
+                    Event::Decide { file, version, .. } => shelf.decide(&format!("f{file}"), version, Outcome::Rejected),
+                    Event::Look { day: at } => drop(shelf.look(&format!("{}T12:00:00Z", day(at)))),
+                }
+            }
+            let state = shelf.look(&format!("{}T12:00:00Z", day(now))).requirements[0].state;
+            prop_assert!(!machine::is_met(state), "{state:?}");
+        }
+    }
+}
