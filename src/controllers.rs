@@ -1,9 +1,11 @@
 //! The controllers: one pass observes, plans, executes and reports.
 
+pub mod approval;
 pub mod connection;
 pub mod context;
 pub mod file_route;
 pub mod finalizers;
+pub mod gates;
 pub mod grants;
 pub mod ingest;
 pub mod references;
@@ -26,9 +28,11 @@ use serde::de::DeserializeOwned;
 use tracing::warn;
 
 use crate::outbound::http::Clients;
+use approval::Approvals;
 use connection::Connections;
 use context::Context;
 use file_route::FileRoutes;
+use gates::Gates;
 use references::ReferenceStore;
 use secure_workspace::SecureWorkspaces;
 
@@ -44,8 +48,11 @@ pub async fn run(ctx: Arc<Context>) {
     let workspaces = SecureWorkspaces::new(ctx.clone());
     let references = ReferenceStore::new(ctx.client.clone(), ctx.guard.clone(), ctx.tuning.secret_interval);
     let routes = FileRoutes::new(ctx.clone(), references, Clients::new(ctx.guard.clone(), ctx.extra_ca.clone()));
-    connections.serves(workspaces.clone(), routes.clone());
+    let approvals = Approvals::new(ctx.clone());
+    connections.serves(workspaces.clone(), routes.clone(), approvals.clone());
     routes.reads(workspaces.clone());
+    let gates = Gates::new(ctx.clone(), approvals.clone(), routes.clone(), workspaces.clone(), connections.clone());
+    ctx.gates_are(&gates);
     ctx.readiness.waits("workspaces", "the first listing");
     let after_connections = {
         let (ctx, connections, workspaces, routes) = (ctx.clone(), connections.clone(), workspaces.clone(), routes.clone());
@@ -54,7 +61,7 @@ pub async fn run(ctx: Arc<Context>) {
             while !ctx.namespaces.is_listed() {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
-            tokio::join!(workspaces.run(), routes.run());
+            tokio::join!(workspaces.run(), routes.run(), approvals.run(), gates.run());
         }
     };
     // At shutdown the workspaces' running passes end first; they need the Connections until then.

@@ -85,6 +85,11 @@ impl PublicUrl {
     pub fn ingest(&self, namespace: &str, path: &str) -> String {
         format!("{}/ingest/{namespace}/{path}", self.0)
     }
+
+    /// The address where another system says how an Approval ends.
+    pub fn callback(&self, namespace: &str, approval: &str) -> String {
+        format!("{}/callbacks/{namespace}/{approval}", self.0)
+    }
 }
 
 /// What every request shares.

@@ -18,6 +18,7 @@ use tracing::{info, warn};
 use crate::api::Connection;
 use crate::api::connection::Driver;
 use crate::api::{FINALIZER, REQUESTED_AT};
+use crate::controllers::approval::Approvals;
 use crate::controllers::context::Context;
 use crate::controllers::file_route::FileRoutes;
 use crate::controllers::finalizers;
@@ -46,6 +47,7 @@ pub struct Connections {
     unsettled: Mutex<Option<HashSet<ObjectKey>>>,
     workspaces: OnceLock<Arc<SecureWorkspaces>>,
     routes: OnceLock<Arc<FileRoutes>>,
+    approvals: OnceLock<Arc<Approvals>>,
     me: Weak<Self>,
 }
 
@@ -75,19 +77,24 @@ impl Connections {
             unsettled: Mutex::new(None),
             workspaces: OnceLock::new(),
             routes: OnceLock::new(),
+            approvals: OnceLock::new(),
             me: me.clone(),
         })
     }
 
     /// Tells who depends on the sessions.
-    pub fn serves(&self, workspaces: Arc<SecureWorkspaces>, routes: Arc<FileRoutes>) {
+    pub fn serves(&self, workspaces: Arc<SecureWorkspaces>, routes: Arc<FileRoutes>, approvals: Arc<Approvals>) {
         let _ = self.workspaces.set(workspaces);
         let _ = self.routes.set(routes);
+        let _ = self.approvals.set(approvals);
     }
 
     fn tell_routes(&self, connection: &ObjectKey) {
         if let Some(routes) = self.routes.get() {
             routes.connection_changed(connection);
+        }
+        if let Some(approvals) = self.approvals.get() {
+            approvals.connection_changed(connection);
         }
     }
 
@@ -155,7 +162,9 @@ impl Connections {
         let last = objects.get(&key).cloned();
         let relevant = last.as_ref().is_none_or(|last| differs(&last.object, &object));
         let shared_rules_changed = last.as_ref().is_some_and(|last| {
-            last.object.spec.grants != object.spec.grants || last.object.spec.sharing != object.spec.sharing
+            last.object.spec.grants != object.spec.grants
+                || last.object.spec.sharing != object.spec.sharing
+                || last.object.spec.principals != object.spec.principals
         });
         let entry = match last {
             Some(entry) if entry.object.uid() == object.uid() => Entry { object: object.clone(), ..entry },
@@ -311,7 +320,10 @@ impl Connections {
     async fn report(&self, connection: &Connection, outcome: &Outcome) -> Result<()> {
         let connected = self.ctx.sessions.all().iter().filter(|(_, lookup)| lookup.is_connected()).count();
         self.ctx.metrics.feeds_connected.set(i64::try_from(connected).unwrap_or(i64::MAX));
-        let next = status::after(connection, outcome, self.ctx.now());
+        let mut next = status::after(connection, outcome, self.ctx.now());
+        if let Some(orphans) = self.ctx.gates().and_then(|gates| gates.orphans(&ObjectKey::of(connection))) {
+            next.orphaned_gates = orphans;
+        }
         let flipped = status::flipped(connection.status.as_ref(), &next);
         if let Some(written) = publish::publish(&self.ctx.client, connection, connection.status.as_ref(), &next).await? {
             self.ctx.metrics.status_written(KIND);

@@ -116,6 +116,8 @@ pub struct Metrics {
     route_inventories: Family<ByOutcome, Counter>,
     /// Dead letters, all routes together.
     pub route_dead_letters: Gauge<i64, AtomicI64>,
+    /// Things that gates hold back until a decision.
+    pub approvals_awaited: Gauge<i64, AtomicI64>,
     /// Jobs that a leader put on the queue.
     pub queue_jobs: Counter,
     /// Answers that a leader read.
@@ -166,6 +168,7 @@ impl Default for Metrics {
             route_unaccounted: Gauge::default(),
             route_inventories: Family::default(),
             route_dead_letters: Gauge::default(),
+            approvals_awaited: Gauge::default(),
             queue_jobs: Counter::default(),
             queue_answers: Counter::default(),
             queue_lost: Counter::default(),
@@ -213,6 +216,11 @@ impl Metrics {
             self.feed_lag_seconds.clone(),
         );
         registry.register("feeds_connected", "Connections whose change feed is being read", self.feeds_connected.clone());
+        registry.register(
+            "approvals_awaited",
+            "Things that gates hold back until a decision",
+            self.approvals_awaited.clone(),
+        );
         registry.register("leader", "1 on the leader, else 0", self.leader.clone());
         self.register_routes();
         self.register_queue();

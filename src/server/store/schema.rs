@@ -5,7 +5,7 @@
 
 use rusqlite::{Connection, OptionalExtension};
 
-const VERSION: i64 = 3;
+const VERSION: i64 = 4;
 
 /// Brings an empty database to the current schema. A newer one is refused.
 pub fn migrate(db: &Connection) -> Result<(), rusqlite::Error> {
@@ -15,7 +15,7 @@ pub fn migrate(db: &Connection) -> Result<(), rusqlite::Error> {
             "the database has version {version}; this server knows {VERSION}"
         )));
     }
-    let steps = [&format!("{TABLES} {INDEXES}"), SECOND, THIRD];
+    let steps = [&format!("{TABLES} {INDEXES}"), SECOND, THIRD, FOURTH];
     let missing: Vec<&str> = steps.into_iter().skip(usize::try_from(version).unwrap_or_default()).collect();
     if !missing.is_empty() {
         db.execute_batch(&format!("BEGIN IMMEDIATE; {} PRAGMA user_version = {VERSION}; COMMIT;", missing.join(" ")))?;
@@ -183,3 +183,12 @@ CREATE TABLE contents (sha256 TEXT PRIMARY KEY, bytes BLOB NOT NULL);
 
 /// What version 3 adds.
 const THIRD: &str = "ALTER TABLE links ADD COLUMN recipients TEXT NOT NULL DEFAULT '[]';";
+
+/// What version 4 adds: who asked for what is pending, and when; and the folders with an intake policy.
+const FOURTH: &str = "
+ALTER TABLE links ADD COLUMN requested_by TEXT;
+ALTER TABLE links ADD COLUMN requested_at INTEGER;
+ALTER TABLE members ADD COLUMN requested_by TEXT;
+ALTER TABLE members ADD COLUMN requested_at INTEGER;
+CREATE INDEX items_intake ON items (workspace_id) WHERE intake IS NOT NULL;
+";
