@@ -1,6 +1,7 @@
 //! The controllers: one pass observes, plans, executes and reports.
 
 pub mod approval;
+pub mod callbacks;
 pub mod connection;
 pub mod context;
 pub mod file_route;

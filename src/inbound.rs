@@ -5,6 +5,7 @@
 //! know neither clocks nor sockets. docs/inbound.md is the reference for senders.
 
 pub mod body;
+pub mod callback;
 pub mod digest;
 pub mod disposition;
 pub mod form;
@@ -22,7 +23,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::response::Response;
-use axum::routing::{MethodFilter, on};
+use axum::routing::{MethodFilter, any, on};
 use axum_server::Handle;
 use axum_server::tls_rustls::RustlsConfig;
 use http::{HeaderValue, StatusCode, header};
@@ -172,6 +173,7 @@ fn router(inbound: Inbound) -> Router {
             "/ingest/{namespace}/{path}",
             on(MethodFilter::POST.or(MethodFilter::PUT), ingest::handle).fallback(no_method),
         )
+        .route("/callbacks/{namespace}/{approval}", any(callback::handle))
         .fallback(async || no_path())
         .layer(axum::middleware::map_response(plain))
         .with_state(inbound)
@@ -192,7 +194,12 @@ async fn no_method() -> Response {
 }
 
 fn no_path() -> Response {
-    Refusal::new(StatusCode::NOT_FOUND, "not-found", "There are no endpoints but /ingest/<namespace>/<path>.").respond()
+    Refusal::new(
+        StatusCode::NOT_FOUND,
+        "not-found",
+        "There are no endpoints but /ingest/<namespace>/<path> and /callbacks/<namespace>/<approval>.",
+    )
+    .respond()
 }
 
 #[cfg(test)]

@@ -18,6 +18,7 @@ mod status;
 mod suspend;
 mod tenant;
 mod text;
+mod vote;
 mod why;
 mod yaml;
 
@@ -72,6 +73,10 @@ enum Command {
     Inventory(inventory::InventoryArgs),
     /// Approve the plan of a SecureWorkspace with `mode: Approve`.
     ApprovePlan(approve_plan::ApprovePlanArgs),
+    /// Approve what a gate or a required document holds back: your vote on an Approval.
+    Approve(vote::VoteArgs),
+    /// Reject what a gate or a required document holds back.
+    Reject(vote::VoteArgs),
     /// Print manifests for workspaces that exist in File 360 already.
     Import(import::ImportArgs),
 }
@@ -120,6 +125,8 @@ pub async fn run(plugin: Plugin) -> u8 {
         Command::Replay(args) => replay::run(access, &args, &printer).await,
         Command::Inventory(args) => inventory::run(access, &args, &printer).await,
         Command::ApprovePlan(args) => approve_plan::run(access, &args, &printer).await,
+        Command::Approve(args) => vote::approve(access, &args, &printer).await,
+        Command::Reject(args) => vote::reject(access, &args, &printer).await,
         Command::Import(args) => import::run(access, &args, &printer).await,
     };
     match outcome {

@@ -129,6 +129,7 @@ pub async fn run(args: RunArgs) -> Result<(), String> {
     });
     info!(version = env!("CARGO_PKG_VERSION"), cluster_id = %ctx.cluster_id, "Starting");
     let endpoints = Arc::new(Map::default());
+    endpoints.decides(Arc::new(controllers::callbacks::Callbacks::new(ctx.clone())));
     let inbound = match args.inbound() {
         Some(settings) => Some(inbound::start(settings, endpoints.clone(), metrics, ctx.shutdown.clone()).await?),
         None => None,

@@ -2,13 +2,14 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::RwLock;
 use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
 
+use super::callback::Decisions;
 use super::keyring::Keyring;
 use crate::file360::{Cause, Content, IdempotencyKey};
 use crate::hex::hex;
@@ -24,6 +25,11 @@ pub trait Endpoints: Send + Sync {
 
     /// The ingest endpoint `/ingest/{namespace}/{path}`.
     fn ingest(&self, namespace: &str, path: &str) -> Option<Arc<IngestEndpoint>>;
+
+    /// Who takes decisions about Approvals; `None`: nobody.
+    fn decisions(&self) -> Option<Arc<dyn Decisions>> {
+        None
+    }
 }
 
 /// What `from.http` of a FileRoute declares, ready for use.
@@ -97,6 +103,7 @@ pub fn ingest_cause(uid: &str) -> Cause {
 pub struct Map {
     ingest: RwLock<HashMap<String, Arc<IngestEndpoint>>>,
     known: AtomicBool,
+    decisions: OnceLock<Arc<dyn Decisions>>,
 }
 
 /// The address belongs to another route.
@@ -114,6 +121,11 @@ impl Map {
         ingest.retain(|_, other| other.route.uid != endpoint.route.uid);
         ingest.insert(address, Arc::new(endpoint));
         Ok(())
+    }
+
+    /// Tells who takes decisions about Approvals.
+    pub fn decides(&self, decisions: Arc<dyn Decisions>) {
+        let _ = self.decisions.set(decisions);
     }
 
     /// Closes the endpoint of a route. Requests that it has taken end undisturbed.
@@ -134,6 +146,10 @@ impl Endpoints for Map {
 
     fn ingest(&self, namespace: &str, path: &str) -> Option<Arc<IngestEndpoint>> {
         self.ingest.read().get(&address(namespace, path)).cloned()
+    }
+
+    fn decisions(&self) -> Option<Arc<dyn Decisions>> {
+        self.decisions.get().cloned()
     }
 }
 
