@@ -15,6 +15,8 @@ mod drift;
 mod faults;
 mod fields;
 mod fields_routes;
+mod gates;
+mod gates_votes;
 mod leadership;
 mod moving;
 mod plugin;

@@ -161,7 +161,9 @@ impl Gates {
             return Ok(Some(rest));
         }
         let (variables, event, _) = self.message(case, "Poll", "polled", &known_ticket(&case.approval));
-        let polled = request.poll(&variables, &event.id).await?;
+        // Every look is another: a system that honours keys must not repeat its first answer.
+        let key = format!("{}-poll-{}", event.id, self.ctx.now().as_millisecond());
+        let polled = request.poll(&variables, &key).await?;
         self.polled.lock().insert(case.key.clone(), Instant::now());
         if let Some(Polled { decision, by }) = polled {
             let vote = Vote { by, decision, reason: None, at: self.ctx.now(), via: Some(VoteVia::Poll), id: None };
