@@ -39,6 +39,7 @@ build: ## Build the programs
 generate: ## Write CRDs, roles and what is made from them
 	cargo run --quiet -- crds --out crds
 	cargo run --quiet -- crds --rbac --out config/rbac
+	cargo run --quiet -- crds --admission --out config/admission
 	tests/chart/sync.sh
 
 .PHONY: fmt

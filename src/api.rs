@@ -1,10 +1,13 @@
 //! The custom resources of group `file360.io`, version `v1alpha1`.
 
+pub mod admission;
+pub mod approval;
 pub mod common;
 pub mod connection;
 pub mod crds;
 pub mod documents;
 pub mod file_route;
+pub mod gate;
 pub mod http_target;
 pub mod places;
 pub mod rbac;
@@ -12,6 +15,7 @@ pub mod report;
 pub mod secure_workspace;
 pub mod secure_workspace_set;
 
+pub use approval::{Approval, ApprovalSpec, ApprovalStatus};
 pub use connection::{Connection, ConnectionSpec, ConnectionStatus};
 pub use file_route::{FileRoute, FileRouteSpec, FileRouteStatus};
 pub use secure_workspace::{SecureWorkspace, SecureWorkspaceSpec, SecureWorkspaceStatus};

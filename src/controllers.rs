@@ -1,9 +1,12 @@
 //! The controllers: one pass observes, plans, executes and reports.
 
+pub mod approval;
+pub mod callbacks;
 pub mod connection;
 pub mod context;
 pub mod file_route;
 pub mod finalizers;
+pub mod gates;
 pub mod grants;
 pub mod ingest;
 pub mod references;
@@ -28,9 +31,11 @@ use serde::de::DeserializeOwned;
 use tracing::warn;
 
 use crate::outbound::http::Clients;
+use approval::Approvals;
 use connection::Connections;
 use context::Context;
 use file_route::FileRoutes;
+use gates::Gates;
 use references::ReferenceStore;
 use reports::Reports;
 use secure_workspace::SecureWorkspaces;
@@ -53,10 +58,13 @@ pub async fn run(ctx: Arc<Context>) {
     let _ = ctx.reports.set(reports.clone());
     let routes = FileRoutes::new(ctx.clone(), references.clone(), clients.clone());
     let sets = SecureWorkspaceSets::new(ctx.clone(), references, clients);
-    connections.serves(workspaces.clone(), routes.clone(), sets.clone());
+    let approvals = Approvals::new(ctx.clone());
+    connections.serves(workspaces.clone(), routes.clone(), sets.clone(), approvals.clone());
     routes.reads(workspaces.clone());
     sets.reads(workspaces.clone());
     workspaces.tells(sets.clone());
+    let gates = Gates::new(ctx.clone(), approvals.clone(), routes.clone(), workspaces.clone(), connections.clone());
+    ctx.gates_are(&gates);
     ctx.readiness.waits("workspaces", "the first listing");
     let after_connections = {
         let (ctx, connections, workspaces) = (ctx.clone(), connections.clone(), workspaces.clone());
@@ -67,7 +75,7 @@ pub async fn run(ctx: Arc<Context>) {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
             tokio::select! {
-                _ = async { tokio::join!(workspaces.run(), routes.run(), sets.run()) } => {}
+                _ = async { tokio::join!(workspaces.run(), routes.run(), sets.run(), approvals.run(), gates.run()) } => {}
                 () = reports.run() => {}
             }
         }

@@ -23,9 +23,9 @@ use crate::error::Result;
 use exchange::{Settings, Transport};
 use feature::Enforcement;
 use model::{
-    BusinessKey, ChangePage, Checklist, Folder, ItemPatch, Link, Member, MemberInput, NewFolder, NewWorkspace, OwnerMark,
-    Page, Principal, PrincipalKind, Service, UploadRequest, UploadRequestInput, Workspace, WorkspacePatch, WorkspaceRow,
-    WorkspaceState,
+    BusinessKey, ChangePage, Checklist, DecisionInput, Folder, Intake, ItemPatch, Link, Member, MemberInput, NewFolder,
+    NewWorkspace, OwnerMark, Page, Pending, Principal, PrincipalKind, Service, UploadRequest, UploadRequestInput, Workspace,
+    WorkspacePatch, WorkspaceRow, WorkspaceState,
 };
 
 /// Why a mutating call is made: the uid of the resource behind it. It comes back in the feed.
@@ -166,6 +166,20 @@ pub trait File360: Content + Send + Sync {
 
     /// All share links of a workspace.
     async fn links(&self, workspace: &str) -> Result<Vec<Link>>;
+
+    /// The intake policy of a folder, with the folder's entity tag; `None`: there is no such folder.
+    async fn intake(&self, folder: &str) -> Result<Option<(Intake, String)>>;
+
+    /// Sets the intake policy of a folder, unless somebody changed the folder since `etag`. What is pending stays so.
+    async fn put_intake(&self, folder: &str, etag: &str, intake: &Intake, cause: &Cause) -> Result<()>;
+
+    /// A page of everything that waits for a decision, in one workspace or in all.
+    async fn pending(&self, workspace: Option<&str>, cursor: Option<&str>) -> Result<Page<Pending>>;
+
+    /// Decides about something pending of an item; the first decision stands, and the same one again is a success. Another one is a conflict,
+    /// code `already-decided`; what is not pending any more is [`Kind::NotFound`](crate::error::Kind::NotFound). The evidence is in the audit
+    /// log when the decision takes effect.
+    async fn decide(&self, item: &str, decision: &DecisionInput, key: &IdempotencyKey, cause: &Cause) -> Result<()>;
 
     /// Revokes one share link; one that is gone is a success.
     async fn revoke_link(&self, id: &str, cause: &Cause) -> Result<()>;

@@ -5,6 +5,7 @@
 //! know neither clocks nor sockets. docs/inbound.md is the reference for senders.
 
 pub mod body;
+pub mod callback;
 pub mod digest;
 pub mod disposition;
 pub mod events;
@@ -23,7 +24,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::response::Response;
-use axum::routing::{MethodFilter, on};
+use axum::routing::{MethodFilter, any, on};
 use axum_server::Handle;
 use axum_server::tls_rustls::RustlsConfig;
 use http::{HeaderValue, StatusCode, header};
@@ -90,6 +91,11 @@ impl PublicUrl {
     /// The address of an endpoint for events.
     pub fn events(&self, namespace: &str, path: &str) -> String {
         format!("{}/events/{namespace}/{path}", self.0)
+    }
+
+    /// The address where another system says how an Approval ends.
+    pub fn callback(&self, namespace: &str, approval: &str) -> String {
+        format!("{}/callbacks/{namespace}/{approval}", self.0)
     }
 }
 
@@ -177,6 +183,7 @@ fn router(inbound: Inbound) -> Router {
             "/events/{namespace}/{path}",
             on(MethodFilter::POST.or(MethodFilter::PUT), events::handle).fallback(no_method),
         )
+        .route("/callbacks/{namespace}/{approval}", any(callback::handle))
         .fallback(async || no_path())
         .layer(axum::middleware::map_response(plain))
         .with_state(inbound)
@@ -200,7 +207,7 @@ fn no_path() -> Response {
     Refusal::new(
         StatusCode::NOT_FOUND,
         "not-found",
-        "There are no endpoints but /ingest/<namespace>/<path> and /events/<namespace>/<path>.",
+        "There are no endpoints but /ingest/<namespace>/<path>, /events/<namespace>/<path> and /callbacks/<namespace>/<approval>.",
     )
     .respond()
 }

@@ -20,6 +20,7 @@ mod status;
 mod suspend;
 mod tenant;
 mod text;
+mod vote;
 mod why;
 mod yaml;
 
@@ -79,6 +80,10 @@ enum Command {
     /// Decide about required documents.
     #[command(subcommand)]
     Documents(documents::DocumentsCommand),
+    /// Approve what a gate or a required document holds back: your vote on an Approval.
+    Approve(vote::VoteArgs),
+    /// Reject what a gate or a required document holds back.
+    Reject(vote::VoteArgs),
     /// Print manifests for workspaces that exist in File 360 already.
     Import(import::ImportArgs),
 }
@@ -129,6 +134,8 @@ pub async fn run(plugin: Plugin) -> u8 {
         Command::ApprovePlan(args) => approve_plan::run(access, &args, &printer).await,
         Command::Missing(args) => missing::run(access, &args, &printer).await,
         Command::Documents(command) => documents::run(access, &command, &printer).await,
+        Command::Approve(args) => vote::approve(access, &args, &printer).await,
+        Command::Reject(args) => vote::reject(access, &args, &printer).await,
         Command::Import(args) => import::run(access, &args, &printer).await,
     };
     match outcome {

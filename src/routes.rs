@@ -9,6 +9,7 @@ pub mod destinations;
 pub mod dry_run;
 pub mod engine;
 pub mod environment;
+pub mod gate;
 pub mod inventory;
 pub mod items;
 pub mod ledger;

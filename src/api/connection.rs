@@ -93,6 +93,10 @@ pub struct ConnectionSpec {
     /// A ceiling that no workspace's sharing rule can exceed. Default: none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sharing: Option<SharingCeiling>,
+    /// Who is who, for approvals: under separation of duties a voter who is not here does not count. Default: nobody.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1000), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["username"]))]
+    pub principals: Option<Vec<PrincipalMapping>>,
     /// Stops every call of the operator to this tenant; dependants keep what they have. Default false.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub suspend: Option<bool>,
@@ -104,6 +108,18 @@ pub struct ConnectionSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "date_time")]
     pub suspend_until: Option<Timestamp>,
+}
+
+/// Who somebody is in File 360.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct PrincipalMapping {
+    /// The name that the Kubernetes API server knows them by, or the one that another system gives with its decision.
+    #[schemars(length(min = 1, max = 256))]
+    pub username: String,
+    /// Their user name or id in File 360.
+    #[schemars(length(min = 1, max = 256))]
+    pub file360: String,
 }
 
 /// How a tenant is spoken to.
@@ -364,10 +380,33 @@ pub struct ConnectionStatus {
     /// The reader of the change feed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub feed: Option<FeedStatus>,
+    /// Gates that no route declares any more, at most 20: they stay closed until a route declares them again, or their Approval is given.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 20), extend("x-kubernetes-list-type" = "atomic"))]
+    pub orphaned_gates: Vec<OrphanedGate>,
     /// The reconcile request that was handled last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 253))]
     pub last_handled_reconcile_at: Option<String>,
+}
+
+/// A gate that no route declares any more.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct OrphanedGate {
+    /// The route that declared it, as `namespace/name`.
+    #[schemars(length(max = 317))]
+    pub route: String,
+    /// Id of the workspace in File 360.
+    #[schemars(length(max = 128))]
+    pub workspace_id: String,
+    /// The folder that stays gated.
+    #[schemars(length(max = 1024))]
+    pub path: String,
+    /// The Approval, in the namespace of the route, that takes the gate away; empty while it cannot be made.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    #[schemars(length(max = 253))]
+    pub approval: String,
 }
 
 /// How far one feature is there.

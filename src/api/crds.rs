@@ -9,8 +9,9 @@ use schemars::{JsonSchema, Schema};
 use serde_json::{Value, json};
 
 use super::{
-    Connection, ConnectionSpec, ConnectionStatus, FileRoute, FileRouteSpec, FileRouteStatus, SecureWorkspace,
-    SecureWorkspaceSet, SecureWorkspaceSetSpec, SecureWorkspaceSetStatus, SecureWorkspaceSpec, SecureWorkspaceStatus,
+    Approval, ApprovalSpec, ApprovalStatus, Connection, ConnectionSpec, ConnectionStatus, FileRoute, FileRouteSpec,
+    FileRouteStatus, SecureWorkspace, SecureWorkspaceSet, SecureWorkspaceSetSpec, SecureWorkspaceSetStatus,
+    SecureWorkspaceSpec, SecureWorkspaceStatus,
 };
 
 /// All CRDs, in the order in which they are listed in the docs.
@@ -20,6 +21,7 @@ pub fn all() -> Vec<CustomResourceDefinition> {
         finished::<SecureWorkspaceSpec, SecureWorkspaceStatus>(SecureWorkspace::crd()),
         finished::<SecureWorkspaceSetSpec, SecureWorkspaceSetStatus>(SecureWorkspaceSet::crd()),
         finished::<FileRouteSpec, FileRouteStatus>(FileRoute::crd()),
+        finished::<ApprovalSpec, ApprovalStatus>(Approval::crd()),
     ]
 }
 
@@ -36,7 +38,12 @@ fn finished<Spec: JsonSchema, Status: JsonSchema>(mut crd: CustomResourceDefinit
         }
         if let Some(status) = properties.get_mut("status") {
             document(status, raw::<Status>().as_value());
-            status.description = Some(format!("What the operator found and did. Written by the operator only ({kind})."));
+            status.description = Some(match kind.as_str() {
+                "Approval" => {
+                    "What people and systems said, and what the operator decided. People write their own vote only.".into()
+                }
+                _ => format!("What the operator found and did. Written by the operator only ({kind})."),
+            });
             status.nullable = None;
             status.default = Some(JSON(json!({"observedGeneration": -1})));
         }

@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use super::common::{ConnectionRef, LabelSelector, SecretKeyRef, conditions, date_time};
 use super::documents::DocumentState;
+use super::gate::Gate;
 use super::http_target::{HttpTarget, expression_map};
 use super::places::{Broker, ObjectStore, SearchIndex};
 use crate::file360::model::Audience;
@@ -34,6 +35,7 @@ use crate::file360::model::Audience;
     printcolumn(name = "Delivered", type_ = "integer", json_path = ".status.counts.delivered"),
     printcolumn(name = "Unmatched", type_ = "integer", json_path = ".status.counts.unmatched"),
     printcolumn(name = "Failed", type_ = "integer", json_path = ".status.counts.failed"),
+    printcolumn(name = "Awaiting", type_ = "integer", json_path = ".status.counts.awaitingApproval"),
     printcolumn(name = "Unaccounted", type_ = "integer", json_path = ".status.inventory.unaccounted", priority = 1),
     printcolumn(name = "Connection", type_ = "string", json_path = ".spec.connectionRef.name", priority = 1),
     printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
@@ -60,6 +62,12 @@ use crate::file360::model::Audience;
         .message("lookback needs mode: DryRun"),
     validation = Rule::new("!has(self.delivery) || !has(self.delivery.deadLetter) || !has(self.from.objectStore)")
         .message("delivery.deadLetter.moveTo moves files within File 360; from.objectStore leaves a failed object where it is"),
+    validation = Rule::new("!has(self.from.objectStore) || !self.rules.exists(r, has(r.gate))")
+        .message("gate holds back what arrives in File 360; objects of a store do not arrive there"),
+    validation = Rule::new("!self.rules.exists(r, has(r.gate)) || !has(self.mode) || self.mode != 'DryRun'")
+        .message("gate does not go with mode: DryRun, which touches nothing"),
+    validation = Rule::new("self.rules.all(r, !has(r.gate) || !has(r.gate.onApproved) || 'Release' in r.gate.onApproved)")
+        .message("gate.onApproved needs Release: what is approved takes effect"),
     validation = Rule::new("!has(self.suspendUntil) || (has(self.suspend) && self.suspend)")
         .message("suspendUntil needs suspend: true"),
     validation = Rule::new("!has(self.suspendReason) || (has(self.suspend) && self.suspend)")
@@ -288,6 +296,10 @@ pub struct RouteRule {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "expression_map")]
     pub set: Option<BTreeMap<String, String>>,
+    /// What of the files that the rule takes waits for a decision. The route's whole path is gated in File 360 before the route is Ready; what no
+    /// gate is meant for is let through as soon as the operator has seen it. Taking the gate away opens nothing. Default: nothing waits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gate: Option<Gate>,
     /// Where the file goes: to each of them.
     #[schemars(length(min = 1, max = 8), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub to: Vec<DestinationSpec>,
@@ -608,6 +620,9 @@ pub struct RouteCounts {
     pub failed: u64,
     /// Deliveries that turned out to be there already.
     pub duplicates: u64,
+    /// What is held back until a decision.
+    #[serde(default)]
+    pub awaiting_approval: u64,
     /// Bytes of content that were delivered.
     pub bytes: u64,
 }

@@ -12,9 +12,16 @@ pub fn manager() -> Vec<PolicyRule> {
         // What sets generate.
         rule(GROUP, &["secureworkspaces"], &["create", "delete"]),
         rule(GROUP, &["fileroutes"], &["get", "list", "watch"]),
+        rule(GROUP, &["approvals"], &["get", "list", "watch", "create"]),
         rule(
             GROUP,
-            &["connections/status", "secureworkspaces/status", "secureworkspacesets/status", "fileroutes/status"],
+            &[
+                "approvals/status",
+                "connections/status",
+                "fileroutes/status",
+                "secureworkspaces/status",
+                "secureworkspacesets/status",
+            ],
             &["patch"],
         ),
         // Lets the operator name a resource as the owner of the Secret it writes.
@@ -25,9 +32,17 @@ pub fn manager() -> Vec<PolicyRule> {
     ]
 }
 
-/// What needs a cluster-wide binding: the labels of namespaces, for grants by selector, and the identity of the cluster.
+/// What needs a cluster-wide binding: the labels of namespaces, for grants by selector, and the identity of the cluster; and whether the policy is
+/// in force that proves who votes on an Approval.
 pub fn cluster() -> Vec<PolicyRule> {
-    vec![rule("", &["namespaces"], &["get", "list", "watch"])]
+    vec![
+        rule("", &["namespaces"], &["get", "list", "watch"]),
+        rule(
+            "admissionregistration.k8s.io",
+            &["validatingadmissionpolicies", "validatingadmissionpolicybindings"],
+            &["get"],
+        ),
+    ]
 }
 
 /// Leader election, in the operator's own namespace.

@@ -7,7 +7,7 @@ use k8s_openapi::api::rbac::v1::{ClusterRole, PolicyRule, Role};
 use kube::api::ObjectMeta;
 use serde::Serialize;
 
-use crate::api::{crds, rbac};
+use crate::api::{admission, crds, rbac};
 
 /// Arguments of `crds`.
 #[derive(Debug, Args)]
@@ -18,11 +18,18 @@ pub struct CrdsArgs {
     /// The operator's roles instead of the CRDs.
     #[arg(long)]
     rbac: bool,
+    /// The policy that keeps votes on Approvals honest, instead of the CRDs.
+    #[arg(long, conflicts_with = "rbac")]
+    admission: bool,
 }
 
 /// Prints or writes the documents.
 pub fn run(args: &CrdsArgs) -> Result<(), String> {
-    let documents = if args.rbac { role_documents()? } else { documents()? };
+    let documents = match (args.rbac, args.admission) {
+        (true, _) => role_documents()?,
+        (_, true) => admission_documents()?,
+        _ => documents()?,
+    };
     for (name, text) in documents {
         match &args.out {
             None => println!("---\n{text}"),
@@ -54,6 +61,13 @@ pub fn role_documents() -> Result<Vec<(String, String)>, String> {
             yaml(&Role { metadata: named("file360-operator-leader-election"), rules: Some(rbac::leader_election()) })?,
         ),
     ])
+}
+
+/// File name and YAML text of the policy for votes and its binding.
+pub fn admission_documents() -> Result<Vec<(String, String)>, String> {
+    let policy = yaml(&admission::policy(admission::NAME, admission::DEFAULT_OPERATOR))?;
+    let binding = yaml(&admission::binding(admission::NAME))?;
+    Ok(vec![("approvals.yaml".into(), format!("{policy}---\n{binding}"))])
 }
 
 fn named(name: &str) -> ObjectMeta {

@@ -52,6 +52,10 @@ pub struct RunArgs {
     /// Where other systems reach --inbound-address, such as https://files.example.com.
     #[arg(long, env = "FILE360_PUBLIC_URL")]
     public_url: Option<PublicUrl>,
+    /// Name of the ValidatingAdmissionPolicy, and of its binding, that keep votes on Approvals honest. While they are not there as shipped, votes
+    /// through the Kubernetes API are ignored. With --namespace they always are.
+    #[arg(long, env = "FILE360_APPROVALS_POLICY", default_value = crate::api::admission::NAME)]
+    approvals_policy: String,
     /// Only one of several replicas works; `false` for a single process.
     #[arg(long, env = "FILE360_LEADER_ELECT", default_value_t = true, action = clap::ArgAction::Set)]
     leader_elect: bool,
@@ -116,6 +120,7 @@ pub async fn run(args: RunArgs) -> Result<(), String> {
         queue: queue.map(|settings| queue::leader::Leader::new(settings, args.lead.open(), metrics.clone(), ending)),
         folders: args.process.folders.iter().cloned().collect(),
         public_url: args.inbound_address.and(args.public_url.clone()),
+        approvals_policy: args.process.namespace.is_none().then(|| args.approvals_policy.clone()),
         metrics: metrics.clone(),
         readiness,
         stop_writes,
@@ -124,6 +129,7 @@ pub async fn run(args: RunArgs) -> Result<(), String> {
     });
     info!(version = env!("CARGO_PKG_VERSION"), cluster_id = %ctx.cluster_id, "Starting");
     let endpoints = Arc::new(Map::default());
+    endpoints.decides(Arc::new(controllers::callbacks::Callbacks::new(ctx.clone())));
     let inbound = match args.inbound() {
         Some(settings) => Some(inbound::start(settings, endpoints.clone(), metrics, ctx.shutdown.clone()).await?),
         None => None,
@@ -206,6 +212,7 @@ async fn lead(ctx: Arc<Context>, leader: Option<Leader>) -> Result<(), String> {
     readiness.waits("workspaces", "the first listing");
     readiness.waits("routes", "the first listing");
     readiness.waits("sets", "the first listing");
+    readiness.waits("approvals", "the first listing");
     readiness.is_ready("operator");
     let mut controllers = tokio::spawn(controllers::run(ctx));
     let lost = async {

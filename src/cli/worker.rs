@@ -66,6 +66,7 @@ pub async fn run(args: WorkerArgs) -> Result<(), String> {
         folders: args.process.folders.iter().cloned().collect(),
         queue: None,
         public_url: None,
+        approvals_policy: None,
         metrics: metrics.clone(),
         readiness: readiness.clone(),
         stop_writes: CancellationToken::new(),

@@ -18,6 +18,7 @@ use tracing::{info, warn};
 use crate::api::Connection;
 use crate::api::connection::Driver;
 use crate::api::{FINALIZER, REQUESTED_AT};
+use crate::controllers::approval::Approvals;
 use crate::controllers::context::Context;
 use crate::controllers::file_route::FileRoutes;
 use crate::controllers::finalizers;
@@ -48,6 +49,7 @@ pub struct Connections {
     workspaces: OnceLock<Arc<SecureWorkspaces>>,
     routes: OnceLock<Arc<FileRoutes>>,
     sets: OnceLock<Arc<SecureWorkspaceSets>>,
+    approvals: OnceLock<Arc<Approvals>>,
     me: Weak<Self>,
 }
 
@@ -78,15 +80,23 @@ impl Connections {
             workspaces: OnceLock::new(),
             routes: OnceLock::new(),
             sets: OnceLock::new(),
+            approvals: OnceLock::new(),
             me: me.clone(),
         })
     }
 
     /// Tells who depends on the sessions.
-    pub fn serves(&self, workspaces: Arc<SecureWorkspaces>, routes: Arc<FileRoutes>, sets: Arc<SecureWorkspaceSets>) {
+    pub fn serves(
+        &self,
+        workspaces: Arc<SecureWorkspaces>,
+        routes: Arc<FileRoutes>,
+        sets: Arc<SecureWorkspaceSets>,
+        approvals: Arc<Approvals>,
+    ) {
         let _ = self.workspaces.set(workspaces);
         let _ = self.routes.set(routes);
         let _ = self.sets.set(sets);
+        let _ = self.approvals.set(approvals);
     }
 
     fn tell_routes(&self, connection: &ObjectKey) {
@@ -95,6 +105,9 @@ impl Connections {
         }
         if let Some(sets) = self.sets.get() {
             sets.connection_changed(connection);
+        }
+        if let Some(approvals) = self.approvals.get() {
+            approvals.connection_changed(connection);
         }
     }
 
@@ -163,7 +176,10 @@ impl Connections {
         let relevant = last.as_ref().is_none_or(|last| differs(&last.object, &object));
         let shared_rules_changed = last.as_ref().is_some_and(|last| {
             let (last, now) = (&last.object.spec, &object.spec);
-            last.grants != now.grants || last.sharing != now.sharing || last.time_zone != now.time_zone
+            last.grants != now.grants
+                || last.sharing != now.sharing
+                || last.time_zone != now.time_zone
+                || last.principals != now.principals
         });
         let entry = match last {
             Some(entry) if entry.object.uid() == object.uid() => Entry { object: object.clone(), ..entry },
@@ -319,7 +335,10 @@ impl Connections {
     async fn report(&self, connection: &Connection, outcome: &Outcome) -> Result<()> {
         let connected = self.ctx.sessions.all().iter().filter(|(_, lookup)| lookup.is_connected()).count();
         self.ctx.metrics.feeds_connected.set(i64::try_from(connected).unwrap_or(i64::MAX));
-        let next = status::after(connection, outcome, self.ctx.now());
+        let mut next = status::after(connection, outcome, self.ctx.now());
+        if let Some(orphans) = self.ctx.gates().and_then(|gates| gates.orphans(&ObjectKey::of(connection))) {
+            next.orphaned_gates = orphans;
+        }
         let flipped = status::flipped(connection.status.as_ref(), &next);
         if let Some(written) = publish::publish(&self.ctx.client, connection, connection.status.as_ref(), &next).await? {
             self.ctx.metrics.status_written(KIND);

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use governor::{DefaultDirectRateLimiter, Quota, RateLimiter};
@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use super::reports::Reports;
+use crate::controllers::gates::Gates;
 use crate::inbound::PublicUrl;
 use crate::outbound::guard::Guard;
 use crate::outbound::trust::Trust;
@@ -91,6 +92,8 @@ pub struct Context {
     pub queue: Option<Arc<Leader>>,
     /// Where senders reach the inbound endpoint, if it is on.
     pub public_url: Option<PublicUrl>,
+    /// Name of the policy that proves who votes on an Approval; `None`: nothing proves it.
+    pub approvals_policy: Option<String>,
     /// Cancelled when the leadership is lost.
     pub stop_writes: CancellationToken,
     /// Cancelled when the process is asked to end: running passes end, no new one starts.
@@ -105,6 +108,7 @@ pub struct Context {
     pub bandwidths: SharedBandwidth,
     /// Who tells other systems about workspaces; only where controllers run.
     pub reports: OnceLock<Arc<Reports>>,
+    gates: OnceLock<Weak<Gates>>,
     recorder: Recorder,
 }
 
@@ -132,6 +136,8 @@ pub struct Parts {
     pub queue: Option<Arc<Leader>>,
     /// See [`Context::public_url`].
     pub public_url: Option<PublicUrl>,
+    /// See [`Context::approvals_policy`].
+    pub approvals_policy: Option<String>,
     /// See [`Context::metrics`].
     pub metrics: Arc<Metrics>,
     /// See [`Context::readiness`].
@@ -165,15 +171,27 @@ impl Context {
             folders: parts.folders,
             queue: parts.queue,
             public_url: parts.public_url,
+            approvals_policy: parts.approvals_policy,
             stop_writes: parts.stop_writes,
             shutdown: parts.shutdown,
             gate: Gate::default(),
             bandwidths: SharedBandwidth::default(),
             reports: OnceLock::new(),
+            gates: OnceLock::new(),
             tuning: parts.tuning,
             // No burst: the first second is like the others.
             outage_marks: RateLimiter::direct(Quota::per_second(OUTAGE_MARKS_PER_SECOND).allow_burst(NonZeroU32::MIN)),
         })
+    }
+
+    /// Tells who looks after gates.
+    pub fn gates_are(&self, gates: &Arc<Gates>) {
+        let _ = self.gates.set(Arc::downgrade(gates));
+    }
+
+    /// Who looks after gates, once somebody does.
+    pub fn gates(&self) -> Option<Arc<Gates>> {
+        self.gates.get().and_then(Weak::upgrade)
     }
 
     /// The time now.

@@ -4,7 +4,8 @@ pub mod engine;
 pub mod status;
 pub mod worker;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
@@ -54,7 +55,30 @@ pub struct FileRoutes {
     workspaces: OnceLock<Arc<SecureWorkspaces>>,
     references: Arc<ReferenceStore>,
     clients: Arc<Clients>,
+    listed: AtomicBool,
     me: Weak<Self>,
+}
+
+/// A route with gates.
+pub struct GatedRoute {
+    /// Which one.
+    pub key: ObjectKey,
+    /// The same.
+    pub object: Arc<FileRoute>,
+    /// Ids of the workspaces that it reads; `None`: not known.
+    pub reads: Option<HashSet<String>>,
+    /// What evaluates its rules, while it runs.
+    pub running: Option<RunningGate>,
+}
+
+/// What evaluates the rules of a route with gates.
+pub struct RunningGate {
+    /// Its engine.
+    pub engine: Arc<crate::routes::engine::Engine>,
+    /// The workspaces it reads.
+    pub scope: Arc<crate::routes::items::Scope>,
+    /// Its files.
+    pub items: Arc<crate::routes::items::ItemSource>,
 }
 
 struct Entry {
@@ -90,6 +114,7 @@ impl FileRoutes {
             workspaces: OnceLock::new(),
             references,
             clients,
+            listed: AtomicBool::new(false),
             me: me.clone(),
         })
     }
@@ -130,6 +155,48 @@ impl FileRoutes {
             .for_each(|(key, _)| self.queue.push(key.clone()));
     }
 
+    /// Whether the first listing is complete.
+    pub fn is_listed(&self) -> bool {
+        self.listed.load(Ordering::Acquire)
+    }
+
+    /// The routes of a Connection that have a gate, whether they run or not.
+    pub fn gated(&self, connection: &ObjectKey) -> Vec<GatedRoute> {
+        let routes = self.routes.lock();
+        let fits = |entry: &Entry| {
+            entry.object.meta().deletion_timestamp.is_none()
+                && entry.object.spec.rules.iter().any(|rule| rule.gate.is_some())
+                && connection_key(&entry.object) == *connection
+        };
+        routes.iter().filter(|(_, entry)| fits(entry)).map(|(key, entry)| self.gate_of(key, entry, connection)).collect()
+    }
+
+    fn gate_of(&self, key: &ObjectKey, entry: &Entry, connection: &ObjectKey) -> GatedRoute {
+        let spec = &entry.object.spec;
+        let reads = self.workspaces.get().map(|workspaces| {
+            let declared = workspaces.declared(&key.namespace, connection).into_iter();
+            let declared = declared.filter(|(name, _, labels)| engine::reads(spec, name, labels)).map(|(_, id, _)| id);
+            declared.chain(spec.from.workspaces.iter().flat_map(|from| from.ids.iter().flatten().cloned())).collect()
+        });
+        // One that runs for an earlier spec does not know the gates of this one.
+        let running = entry
+            .running
+            .as_ref()
+            .filter(|running| !running.has_ended() && Some(running.generation) == entry.object.meta().generation);
+        let running = running.map(|running| RunningGate {
+            engine: running.engine.clone(),
+            scope: running.scope.clone(),
+            items: running.items.clone(),
+        });
+        GatedRoute { key: key.clone(), object: entry.object.clone(), reads, running }
+    }
+
+    fn wake_gates(&self, object: &FileRoute) {
+        if let Some(gates) = self.ctx.gates() {
+            gates.wake(&connection_key(object));
+        }
+    }
+
     /// The labels of a namespace changed: grants by selector may end or begin.
     pub fn namespace_changed(&self, namespace: &str) {
         let routes = self.routes.lock();
@@ -152,6 +219,7 @@ impl FileRoutes {
                     let gone: Vec<ObjectKey> =
                         self.routes.lock().keys().filter(|key| !listing.contains(*key)).cloned().collect();
                     gone.iter().for_each(|key| self.gone(key));
+                    self.listed.store(true, Ordering::Release);
                     self.ctx.readiness.is_ready("routes");
                 }
                 Ok(Event::Apply(object)) => self.saw(object),
@@ -209,7 +277,10 @@ impl FileRoutes {
     /// A deleted route stops; its records stay, and one that is made again under its name goes on where it stood (R1).
     fn gone(&self, key: &ObjectKey) {
         self.queue.cancel(key);
-        self.routes.lock().remove(key);
+        let gone = self.routes.lock().remove(key);
+        if let Some(entry) = gone {
+            self.wake_gates(&entry.object);
+        }
     }
 
     async fn pass(&self, key: &ObjectKey) {
@@ -220,6 +291,7 @@ impl FileRoutes {
         }
         let started = Instant::now();
         let outcome = self.converge(key, &object).await;
+        self.wake_gates(&object);
         let outcome = match outcome {
             Ok(Some(outcome)) => outcome,
             // The Connection has no session: what was reported stays.
@@ -355,6 +427,7 @@ impl FileRoutes {
     ) -> Result<()> {
         let fingerprint = surroundings.fingerprint();
         let scope = surroundings.scope(lead.workspaces)?;
+        self.close_gates(surroundings, lead, &scope).await?;
         {
             let routes = self.routes.lock();
             let running = routes.get(key).and_then(|entry| entry.running.as_ref());
@@ -386,6 +459,24 @@ impl FileRoutes {
             running.engine.hurry();
         }
         entry.hurried = Some(token.clone());
+    }
+
+    /// Before a route runs, or looks at a workspace, File 360 holds back what its gates declare.
+    async fn close_gates(
+        &self,
+        surroundings: &engine::Surroundings<'_>,
+        lead: &engine::Lead<'_>,
+        scope: &HashMap<String, crate::routes::items::Scoped>,
+    ) -> Result<()> {
+        if surroundings.object.spec.rules.iter().all(|rule| rule.gate.is_none()) {
+            return Ok(());
+        }
+        let Some(gates) = self.ctx.gates() else {
+            return Err(Error::new(Kind::Stopping, "the gates are not looked after yet"));
+        };
+        // A route that cannot run closes nothing new.
+        surroundings.make(&Arc::default())?;
+        gates.install(surroundings.object, lead.session, scope.keys().map(String::as_str).collect()).await
     }
 
     /// `kubectl file360 replay` sets an annotation; each new value tries the dead letters again once.
@@ -427,7 +518,10 @@ impl FileRoutes {
         let now = self.ctx.now();
         let http = object.spec.from.http.as_ref();
         let ingest_url = http.zip(self.ctx.public_url.as_ref()).map(|(http, url)| url.ingest(&key.namespace, &http.path));
-        let next = status::after(object, outcome, ingest_url, now);
+        let mut next = status::after(object, outcome, ingest_url, now);
+        if let Some(gates) = self.ctx.gates() {
+            status::await_approval(object, &mut next, gates.awaiting(&connection_key(object), key), now);
+        }
         self.measure();
         let written_at = self.routes.lock().get(key).and_then(|entry| entry.written_at);
         if status::differ_in_numbers_only(object.status.as_ref(), &next)
@@ -468,7 +562,7 @@ impl FileRoutes {
     }
 
     /// The engine of a route has something to tell.
-    pub(super) fn engine_changed(&self, key: &ObjectKey, important: bool) {
+    pub(crate) fn engine_changed(&self, key: &ObjectKey, important: bool) {
         self.queue.push_after(key.clone(), if important { SOON } else { GATHER });
     }
 }

@@ -3,6 +3,7 @@
 mod content;
 mod feed;
 mod folders;
+mod governance;
 mod members;
 mod uploads;
 mod workspaces;
@@ -16,11 +17,11 @@ pub use super::exchange::{Credential, Observer, Settings, Transport};
 
 use super::feature::Enforcement;
 use super::model::{
-    BusinessKey, ChangePage, Checklist, Folder, ItemPatch, Link, Member, MemberInput, NewFolder, NewWorkspace, OwnerMark,
-    Page, Principal, PrincipalKind, Service, UploadRequest, UploadRequestInput, Workspace, WorkspacePatch, WorkspaceRow,
-    WorkspaceState,
+    BusinessKey, ChangePage, Checklist, DecisionInput, Folder, Intake, ItemPatch, Link, Member, MemberInput, NewFolder,
+    NewWorkspace, OwnerMark, Page, Pending, Principal, PrincipalKind, Service, UploadRequest, UploadRequestInput, Workspace,
+    WorkspacePatch, WorkspaceRow, WorkspaceState,
 };
-use super::{Cause, Changed, Creation, File360};
+use super::{Cause, Changed, Creation, File360, IdempotencyKey};
 use crate::error::Result;
 
 /// A tenant that is reached through the connector contract.
@@ -159,6 +160,22 @@ impl File360 for Connector {
 
     async fn links(&self, workspace: &str) -> Result<Vec<Link>> {
         self.list_links(workspace).await
+    }
+
+    async fn intake(&self, folder: &str) -> Result<Option<(Intake, String)>> {
+        self.get_intake(folder).await
+    }
+
+    async fn put_intake(&self, folder: &str, etag: &str, intake: &Intake, cause: &Cause) -> Result<()> {
+        self.set_intake(folder, etag, intake, cause).await
+    }
+
+    async fn pending(&self, workspace: Option<&str>, cursor: Option<&str>) -> Result<Page<Pending>> {
+        self.list_pending(workspace, cursor).await
+    }
+
+    async fn decide(&self, item: &str, decision: &DecisionInput, key: &IdempotencyKey, cause: &Cause) -> Result<()> {
+        self.post_decision(item, decision, key, cause).await
     }
 
     async fn revoke_link(&self, id: &str, cause: &Cause) -> Result<()> {

@@ -22,11 +22,11 @@ use async_trait::async_trait;
 use super::exchange::Transport;
 use super::feature::{Enforcement, Feature, Level};
 use super::model::{
-    BusinessKey, ChangePage, Checklist, Folder, ItemPatch, Link, Member, MemberInput, NewFolder, NewWorkspace, OwnerMark,
-    Page, Principal, PrincipalKind, Service, UploadRequest, UploadRequestInput, Workspace, WorkspacePatch, WorkspaceRow,
-    WorkspaceState,
+    BusinessKey, ChangePage, Checklist, DecisionInput, Folder, Intake, ItemPatch, Link, Member, MemberInput, NewFolder,
+    NewWorkspace, OwnerMark, Page, Pending, Principal, PrincipalKind, Service, UploadRequest, UploadRequestInput, Workspace,
+    WorkspacePatch, WorkspaceRow, WorkspaceState,
 };
-use super::{Cause, Changed, Creation, File360};
+use super::{Cause, Changed, Creation, File360, IdempotencyKey};
 use crate::error::{Error, Kind, Result};
 use client::Client;
 use files::Uploads;
@@ -181,6 +181,22 @@ impl File360 for WebDav {
 
     async fn links(&self, _: &str) -> Result<Vec<Link>> {
         lacking("share links")
+    }
+
+    async fn intake(&self, _: &str) -> Result<Option<(Intake, String)>> {
+        lacking("intake policies")
+    }
+
+    async fn put_intake(&self, _: &str, _: &str, _: &Intake, _: &Cause) -> Result<()> {
+        lacking("intake policies")
+    }
+
+    async fn pending(&self, _: Option<&str>, _: Option<&str>) -> Result<Page<Pending>> {
+        lacking("intake policies")
+    }
+
+    async fn decide(&self, _: &str, _: &DecisionInput, _: &IdempotencyKey, _: &Cause) -> Result<()> {
+        lacking("intake policies")
     }
 
     async fn revoke_link(&self, _: &str, _: &Cause) -> Result<()> {

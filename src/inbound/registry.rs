@@ -2,13 +2,14 @@
 
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use parking_lot::RwLock;
 use sha2::{Digest, Sha256};
 use tokio::sync::Semaphore;
 
+use super::callback::Decisions;
 use super::events::EventMap;
 use super::keyring::Keyring;
 use crate::file360::{Cause, Content, IdempotencyKey};
@@ -28,6 +29,11 @@ pub trait Endpoints: Send + Sync {
 
     /// The endpoints `/events/{namespace}/{path}`; `None`: there are none and will be none.
     fn events(&self) -> Option<&EventMap>;
+
+    /// Who takes decisions about Approvals; `None`: nobody.
+    fn decisions(&self) -> Option<Arc<dyn Decisions>> {
+        None
+    }
 }
 
 /// What `from.http` of a FileRoute declares, ready for use.
@@ -103,6 +109,7 @@ pub struct Map {
     pub events: EventMap,
     ingest: RwLock<HashMap<String, Arc<IngestEndpoint>>>,
     known: AtomicBool,
+    decisions: OnceLock<Arc<dyn Decisions>>,
 }
 
 /// The address belongs to another route.
@@ -120,6 +127,11 @@ impl Map {
         ingest.retain(|_, other| other.route.uid != endpoint.route.uid);
         ingest.insert(address, Arc::new(endpoint));
         Ok(())
+    }
+
+    /// Tells who takes decisions about Approvals.
+    pub fn decides(&self, decisions: Arc<dyn Decisions>) {
+        let _ = self.decisions.set(decisions);
     }
 
     /// Closes the endpoint of a route. Requests that it has taken end undisturbed.
@@ -144,6 +156,10 @@ impl Endpoints for Map {
 
     fn events(&self) -> Option<&EventMap> {
         Some(&self.events)
+    }
+
+    fn decisions(&self) -> Option<Arc<dyn Decisions>> {
+        self.decisions.get().cloned()
     }
 }
 

@@ -14,7 +14,7 @@ use super::{Access, Failure, failed};
 use crate::api::{GROUP, VERSION};
 
 /// Field manager of what the plugin writes.
-const MANAGER: &str = "kubectl-file360";
+pub const MANAGER: &str = "kubectl-file360";
 /// Most objects in one answer of a listing.
 const PAGE: u32 = 500;
 

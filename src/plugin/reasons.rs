@@ -178,6 +178,7 @@ static ENTRIES: &[Entry] = &[
     route("Ready", "Failed", "The route could not be started, or its dry run failed.", "See the message; it is tried again unless Stalled is there."),
     route("Backlogged", "DeliveriesWait", "Deliveries failed and are tried again. Failures of a destination that is away do not use up a file's tries.", "Bring back the destination that the message names, or wait."),
     route("Unaccounted", "FilesUnaccounted", "The last inventory found files that nothing was known of, which have been taken up, or acknowledged copies that are gone.", "Look at them: kubectl file360 status -n {ns} froute/{name}. Deliver missing copies again: kubectl file360 inventory --redeliver -n {ns} {name}"),
+    route("AwaitingApproval", "ApprovalsPending", "Gates hold things back until a decision.", "Decide: kubectl get approvals -n {ns}, then kubectl file360 approve or reject -n {ns} NAME"),
     route("DeadLetters", "DeliveriesGivenUp", "Deliveries failed for good, or more often than delivery.retries allows. They are not tried again by themselves.", "Correct the cause, then: kubectl file360 replay -n {ns} {name}"),
     route("Suspended", "Suspended", "It is suspended, as its spec says.", "kubectl file360 resume -n {ns} fileroute/{name}, or wait for spec.suspendUntil."),
 ];

@@ -163,6 +163,7 @@ fn context(cluster: &Cluster, cluster_id: String, args: &TenantArgs) -> Result<A
         queue: None,
         folders: std::collections::BTreeMap::new(),
         public_url: None,
+        approvals_policy: None,
         metrics: Arc::new(Metrics::default()),
         readiness: Arc::new(Readiness::default()),
         stop_writes: CancellationToken::new(),

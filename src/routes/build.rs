@@ -13,6 +13,7 @@ use super::destinations::http::{Addresses, HttpDestination};
 use super::destinations::index::{IndexDestination, Readers};
 use super::destinations::object_store::ObjectStoreDestination;
 use super::environment::NAMES_WITH_RESPONSE;
+use super::gate::Gate;
 use super::objects::ObjectSource;
 use super::paths::PathPattern;
 use super::route::{Breaker, LARGE_AT_ONCE, Retry, Route, Target, Unmatched, bytes};
@@ -58,6 +59,11 @@ pub fn route(id: Arc<RouteId>, spec: &FileRouteSpec, workshop: &dyn Workshop) ->
     let rules = Rules::compile(spec)?;
     let targets = spec.rules.iter().enumerate().map(|(at, rule)| targets(&rule.to, &format!("rules[{at}].to"), workshop));
     let targets = targets.collect::<Result<Vec<_>, _>>()?;
+    let gates = spec.rules.iter().enumerate().map(|(at, rule)| {
+        let gate = Gate::compile(rule, &workshop.http()).map_err(|invalid| invalid.below(&format!("rules[{at}]")));
+        Ok(gate?.map(Arc::new))
+    });
+    let gates = gates.collect::<Result<Vec<_>, InvalidField>>()?;
     let unmatched = match (&spec.unmatched.move_to, &spec.unmatched.to) {
         (Some(folder), _) => Unmatched::MoveTo(folder.clone()),
         (None, Some(to)) => Unmatched::To(self::targets(to, "unmatched.to", workshop)?),
@@ -74,6 +80,7 @@ pub fn route(id: Arc<RouteId>, spec: &FileRouteSpec, workshop: &dyn Workshop) ->
     Ok(Route {
         id,
         rules,
+        gates,
         pattern: pattern(spec),
         events: events(spec),
         retry: Retry::of(spec),

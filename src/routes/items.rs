@@ -19,7 +19,7 @@ use crate::documents::record::{REQUIREMENT, Recorded, parse};
 use crate::error::{Error, Kind, Result};
 use crate::file360::content::IdempotencyKey;
 use crate::file360::model::{
-    Actor, Item, ItemKind, ItemPatch, ItemState, MetadataPatch, NewFolder, OnConflict, PrincipalKind,
+    Actor, Item, ItemKind, ItemPatch, ItemState, MetadataPatch, NewFolder, OnConflict, PrincipalKind, Version,
 };
 use crate::file360::{Cause, File360};
 
@@ -243,6 +243,30 @@ impl ItemSource {
         item.created_by = Some(found.created_by);
         item.modified_at = found.created_at;
         Ok(Some(item))
+    }
+
+    /// What expressions see of an item that is not visible yet, or of a folder. `version`: the one that they are about, if it is not the item's.
+    pub async fn facts_of(
+        &self,
+        mut item: Item,
+        version: Option<&Version>,
+        event: FileEvent,
+        actor: String,
+    ) -> Result<Facts> {
+        if let Some(found) = version {
+            item.version = Some(found.version);
+            item.size = Some(found.size);
+            item.sha256 = Some(found.sha256.clone());
+            item.mime_type = Some(found.mime_type.clone());
+            item.created_by = Some(found.created_by.clone());
+            item.modified_at = found.created_at;
+        }
+        let folder = self.folder(item.parent_id.as_deref()).await?;
+        let workspace = self.surroundings(&item.workspace_id).await?;
+        let uploader = item.created_by.as_ref().map(uploader).unwrap_or_default();
+        let upload_request = item.upload_request.clone();
+        let file = Arc::new(file(item, &workspace.name));
+        Ok(Facts { file, uploader, upload_request, folder, workspace, event, actor })
     }
 
     fn loaded(

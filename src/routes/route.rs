@@ -10,6 +10,7 @@ use tokio::time::Instant;
 
 use super::content::Bandwidth;
 use super::delivery::{Destination, RouteId};
+use super::gate::Gate;
 use super::paths::PathPattern;
 use super::rules::{Rules, UNMATCHED};
 use crate::api::file_route::{FileEvent, FileRouteSpec};
@@ -34,6 +35,8 @@ pub struct Route {
     pub id: Arc<RouteId>,
     /// Its rules.
     pub rules: Rules,
+    /// Gates of the rules, in their order.
+    pub gates: Vec<Option<Arc<Gate>>>,
     /// Destinations of each rule, in the order of the rules.
     pub targets: Vec<Vec<Arc<Target>>>,
     /// What becomes of files that no rule takes.

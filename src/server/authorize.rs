@@ -215,6 +215,8 @@ pub struct ItemFacts {
     pub record: bool,
     /// The call changes content, name or place (not only metadata).
     pub changes_substance: bool,
+    /// An intake policy stands on it, or on a folder below it.
+    pub gated: bool,
 }
 
 /// What an effect would touch.
@@ -435,6 +437,12 @@ fn by_lock(
     };
     if item.root && moves {
         return Err(refuse(409, "state-conflict", "The root folder cannot be renamed, moved or deleted."));
+    }
+    let decides = matches!(principal, Principal::Client { scopes, .. } if scopes.has(Scope::Govern));
+    if item.gated && moves && !decides {
+        // Whoever could put another folder in its place would get around the policy.
+        let why = "An intake policy stands on the folder or below it: only who decides renames, moves or deletes it.";
+        return Err(refuse(409, "locked", why));
     }
     let holder = match principal {
         Principal::Client { id, scopes } => {

@@ -137,6 +137,8 @@ pub struct Metrics {
     report_missed: Counter,
     /// Events that wait to be told, all reports together.
     pub report_pending: Gauge<i64, AtomicI64>,
+    /// Things that gates hold back until a decision.
+    pub approvals_awaited: Gauge<i64, AtomicI64>,
     /// Jobs that a leader put on the queue.
     pub queue_jobs: Counter,
     /// Answers that a leader read.
@@ -197,6 +199,7 @@ impl Default for Metrics {
             report_failures: Family::default(),
             report_missed: Counter::default(),
             report_pending: Gauge::default(),
+            approvals_awaited: Gauge::default(),
             queue_jobs: Counter::default(),
             queue_answers: Counter::default(),
             queue_lost: Counter::default(),
@@ -249,6 +252,11 @@ impl Metrics {
             self.feed_lag_seconds.clone(),
         );
         registry.register("feeds_connected", "Connections whose change feed is being read", self.feeds_connected.clone());
+        registry.register(
+            "approvals_awaited",
+            "Things that gates hold back until a decision",
+            self.approvals_awaited.clone(),
+        );
         registry.register("leader", "1 on the leader, else 0", self.leader.clone());
         self.register_routes();
         self.register_reports();

@@ -18,6 +18,8 @@ mod faults;
 mod fields;
 mod fields_routes;
 mod fields_sets;
+mod gates;
+mod gates_votes;
 mod leadership;
 mod moving;
 mod plugin;

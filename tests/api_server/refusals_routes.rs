@@ -82,6 +82,22 @@ async fn every_rule_of_fileroute_refuses_with_its_message() {
             with(&[("/from", objects()), ("/delivery", json!({"deadLetter": {"moveTo": "/A"}}))]),
             "delivery.deadLetter.moveTo moves files within File 360",
         ),
+        (
+            with(&[
+                ("/from", objects()),
+                ("/unmatched", json!({"ignore": {}})),
+                ("/rules/0/gate", json!({"actions": ["Upload"]})),
+            ]),
+            "gate holds back what arrives in File 360",
+        ),
+        (
+            with(&[("/mode", json!("DryRun")), ("/rules/0/gate", json!({"actions": ["Upload"]}))]),
+            "gate does not go with mode: DryRun",
+        ),
+        (
+            with(&[("/rules/0/gate", json!({"actions": ["Upload"], "onApproved": ["LockVersion"]}))]),
+            "gate.onApproved needs Release",
+        ),
         (with(&[("/suspendUntil", until)]), "suspendUntil needs suspend: true"),
         (with(&[("/suspendReason", json!("why"))]), "suspendReason needs suspend: true"),
     ];
@@ -168,6 +184,8 @@ async fn where_one_of_several_is_asked_for_none_and_two_are_refused() {
     let mut missing = Vec::new();
     walk(&schema(), "spec", &mut |path, schema| {
         let once = path.replace("spec.unmatched.to[].", "spec.rules[].to[].");
+        // So has `gate.request.http`: that of `rules[].to[].http`.
+        let once = once.replace("spec.rules[].gate.request.http", "spec.rules[].to[].http");
         if schema.contains_key("oneOf") && !shown.contains(&once) {
             missing.push(path.to_owned());
         }
@@ -196,6 +214,15 @@ async fn values_that_cannot_be_are_refused_by_the_name_of_their_field() {
         (with(&[("/rules/0/when", json!(""))]), "spec.rules[0].when"),
         (with(&[("/rules/0/when", json!("x".repeat(4_097)))]), "spec.rules[0].when"),
         (with(&[("/rules/0/to", json!([]))]), "spec.rules[0].to"),
+        (with(&[("/rules/0/gate", json!({}))]), "spec.rules[0].gate.actions"),
+        (with(&[("/rules/0/gate", json!({"actions": []}))]), "spec.rules[0].gate.actions"),
+        (with(&[("/rules/0/gate", json!({"actions": ["Read"]}))]), "spec.rules[0].gate.actions[0]"),
+        (with(&[("/rules/0/gate", json!({"actions": ["Upload"], "minApprovals": 0}))]), "gate.minApprovals"),
+        (with(&[("/rules/0/gate", json!({"actions": ["Upload"], "timeout": {"after": "soon"}}))]), "gate.timeout.after"),
+        (
+            with(&[("/rules/0/gate", json!({"actions": ["Upload"], "onRejected": {"moveTo": "Rejected"}}))]),
+            "onRejected.moveTo",
+        ),
         (with(&[("/from/workspaces/path", json!("no-slash"))]), "spec.from.workspaces.path"),
         (with(&[("/from/workspaces/events", json!(["Seen"]))]), "spec.from.workspaces.events"),
         (with(&[("/from/workspaces/events", json!([]))]), "spec.from.workspaces.events"),

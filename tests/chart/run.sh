@@ -235,9 +235,11 @@ comparable() {
 }
 default_equal() {
   helm template file360-operator "$chart" --namespace file360-system >"$scratch/equal.yaml" && to_json "$scratch/equal.yaml" >"$scratch/equal.json" &&
-    same <(comparable "$scratch/equal.json") <(comparable "$scratch/kustomize-default.json")
+    to_json "$root/config/admission/approvals.yaml" >"$scratch/admission.json" &&
+    cat "$scratch/kustomize-default.json" "$scratch/admission.json" >"$scratch/kustomize-both.json" &&
+    same <(comparable "$scratch/equal.json") <(comparable "$scratch/kustomize-both.json")
 }
-check "config/default is what the chart renders" default_equal
+check "config/default and config/admission are what the chart renders" default_equal
 
 # The overlay takes both settings from the cluster: that is the only difference.
 namespaced_equal() {

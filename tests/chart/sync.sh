@@ -47,8 +47,10 @@ for chart in "${charts[@]}"; do
 done
 
 files=$out/charts/file360-operator/files
-rules "$root/config/rbac/manager-role.yaml" | split not namespaces >"$files/manager-rules.yaml"
+policies='validatingadmissionpolicies - validatingadmissionpolicybindings'
+rules "$root/config/rbac/manager-role.yaml" | split not namespaces | split not "$policies" >"$files/manager-rules.yaml"
 rules "$root/config/rbac/manager-role.yaml" | split only namespaces >"$files/cluster-rules.yaml"
+rules "$root/config/rbac/manager-role.yaml" | split only "$policies" >>"$files/cluster-rules.yaml"
 rules "$root/config/rbac/worker-role.yaml" | split not namespaces >"$files/worker-rules.yaml"
 rules "$root/config/rbac/worker-role.yaml" | split only namespaces >"$files/worker-cluster-rules.yaml"
 rules "$root/config/rbac/leader-election-role.yaml" >"$files/leader-election-rules.yaml"
@@ -56,6 +58,7 @@ for file in manager cluster worker worker-cluster leader-election; do
   [[ -s $files/$file-rules.yaml ]] || { echo "config/rbac has no rules for $file-rules.yaml" >&2; exit 1; }
 done
 
+cp "$root/config/admission/approvals.yaml" "$files/approvals-policy.yaml"
 mkdir -p "$out/config/crd/bases" "$out/config/namespaced"
 cp "$root"/crds/file360.io_*.yaml "$out/config/crd/bases/"
 {

@@ -17,6 +17,8 @@ use serde_json::{Value, json};
 pub struct Accepted {
     /// Path of the request.
     pub path: String,
+    /// Its query, without the question mark.
+    pub query: String,
     /// Its `Idempotency-Key`.
     pub key: String,
     /// Its headers, in lower case.
@@ -43,6 +45,8 @@ struct Kept {
     held: AtomicBool,
     /// How many wait for that.
     waiting: AtomicUsize,
+    /// Requests are accepted, and not answered for the time being.
+    muted: AtomicBool,
     /// Bodies that contain this are refused with 422.
     poison: Mutex<Option<Vec<u8>>>,
 }
@@ -69,6 +73,11 @@ impl CaseSystem {
     /// Everything that was accepted, in order, each key once.
     pub fn accepted(&self) -> Vec<Accepted> {
         self.kept.accepted.lock().clone()
+    }
+
+    /// Accepts requests without an answer, as if it were lost.
+    pub fn mute(&self, muted: bool) {
+        self.kept.muted.store(muted, Ordering::SeqCst);
     }
 
     /// How many requests came again with a known key.
@@ -120,7 +129,16 @@ fn serve(listener: tokio::net::TcpListener, kept: Arc<Kept>) -> tokio::task::Joi
     })
 }
 
+/// Accepts a request; its answer can be held back.
 async fn take(State(kept): State<Arc<Kept>>, request: Request) -> Response {
+    let answer = accept(&kept, request).await;
+    while kept.muted.load(Ordering::SeqCst) {
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    answer
+}
+
+async fn accept(kept: &Kept, request: Request) -> Response {
     let status = kept.status.load(Ordering::Relaxed);
     if let Ok(status) = StatusCode::from_u16(status) {
         return (status, "as told").into_response();
@@ -151,7 +169,13 @@ async fn take(State(kept): State<Arc<Kept>>, request: Request) -> Response {
             at + 1
         }
         None => {
-            accepted.push(Accepted { path: parts.uri.path().to_owned(), key, headers, body: body.to_vec() });
+            accepted.push(Accepted {
+                path: parts.uri.path().to_owned(),
+                query: parts.uri.query().unwrap_or_default().to_owned(),
+                key,
+                headers,
+                body: body.to_vec(),
+            });
             accepted.len()
         }
     };

@@ -44,6 +44,7 @@ pub fn after(connection: &Connection, outcome: &Outcome, now: Timestamp) -> Conn
         capabilities: last.capabilities.clone(),
         enforcement: last.enforcement.clone(),
         feed: None,
+        orphaned_gates: last.orphaned_gates.clone(),
         last_handled_reconcile_at: connection
             .annotations()
             .get(REQUESTED_AT)

@@ -53,8 +53,12 @@ pub struct Running {
     pub engine: Arc<Engine>,
     /// The workspaces it reads; may change while it runs.
     pub scope: Arc<Scope>,
+    /// Its files.
+    pub items: Arc<ItemSource>,
     /// Of what it was made from.
     pub fingerprint: String,
+    /// Generation of the spec that it was made from.
+    pub generation: i64,
     /// Writes its records.
     writer: tokio::task::JoinHandle<()>,
     /// Reads and works.
@@ -294,7 +298,7 @@ impl Surroundings<'_> {
         let inventory = Inventory::new(self.object.spec.inventory.as_ref(), engine.clone(), stock);
         let mirrored = if mirrors { self.shown() } else { String::new() };
         let session = lead.session.clone();
-        let reader = Reader { engine: engine.clone(), source: items, session, uid, mirrors, mirrored };
+        let reader = Reader { engine: engine.clone(), source: items.clone(), session, uid, mirrors, mirrored };
         let reading = {
             let (engine, stop) = (engine.clone(), stop.clone());
             async move {
@@ -316,7 +320,8 @@ impl Surroundings<'_> {
             }
         };
         let (writer, work) = (tokio::spawn(writer), tokio::spawn(reading));
-        Ok(Running { engine, scope, fingerprint, writer, work, stop })
+        let generation = self.object.metadata.generation.unwrap_or_default();
+        Ok(Running { engine, scope, items, fingerprint, generation, writer, work, stop })
     }
 
     /// Looks at what the rules would do, and touches nothing.

@@ -122,6 +122,26 @@ fn reason(error: &Error) -> &'static str {
     }
 }
 
+/// Adds what the route's gates hold back.
+pub fn await_approval(object: &FileRoute, next: &mut FileRouteStatus, awaiting: u64, now: Timestamp) {
+    let known = next.counts.map(|counts| counts.awaiting_approval).unwrap_or_default();
+    if awaiting == 0 && known == 0 {
+        return;
+    }
+    next.counts.get_or_insert_default().awaiting_approval = awaiting;
+    if awaiting == 0 {
+        return;
+    }
+    let last = object.status.as_ref().map(|status| status.conditions.as_slice()).unwrap_or_default();
+    let message = format!(
+        "{awaiting} held back until a decision: kubectl get approvals --field-selector spec.route={}",
+        object.name_any()
+    );
+    let mut conditions = Conditions::after(last, object.metadata.generation.unwrap_or_default(), now);
+    conditions.set("AwaitingApproval", true, "ApprovalsPending", &message);
+    next.conditions.extend(conditions.finish());
+}
+
 /// Whether two statuses differ in nothing but totals and positions.
 pub fn differ_in_numbers_only(last: Option<&FileRouteStatus>, next: &FileRouteStatus) -> bool {
     let Some(last) = last else { return false };

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use kube::ResourceExt;
+
 use super::observe::Found;
 use super::pass::{Pass, business_key};
 use super::plan::{Action, Observed, Step, key_of};
@@ -21,12 +23,14 @@ pub struct Executor<'p, 'a> {
     done: usize,
     /// Somebody else wrote in between: revisions did not follow each other.
     interleaved: bool,
+    /// What routes declare as gated in the workspace is closed.
+    are_gates_closed: bool,
 }
 
 impl<'p, 'a> Executor<'p, 'a> {
     /// Starts from what was found.
     pub fn new(pass: &'p mut Pass<'a>, session: &'p Arc<Session>, found: Found) -> Self {
-        Self { pass, session, observed: found.observed, done: 0, interleaved: false }
+        Self { pass, session, observed: found.observed, done: 0, interleaved: false, are_gates_closed: false }
     }
 
     /// What is there now, how many steps were done, and whether somebody else wrote in between.
@@ -38,6 +42,9 @@ impl<'p, 'a> Executor<'p, 'a> {
     pub async fn run(&mut self, steps: &[Step]) -> Result<()> {
         self.resolve_principals(steps).await?;
         for step in steps {
+            if lets_in(&step.action) {
+                self.close_gates().await?;
+            }
             self.step(&step.action).await.map_err(|error| error.while_doing(step.action.to_string()))?;
             self.pass.ctx.metrics.step(step.action.name());
             self.done += 1;
@@ -48,6 +55,18 @@ impl<'p, 'a> Executor<'p, 'a> {
                 return Ok(());
             }
         }
+        Ok(())
+    }
+
+    /// Nobody gets in before what routes declare as gated is closed, even if they do nothing else yet.
+    async fn close_gates(&mut self) -> Result<()> {
+        let Some(gates) = self.pass.ctx.gates().filter(|_| !self.are_gates_closed) else { return Ok(()) };
+        let connection = super::pass::connection_key(&self.pass.object);
+        let workspace = self.workspace()?.id.clone();
+        let labels = self.pass.object.labels().clone();
+        let closed = gates.close_for(&self.pass.key, &labels, &connection, self.session, &workspace).await;
+        closed.map_err(|error| error.while_doing("close the gates that routes declare"))?;
+        self.are_gates_closed = true;
         Ok(())
     }
 
@@ -265,5 +284,14 @@ impl<'p, 'a> Executor<'p, 'a> {
         self.observed.requests.retain(|request| request.name != name);
         self.observed.requests.push(changed.value);
         self.advance(changed.revision)
+    }
+}
+
+/// Whether a step lets somebody in.
+fn lets_in(action: &Action) -> bool {
+    match action {
+        Action::SetMember { .. } | Action::PutRequest { .. } => true,
+        Action::Patch { patch, .. } => patch.sharing.is_some(),
+        _ => false,
     }
 }

@@ -3,13 +3,14 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::Actor;
 
 /// What an intake policy holds back until a decision.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 pub enum GateAction {
     /// New files.
     Upload,
@@ -64,6 +65,10 @@ pub struct DecisionInput {
     /// Why; goes into the audit feed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+    /// Who decided, under which rule, when: whatever proves the decision later. It goes into the audit feed in the step in which the decision takes
+    /// effect. Up to 32 entries of up to 1,024 characters.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub evidence: BTreeMap<String, String>,
 }
 
 /// Something that waits for a decision (`GET /v1/pending`).
@@ -86,6 +91,12 @@ pub struct Pending {
     /// A grant on it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub member: Option<String>,
+    /// Who asked for it, where that is known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub requested_by: Option<Actor>,
+    /// When they did, where that is known: asked for again, it is another time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Timestamp>,
 }
 
 /// Body and answer of `PUT /v1/items/{id}/quarantine`.

@@ -251,8 +251,22 @@ impl Placed {
             gate: self.gate(),
             external: false,
         };
+        if let Some(item) = target.item.as_mut().filter(|item| item.folder && !item.root) {
+            item.gated = matches!(effect, Effect::DeleteItem | Effect::ChangeItem) && self.is_gated(view.db)?;
+        }
         more(&mut target);
         view.authorize_as(effect, self.role(view)?, &target)
+    }
+
+    /// Whether an intake policy stands on the folder, or on one below it.
+    fn is_gated(&self, db: &Connection) -> Result<bool, Refusal> {
+        let mut find = db.prepare_cached(
+            "WITH RECURSIVE up (id, parent_id) AS (
+                 SELECT id, parent_id FROM items WHERE workspace_id = ?1 AND intake IS NOT NULL
+                 UNION SELECT item.id, item.parent_id FROM up CROSS JOIN items AS item ON item.id = up.parent_id)
+             SELECT EXISTS (SELECT 1 FROM up WHERE id = ?2)",
+        )?;
+        Ok(find.query_row([&self.item.workspace_id, &self.item.id], |row| row.get(0))?)
     }
 
     /// The item as callers see it.

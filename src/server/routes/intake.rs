@@ -6,7 +6,10 @@ use super::{Outcome, trash};
 use crate::file360::model::{ChangeKind, Decision, DecisionInput, Intake, ItemKind, Pending, Quarantine};
 use crate::server::call::Answer;
 use crate::server::names;
-use crate::server::records::items::{self, Placed};
+use crate::server::records::{
+    self,
+    items::{self, Placed},
+};
 use crate::server::refusal::Refusal;
 use crate::server::tx::{News, Tx, View};
 
@@ -59,12 +62,14 @@ pub fn list(view: &View<'_>) -> Outcome {
     // CROSS JOIN: what is pending comes first, and its items are looked up; never the other way round.
     let mut find = view.db.prepare_cached(
         "SELECT * FROM (
-           SELECT 'v' || v.item_id || printf('%012d', v.n) AS sort, i.workspace_id AS workspace, v.item_id, v.n, 0, NULL, NULL
+           SELECT 'v' || v.item_id || printf('%012d', v.n) AS sort, i.workspace_id AS workspace, v.item_id, v.n, 0, NULL, NULL,
+               v.created_by, v.created_at
              FROM versions AS v CROSS JOIN items AS i ON i.id = v.item_id WHERE v.state = 1
-           UNION ALL SELECT 'd' || p.item_id, i.workspace_id, p.item_id, NULL, 1, NULL, NULL
+           UNION ALL SELECT 'd' || p.item_id, i.workspace_id, p.item_id, NULL, 1, NULL, NULL, p.requested_by, p.requested_at
              FROM pending_deletes AS p CROSS JOIN items AS i ON i.id = p.item_id
-           UNION ALL SELECT 'l' || id, workspace_id, item_id, NULL, 0, id, NULL FROM links WHERE state = 1
-           UNION ALL SELECT 'm' || folder_id || principal_id, workspace_id, folder_id, NULL, 0, NULL, principal_id FROM members WHERE state = 1
+           UNION ALL SELECT 'l' || id, workspace_id, item_id, NULL, 0, id, NULL, requested_by, requested_at FROM links WHERE state = 1
+           UNION ALL SELECT 'm' || folder_id || principal_id, workspace_id, folder_id, NULL, 0, NULL, principal_id, requested_by, requested_at
+             FROM members WHERE state = 1
          ) WHERE sort > ?1 AND (?2 IS NULL OR workspace = ?2) ORDER BY sort LIMIT ?3",
     )?;
     let rows = find.query_map(params![after, workspace, limit + 1], |row| {
@@ -75,6 +80,8 @@ pub fn list(view: &View<'_>) -> Outcome {
             delete: row.get(4)?,
             link: row.get(5)?,
             member: row.get(6)?,
+            requested_by: row.get::<_, Option<String>>(7)?.as_deref().map(|text| records::json(7, text)).transpose()?,
+            since: row.get::<_, Option<i64>>(8)?.map(records::time),
         };
         Ok((row.get::<_, String>(0)?, pending))
     })?;
@@ -89,7 +96,17 @@ pub fn decide(tx: &mut Tx<'_, '_, '_>) -> Outcome {
     if let Some(reason) = &input.reason {
         names::text(reason, 1024, "/reason")?;
     }
-    tx.details(serde_json::json!({"decision": input.decision, "reason": input.reason}));
+    if input.evidence.len() > 32 {
+        return Err(Refusal::invalid("/evidence", "At most 32 entries."));
+    }
+    for (name, value) in &input.evidence {
+        names::required_text(name, 63, "/evidence")?;
+        names::text(value, 1024, "/evidence")?;
+    }
+    tx.details(match input.evidence.is_empty() {
+        true => serde_json::json!({"decision": input.decision, "reason": input.reason}),
+        false => serde_json::json!({"decision": input.decision, "reason": input.reason, "evidence": input.evidence}),
+    });
     match (input.version, input.delete, &input.link, &input.member) {
         (Some(n), false, None, None) => decide_version(tx, &placed, n, &input)?,
         (None, true, None, None) => decide_delete(tx, &placed, input.decision)?,

@@ -178,8 +178,8 @@ fn insert(tx: &mut Tx<'_, '_, '_>, new: &NewLink, password_hash: Option<&str>) -
     let id = tx.id('l');
     let mut insert = tx.db.prepare_cached(
         "INSERT INTO links (id, workspace_id, item_id, audience, expires_at, password_hash, max_downloads, download, managed, token,
-             state, rev, recipients)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, 1, ?12)",
+             state, rev, recipients, requested_by, requested_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, 1, ?12, ?13, ?14)",
     )?;
     insert.execute(params![
         id,
@@ -194,6 +194,8 @@ fn insert(tx: &mut Tx<'_, '_, '_>, new: &NewLink, password_hash: Option<&str>) -
         names::secret(),
         permit == Permit::Pending,
         serde_json::to_string(&recipients)?,
+        serde_json::to_string(&tx.actor)?,
+        tx.now.as_millisecond(),
     ])?;
     drop(insert);
     tx.details(serde_json::json!({"audience": new.audience, "pending": permit == Permit::Pending}));
@@ -313,7 +315,7 @@ fn change(tx: &mut Tx<'_, '_, '_>, patch: &LinkPatch, hash: Option<String>) -> O
     if changed {
         let mut update = tx.db.prepare_cached(
             "UPDATE links SET audience = ?2, expires_at = ?3, password_hash = ?4, max_downloads = ?5, download = ?6, managed = ?7,
-                 state = max(state, ?8), ended = 0, rev = rev + 1 WHERE id = ?1",
+                 state = max(state, ?8), ended = 0, rev = rev + 1, requested_by = ?9, requested_at = ?10 WHERE id = ?1",
         )?;
         update.execute(params![
             after.id,
@@ -324,6 +326,8 @@ fn change(tx: &mut Tx<'_, '_, '_>, patch: &LinkPatch, hash: Option<String>) -> O
             after.download,
             after.managed,
             widened,
+            serde_json::to_string(&tx.actor)?,
+            tx.now.as_millisecond(),
         ])?;
         drop(update);
         tx.changed(&after.workspace_id, ChangeKind::LinkChanged, news(&after.id, &placed))?;

@@ -137,10 +137,10 @@ fn store(
     permit: Permit,
 ) -> Result<(), Refusal> {
     let mut upsert = tx.db.prepare_cached(
-        "INSERT INTO members (workspace_id, principal_id, folder_id, role, expires_at, reason, managed, state)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)
+        "INSERT INTO members (workspace_id, principal_id, folder_id, role, expires_at, reason, managed, state, requested_by, requested_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
          ON CONFLICT (workspace_id, principal_id, folder_id)
-         DO UPDATE SET role = ?4, expires_at = ?5, reason = ?6, managed = ?7, state = ?8",
+         DO UPDATE SET role = ?4, expires_at = ?5, reason = ?6, managed = ?7, state = ?8, requested_by = ?9, requested_at = ?10",
     )?;
     upsert.execute(params![
         workspace.public.id,
@@ -151,6 +151,8 @@ fn store(
         after.reason,
         after.managed,
         u8::from(permit == Permit::Pending),
+        serde_json::to_string(&tx.actor)?,
+        tx.now.as_millisecond(),
     ])?;
     Ok(())
 }

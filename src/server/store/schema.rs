@@ -184,8 +184,14 @@ CREATE TABLE contents (sha256 TEXT PRIMARY KEY, bytes BLOB NOT NULL);
 /// What version 3 adds.
 const THIRD: &str = "ALTER TABLE links ADD COLUMN recipients TEXT NOT NULL DEFAULT '[]';";
 
-/// What version 4 adds: how often something happened to a workspace's files, and what outsiders read about required documents.
+/// What version 4 adds: how often something happened to a workspace's files, and what outsiders read about required documents; who asked for what is
+/// pending, and when; and the folders with an intake policy.
 const FOURTH: &str = "
 ALTER TABLE workspaces ADD COLUMN content_revision INTEGER NOT NULL DEFAULT 0;
 ALTER TABLE upload_requests ADD COLUMN checklist TEXT NOT NULL DEFAULT '{}';
+ALTER TABLE links ADD COLUMN requested_by TEXT;
+ALTER TABLE links ADD COLUMN requested_at INTEGER;
+ALTER TABLE members ADD COLUMN requested_by TEXT;
+ALTER TABLE members ADD COLUMN requested_at INTEGER;
+CREATE INDEX items_intake ON items (workspace_id) WHERE intake IS NOT NULL;
 ";

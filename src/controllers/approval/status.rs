@@ -1,0 +1,143 @@
+//! What is reported of an Approval. Pure.
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+
+use super::tally::{Ignored, Made, Tally};
+use crate::api::Approval;
+use crate::api::approval::{ApprovalDecision, ApprovalSpec, ApprovalStatus, SubjectKind};
+use crate::api::common::condition;
+use crate::error::clean;
+use crate::reconcile::conditions::Conditions;
+
+/// What a pass found out.
+#[derive(Clone, Debug)]
+pub struct Judged {
+    /// What the votes say.
+    pub counted: Tally,
+    /// Votes through the Kubernetes API count.
+    pub is_verified: bool,
+}
+
+/// Sets the decision, unless there is one: the first one stands (A3).
+pub fn decide(status: &mut ApprovalStatus, made: &Made, now: Timestamp) {
+    if status.decision.is_some() {
+        return;
+    }
+    status.decision = Some(made.decision);
+    status.decided_at = Some(now);
+    status.decided_by = Some(clean(&made.by, 1024));
+    status.reason = made.reason.as_deref().map(|reason| clean(reason, 1024));
+}
+
+/// What is asked, for people.
+pub fn asks(spec: &ApprovalSpec) -> String {
+    let what = match spec.subject.kind {
+        SubjectKind::FileVersion => "a version",
+        SubjectKind::Share => "a share",
+        SubjectKind::Deletion => "the deletion",
+        SubjectKind::Disposition => "the disposal",
+        SubjectKind::HoldRelease => "the release of a hold on",
+        SubjectKind::Reduction => "less protection of",
+        SubjectKind::Document => "a required document",
+    };
+    let of = if matches!(spec.subject.kind, SubjectKind::HoldRelease | SubjectKind::Reduction) { "" } else { " of" };
+    let path = spec.subject.path.as_deref().unwrap_or(&spec.subject.file_id);
+    let who = if spec.requested_by.name.is_empty() { "somebody" } else { &spec.requested_by.name };
+    format!("{what}{of} {path}, brought by {who}, needs {} approval(s); rule {}", spec.required(), spec.rule)
+}
+
+/// How it ended, for people.
+pub fn tells(object: &Approval) -> String {
+    let Some(status) = &object.status else { return String::new() };
+    let decision = status.decision.map(|decision| format!("{decision:?}")).unwrap_or_default();
+    let by = status.decided_by.as_deref().unwrap_or_default();
+    let reason = status.reason.as_deref().map(|reason| format!(": {reason}")).unwrap_or_default();
+    format!("{decision} by {by}{reason}")
+}
+
+/// Conditions and summary; `judged` is what a pass found out, if one did.
+pub fn describe(object: &Approval, status: &mut ApprovalStatus, judged: Option<&Judged>, now: Timestamp) {
+    let generation = object.metadata.generation.unwrap_or_default();
+    status.observed_generation = Some(generation);
+    let last = std::mem::take(&mut status.conditions);
+    let mut conditions = Conditions::after(&last, generation, now);
+    match (status.decision, &status.evidence) {
+        (None, _) => ready(&mut conditions, false, "AwaitingDecision", &waiting(object, &last, judged)),
+        (Some(decision), None) => {
+            ready(&mut conditions, false, "BeingCarriedOut", &format!("{decision:?}; it is being carried out"));
+        }
+        (Some(decision), Some(_)) => {
+            let by = status.decided_by.as_deref().unwrap_or_default();
+            ready(&mut conditions, true, reason_of(decision), &format!("{decision:?} by {by}; carried out"));
+        }
+    }
+    match judged {
+        Some(judged) => {
+            status.summary = Some(format!("{}/{}", judged.counted.approvals, object.spec.required()));
+            if !judged.is_verified && ignored(judged, Ignored::Unverified) && status.decision.is_none() {
+                let message = "votes through the Kubernetes API are ignored: the ValidatingAdmissionPolicy that proves who cast them is \
+                               missing or changed; install it (docs/kinds/approval.md), or decide in the other system";
+                conditions.set("ApproverUnverified", true, "PolicyMissing", message);
+            }
+        }
+        None => {
+            conditions.keep("ApproverUnverified");
+        }
+    }
+    status.conditions = conditions.finish();
+}
+
+fn ready(conditions: &mut Conditions<'_>, is_ready: bool, reason: &str, message: &str) {
+    conditions.set("Ready", is_ready, reason, message);
+}
+
+fn reason_of(decision: ApprovalDecision) -> &'static str {
+    match decision {
+        ApprovalDecision::Approved => "Approved",
+        ApprovalDecision::Rejected => "Rejected",
+        ApprovalDecision::TimedOut => "TimedOut",
+        ApprovalDecision::Superseded => "Superseded",
+    }
+}
+
+fn ignored(judged: &Judged, why: Ignored) -> bool {
+    judged.counted.ignored.iter().any(|(_, found)| *found == why)
+}
+
+fn waiting(object: &Approval, last: &[Condition], judged: Option<&Judged>) -> String {
+    let Some(judged) = judged else {
+        return condition(last, "Ready").map_or_else(|| asks(&object.spec), |ready| ready.message.clone());
+    };
+    let mut text = format!("{} of {} approvals", judged.counted.approvals, object.spec.required());
+    let whys = judged.counted.ignored.iter().take(4).map(|(by, why)| {
+        let why = match why {
+            Ignored::Unverified => "nothing proves who cast it",
+            Ignored::Unmapped => "spec.principals of the Connection does not say who that is in File 360",
+            Ignored::OwnThing => "who brought it cannot decide about it",
+            Ignored::Twice => "the same person has voted before",
+        };
+        format!("the vote of {by} does not count: {why}")
+    });
+    for why in whys {
+        text.push_str("; ");
+        text.push_str(&why);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a3_the_first_decision_stands() {
+        let made = |decision, by: &str| Made { decision, by: by.into(), reason: None };
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let mut status = ApprovalStatus::default();
+        decide(&mut status, &made(ApprovalDecision::Rejected, "ann"), at(1));
+        decide(&mut status, &made(ApprovalDecision::Approved, "bob"), at(2));
+        assert_eq!((status.decision, status.decided_at), (Some(ApprovalDecision::Rejected), Some(at(1))));
+        assert_eq!(status.decided_by.as_deref(), Some("ann"));
+    }
+}

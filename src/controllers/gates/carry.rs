@@ -1,0 +1,300 @@
+//! Carries decisions out: the evidence goes to File 360's audit log in the step in which the decision takes effect (A5).
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
+
+use kube::ResourceExt;
+use sha2::{Digest, Sha256};
+use tracing::{info, warn};
+
+use super::Gates;
+use super::pass::{Thing, View};
+use crate::api::Approval;
+use crate::api::approval::{ApprovalDecision, Evidence, SubjectKind, VoteDecision};
+use crate::controllers::approval::tally::Made;
+use crate::controllers::approval::{decision_of, is_carried_out};
+use crate::error::{Error, Kind, Result, clean};
+use crate::file360::content::IdempotencyKey;
+use crate::file360::model::{Decision, DecisionInput, ItemPatch, ItemState, Pending, VersionState};
+use crate::file360::{Cause, File360};
+use crate::hex::hex;
+use crate::reconcile::ObjectKey;
+use crate::routes::gate::Gate;
+use crate::routes::items::ensure_folder;
+
+/// Why the operator writes: not the route's uid, so that the route takes up what is released.
+pub(super) fn cause(approval: &Approval) -> Cause {
+    Cause(format!("approval/{}", approval.uid().unwrap_or_default()))
+}
+
+impl Gates {
+    /// Lets a thing take effect: no gate holds it, or every gate that holds it has its Approval.
+    pub(super) async fn release(&self, view: &View<'_>, thing: &Thing, approvals: &[Arc<Approval>]) -> Result<()> {
+        let tenant = &*view.tenant.session.driver;
+        for approval in approvals {
+            if gate_of(view, approval).is_some_and(|gate| gate.locks) && thing.pending.version.is_some() {
+                // Before it is visible: nobody changes it in between.
+                lock(tenant, &thing.item.id, &cause(approval)).await?;
+            }
+        }
+        self.carry_out(view, thing, approvals, Decision::Release).await
+    }
+
+    /// Refuses a thing.
+    pub(super) async fn refuse(&self, view: &View<'_>, thing: &Thing, approval: &Arc<Approval>) -> Result<()> {
+        self.carry_out(view, thing, std::slice::from_ref(approval), Decision::Reject).await?;
+        let is_final = decision_of(approval) != Some(ApprovalDecision::Superseded);
+        let folder = gate_of(view, approval).and_then(|gate| gate.rejected_to.clone()).filter(|_| is_final);
+        if let Some(folder) = folder.filter(|_| thing.pending.version.is_some() && thing.item.state == ItemState::Pending) {
+            move_to(&*view.tenant.session.driver, thing, &folder, &cause(approval)).await?;
+        }
+        Ok(())
+    }
+
+    async fn carry_out(
+        &self,
+        view: &View<'_>,
+        thing: &Thing,
+        approvals: &[Arc<Approval>],
+        decision: Decision,
+    ) -> Result<()> {
+        let tenant = &*view.tenant.session.driver;
+        let evidence: BTreeMap<String, String> = match approvals {
+            [] => BTreeMap::from([("evaluation".to_owned(), "no gate is meant for it".to_owned())]),
+            [one] => evidence_of(one),
+            several => several
+                .iter()
+                .take(8)
+                .enumerate()
+                .flat_map(|(at, approval)| {
+                    let evidence = evidence_of(approval);
+                    let part = ["approval", "decidedBy", "policyHash", "decidedAt"];
+                    let parts = evidence.into_iter().filter(move |(name, _)| part.contains(&name.as_str()));
+                    parts.map(move |(name, value)| (format!("{name}.{}", at + 1), value))
+                })
+                .collect(),
+        };
+        let input = decision_about(&thing.pending, thing.version.as_ref().map(|version| version.sha256.clone()), decision);
+        let input = DecisionInput { reason: reason_of(approvals), evidence: evidence.clone(), ..input };
+        let because = approvals.first().map_or_else(|| Cause("gate/evaluation".to_owned()), |approval| cause(approval));
+        let result = tenant.decide(&thing.item.id, &input, &key_of(thing, &input), &because).await;
+        match result {
+            Ok(()) => {}
+            // Somebody who decides in File 360 was faster, or it is gone.
+            Err(error) if error.kind == Kind::NotFound || error.code == "already-decided" => {
+                warn!(item = %thing.item.id, %error, "It was decided in File 360 already; that stands");
+            }
+            Err(error) => return Err(error.while_doing("decide about something pending")),
+        }
+        for approval in approvals {
+            self.note(approval, &evidence).await?;
+        }
+        Ok(())
+    }
+
+    /// Notes that a decision has been carried out that changes nothing in File 360.
+    pub(super) async fn without_effect(&self, approval: &Approval) -> Result<()> {
+        self.note(approval, &evidence_of(approval)).await
+    }
+
+    async fn note(&self, approval: &Approval, evidence: &BTreeMap<String, String>) -> Result<()> {
+        let text = serde_json::to_vec(evidence).unwrap_or_default();
+        let evidence = Evidence { sha256: hex(&Sha256::digest(text)), recorded_at: Some(self.ctx.now()) };
+        let key = ObjectKey::of(approval);
+        match self.approvals.carried_out(&key, &evidence).await {
+            Err(error) if error.kind == Kind::NotFound => Ok(()),
+            other => {
+                info!(object = %key, decision = ?decision_of(approval), "Carried out");
+                other.map(drop)
+            }
+        }
+    }
+
+    /// What is not pending any more: it was decided in File 360, it is gone, or its decision was carried out and not noted.
+    pub(super) async fn settle_gone(&self, view: &View<'_>, known: &[Arc<Approval>], pending: &[Pending]) -> Result<()> {
+        let open: HashSet<_> = pending.iter().map(identity).collect();
+        for approval in known.iter().filter(|approval| !is_carried_out(approval)) {
+            let subject = &approval.spec.subject;
+            if subject.kind == SubjectKind::Reduction || !is_about_pending(subject.kind) {
+                continue;
+            }
+            let share = subject.share.clone().unwrap_or_default();
+            let is_deletion = subject.kind == SubjectKind::Deletion;
+            let since = subject.since.filter(|_| subject.version.is_none());
+            let identity = (
+                subject.file_id.as_str(),
+                subject.version,
+                is_deletion,
+                share.link.as_deref(),
+                share.member.as_deref(),
+                since,
+            );
+            if open.contains(&identity) {
+                continue;
+            }
+            let key = ObjectKey::of(&**approval);
+            let decided = match decision_of(approval) {
+                Some(_) => approval.clone(),
+                None => {
+                    let decision = became(&*view.tenant.session.driver, approval).await?;
+                    let by = match decision {
+                        ApprovalDecision::Superseded => "a change in File 360",
+                        _ => "a reviewer in File 360",
+                    };
+                    self.approvals.decide(&key, &Made { decision, by: by.to_owned(), reason: None }).await?
+                }
+            };
+            self.without_effect(&decided).await?;
+        }
+        Ok(())
+    }
+}
+
+/// The gate that asked for an Approval, if its route runs and still has it.
+pub(super) fn gate_of(view: &View<'_>, approval: &Approval) -> Option<Arc<Gate>> {
+    let key = ObjectKey::new(&approval.namespace().unwrap_or_default(), approval.spec.route.as_deref()?);
+    let running = view.routes.get(&key)?.running.as_ref()?;
+    running.engine.route.gates.iter().flatten().find(|gate| gate.rule == approval.spec.rule).cloned()
+}
+
+/// What makes something pending the same thing.
+type Identity<'a> = (&'a str, Option<u64>, bool, Option<&'a str>, Option<&'a str>, Option<jiff::Timestamp>);
+
+fn identity(pending: &Pending) -> Identity<'_> {
+    let since = pending.since.filter(|_| pending.version.is_none());
+    (&pending.item_id, pending.version, pending.delete, pending.link.as_deref(), pending.member.as_deref(), since)
+}
+
+fn is_about_pending(kind: SubjectKind) -> bool {
+    matches!(kind, SubjectKind::FileVersion | SubjectKind::Share | SubjectKind::Deletion)
+}
+
+/// What became of something that is not pending any more.
+async fn became(tenant: &dyn File360, approval: &Approval) -> Result<ApprovalDecision> {
+    use ApprovalDecision::{Approved, Rejected, Superseded};
+    let subject = &approval.spec.subject;
+    let share = subject.share.clone().unwrap_or_default();
+    match (subject.version, share.link, share.member) {
+        (Some(number), ..) => {
+            let versions = match tenant.versions(&subject.file_id).await {
+                Ok(versions) => versions,
+                Err(error) if error.kind == Kind::NotFound => return Ok(Superseded),
+                Err(error) => return Err(error),
+            };
+            let state = versions.into_iter().find(|found| found.version == number).map(|found| found.state);
+            Ok(match state {
+                Some(VersionState::Released) => Approved,
+                Some(VersionState::Rejected) => Rejected,
+                Some(VersionState::Pending) => return Err(Error::new(Kind::Stale, "it is pending after all")),
+                None => Superseded,
+            })
+        }
+        (None, Some(link), _) => {
+            let is_there = tenant.links(&subject.workspace_id).await?.iter().any(|found| found.id == link);
+            Ok(if is_there { Approved } else { Superseded })
+        }
+        (None, None, Some(member)) => {
+            let members = tenant.members(&subject.workspace_id).await?.value;
+            Ok(if members.iter().any(|found| found.principal_id == member) { Approved } else { Superseded })
+        }
+        _ => {
+            let item = tenant.item(&subject.file_id).await?;
+            Ok(if item.is_none_or(|item| item.state == ItemState::Trashed) { Approved } else { Rejected })
+        }
+    }
+}
+
+fn decision_about(pending: &Pending, sha256: Option<String>, decision: Decision) -> DecisionInput {
+    DecisionInput {
+        version: pending.version,
+        sha256,
+        delete: pending.delete,
+        link: pending.link.clone(),
+        member: pending.member.clone(),
+        decision,
+        reason: None,
+        evidence: BTreeMap::new(),
+    }
+}
+
+/// The same decision about the same thing is one call, however often it is sent.
+fn key_of(thing: &Thing, input: &DecisionInput) -> IdempotencyKey {
+    let mut hash = Sha256::new();
+    let body = serde_json::to_string(input).unwrap_or_default();
+    for part in [&thing.item.id, &body, &thing.pending.since.map(|since| since.to_string()).unwrap_or_default()] {
+        hash.update((part.len() as u64).to_be_bytes());
+        hash.update(part);
+    }
+    IdempotencyKey(format!("decision-{}", hex(&hash.finalize()[..20])))
+}
+
+fn reason_of(approvals: &[Arc<Approval>]) -> Option<String> {
+    let told = approvals.iter().map(|approval| {
+        let status = approval.status.clone().unwrap_or_default();
+        let reason = status.reason.map(|reason| format!(": {reason}")).unwrap_or_default();
+        let decision = status.decision.map(|decision| format!("{decision:?}")).unwrap_or_default();
+        format!("{decision} by {}{reason}", status.decided_by.unwrap_or_default())
+    });
+    let told: Vec<String> = told.collect();
+    (!told.is_empty()).then(|| clean(&told.join("; "), 1024))
+}
+
+/// What proves a decision without Kubernetes and without the other system: who, what digest and version, which rule, when.
+fn evidence_of(approval: &Approval) -> BTreeMap<String, String> {
+    let (spec, status) = (&approval.spec, approval.status.clone().unwrap_or_default());
+    let key = ObjectKey::of(approval);
+    let votes: Vec<String> = status
+        .votes
+        .iter()
+        .map(|vote| {
+            let via = vote.via.map_or_else(|| "Kubernetes".to_owned(), |via| format!("{via:?}"));
+            let said = if vote.decision == VoteDecision::Approve { "approved" } else { "rejected" };
+            format!("{} {said} at {} ({via})", vote.by, vote.at)
+        })
+        .collect();
+    let entries = [
+        ("approval", key.to_string()),
+        ("approvalUid", approval.uid().unwrap_or_default()),
+        ("subject", format!("{:?}", spec.subject.kind)),
+        ("version", spec.subject.version.map(|version| version.to_string()).unwrap_or_default()),
+        ("digest", spec.subject.digest.clone().unwrap_or_default()),
+        ("route", spec.route.clone().unwrap_or_default()),
+        ("rule", spec.rule.clone()),
+        ("policyHash", spec.policy_hash.clone()),
+        ("required", spec.required().to_string()),
+        ("separationOfDuties", spec.separates().to_string()),
+        ("requestedBy", format!("{} {} {}", spec.requested_by.kind, spec.requested_by.id, spec.requested_by.name)),
+        ("requestedAt", spec.requested_at.to_string()),
+        ("decision", status.decision.map(|decision| format!("{decision:?}")).unwrap_or_default()),
+        ("decidedBy", status.decided_by.unwrap_or_default()),
+        ("decidedAt", status.decided_at.map(|at| at.to_string()).unwrap_or_default()),
+        ("reason", status.reason.unwrap_or_default()),
+        ("votes", votes.join("; ")),
+        ("ticket", status.ticket.and_then(|ticket| ticket.id).unwrap_or_default()),
+    ];
+    let entries = entries.into_iter().filter(|(_, value)| !value.trim().is_empty());
+    entries.map(|(name, value)| (name.to_owned(), clean(&value, 1024))).collect()
+}
+
+async fn lock(tenant: &dyn File360, item: &str, cause: &Cause) -> Result<()> {
+    let Some(found) = tenant.item(item).await?.filter(|found| !found.locked) else { return Ok(()) };
+    let patch = ItemPatch { locked: Some(true), ..ItemPatch::default() };
+    tenant.patch_item(item, &found.etag, &patch, cause).await.map(drop)
+}
+
+async fn move_to(tenant: &dyn File360, thing: &Thing, folder: &str, cause: &Cause) -> Result<()> {
+    let Some(found) = tenant.item(&thing.item.id).await? else { return Ok(()) };
+    let folder = ensure_folder(tenant, &thing.item.workspace_id, folder, cause).await?;
+    if found.parent_id.as_deref() == Some(&folder) {
+        return Ok(());
+    }
+    let mut patch = ItemPatch { parent_id: Some(folder), ..ItemPatch::default() };
+    match tenant.patch_item(&found.id, &found.etag, &patch, cause).await {
+        Err(error) if error.kind == Kind::Conflict && error.code == "name-exists" => {
+            let short: String = found.id.chars().filter(char::is_ascii_alphanumeric).rev().take(8).collect();
+            patch.name = Some(format!("{short} {}", found.name));
+            tenant.patch_item(&found.id, &found.etag, &patch, cause).await.map(drop)
+        }
+        other => other.map(drop),
+    }
+}

@@ -1,0 +1,497 @@
+//! One pass over what is pending in a tenant.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use futures::{FutureExt, StreamExt};
+use jiff::Timestamp;
+use kube::ResourceExt;
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+use tracing::debug;
+
+use super::register::{Entry, Register};
+use super::{Found, Gates, SHOWN, Tenant};
+use crate::api::Approval;
+use crate::api::approval::{ApprovalDecision, ApprovalSpec, ApprovalSubject, Requester, SharedThing, SubjectKind};
+use crate::api::common::ConnectionRef;
+use crate::api::connection::OrphanedGate;
+use crate::api::file_route::FileEvent;
+use crate::api::gate::TimeoutThen;
+use crate::controllers::approval::tally::Made;
+use crate::controllers::approval::{decision_of, is_carried_out, name_of};
+use crate::controllers::file_route::GatedRoute;
+use crate::error::{Error, Kind, Result, clean};
+use crate::expression::Variables;
+use crate::file360::model::{Audience, GateAction, Item, ItemKind, ItemState, Link, Pending, Version};
+use crate::hex::hex;
+use crate::reconcile::ObjectKey;
+use crate::routes::gate::Gate;
+
+/// Pages of pending things that are read at most.
+const MOST_PAGES: usize = 1_000;
+/// Things that are looked at at once.
+const AT_ONCE: usize = 8;
+/// Looked at again this soon while something is not known yet.
+const SOON: Duration = Duration::from_millis(200);
+/// The rule of what a gate holds that no route declares any more.
+const ORPHANED: &str = "orphaned";
+
+/// Everything that a pass looks at besides the pending things.
+pub(super) struct View<'a> {
+    pub connection: &'a ObjectKey,
+    pub tenant: &'a Tenant,
+    pub register: &'a Register,
+    pub routes: HashMap<ObjectKey, GatedRoute>,
+    pub now: Timestamp,
+    /// The newest pending version of each file.
+    newest: HashMap<String, u64>,
+}
+
+/// Something pending, as it was read.
+pub(super) struct Thing {
+    pub pending: Pending,
+    pub item: Item,
+    pub version: Option<Version>,
+    link: Option<Link>,
+}
+
+/// What one route's gates make of a thing.
+enum Verdict {
+    /// They do not hold it, or it was approved.
+    Let(Option<Arc<Approval>>),
+    /// It waits: for a decision, or until more is known.
+    Hold,
+    /// It was decided otherwise.
+    Refuse(Arc<Approval>),
+}
+
+impl Gates {
+    /// Looks at everything that is pending; returns when to look again, if the clock says so.
+    pub(super) async fn pass(&self, connection: &ObjectKey, tenant: &Tenant) -> Result<Option<Duration>> {
+        if !self.approvals.is_listed() || !self.routes.is_listed() || !self.workspaces.is_listed() {
+            return Ok(Some(SOON));
+        }
+        let register = self.register_of(connection, &tenant.session).await?;
+        if register.is_empty() {
+            self.report(connection, tenant, Found::default());
+            return Ok(None);
+        }
+        // Known before the listing: what is not in the listing is not pending any more.
+        let known = self.approvals.all_where(|approval| {
+            super::connection_of(&ObjectKey::of(approval), &approval.spec) == *connection && approval.spec.route.is_some()
+        });
+        let pending = list(tenant).await?;
+        let mut view = self.view(connection, tenant, &register);
+        for one in &pending {
+            if let Some(version) = one.version {
+                let newest = view.newest.entry(one.item_id.clone()).or_default();
+                *newest = version.max(*newest);
+            }
+        }
+        self.settle_gone(&view, &known, &pending).await?;
+        let orphans = self.orphaned(&view, &pending).await?;
+        let looks: Vec<BoxFuture<'_, Result<Vec<ObjectKey>>>> =
+            pending.iter().map(|one| self.look(&view, one).boxed()).collect();
+        let looks: Vec<Result<Vec<ObjectKey>>> = futures::stream::iter(looks).buffer_unordered(AT_ONCE).collect().await;
+        let mut found = Found { orphans, ..Found::default() };
+        let mut failure = None;
+        for look in looks {
+            match look {
+                Ok(holding) => holding.into_iter().for_each(|route| *found.awaiting.entry(route).or_default() += 1),
+                // One that cannot be looked at keeps no other waiting (R5); it stays held.
+                Err(error) => failure = Some(error),
+            }
+        }
+        self.report(connection, tenant, found);
+        failure.map_or(Ok(None), Err)
+    }
+
+    /// What a pass looks at.
+    pub(super) fn view<'a>(&self, connection: &'a ObjectKey, tenant: &'a Tenant, register: &'a Register) -> View<'a> {
+        let routes = self.routes.gated(connection).into_iter().map(|route| (route.key.clone(), route)).collect();
+        View { connection, tenant, register, routes, now: self.ctx.now(), newest: HashMap::new() }
+    }
+
+    /// Looks at one thing: lets it through, refuses it, or says which routes hold it.
+    async fn look(&self, view: &View<'_>, pending: &Pending) -> Result<Vec<ObjectKey>> {
+        let Some(thing) = read(view, pending).await? else { return Ok(Vec::new()) };
+        let mut entries = view.register.over(&pending.workspace_id, &thing.item.path);
+        // One verdict for each route, whatever number of its gates is over the thing.
+        entries.sort_by_key(|(_, entry)| (entry.key(), !is_declared(view, entry)));
+        entries.dedup_by_key(|(_, entry)| entry.key());
+        if entries.is_empty() {
+            // Somebody else's policy holds it: it is theirs to decide.
+            return Ok(Vec::new());
+        }
+        let (mut holding, mut let_by, mut refused) = (Vec::new(), Vec::new(), None);
+        for (_, entry) in &entries {
+            match self.verdict(view, entry, &thing).await? {
+                Verdict::Let(approval) => let_by.extend(approval),
+                Verdict::Hold => holding.push(entry.key()),
+                Verdict::Refuse(approval) => refused = Some(approval),
+            }
+        }
+        match refused {
+            Some(approval) => self.refuse(view, &thing, &approval).await?,
+            None if holding.is_empty() => self.release(view, &thing, &let_by).await?,
+            None => return Ok(holding),
+        }
+        Ok(Vec::new())
+    }
+
+    async fn verdict(&self, view: &View<'_>, entry: &Entry, thing: &Thing) -> Result<Verdict> {
+        let spec = spec_of(view, entry, thing);
+        let key = ObjectKey::new(&entry.namespace, &name_of(&spec));
+        let is_old = thing.pending.version.is_some_and(|version| view.newest.get(&thing.item.id) != Some(&version));
+        if let Some(known) = self.approvals.get(&key) {
+            return match decision_of(&known) {
+                // What was held stays so until it is decided, whatever the rules say now (D3).
+                None if is_old => Ok(Verdict::Refuse(self.supersede(view, &key, thing).await?)),
+                None => Ok(Verdict::Hold),
+                Some(ApprovalDecision::Approved) => Ok(Verdict::Let(Some(known))),
+                Some(_) => Ok(Verdict::Refuse(known)),
+            };
+        }
+        let spec = match (is_declared(view, entry), view.routes.get(&entry.key())) {
+            (true, Some(route)) => match self.asked(view, route, thing, spec).await? {
+                Asked::Yes(spec) => *spec,
+                Asked::No => return Ok(Verdict::Let(None)),
+                Asked::Unknown => return Ok(Verdict::Hold),
+            },
+            _ => ApprovalSpec {
+                rule: ORPHANED.into(),
+                min_approvals: Some(entry.min_approvals),
+                separation_of_duties: Some(entry.separates),
+                ..spec
+            },
+        };
+        let made = self.approvals.ensure(&entry.namespace, &spec).await;
+        let made = match made {
+            Err(error) if error.kind == Kind::NotFound || error.code == "Forbidden" => {
+                // The namespace is gone or going: it stays held, and the Connection lists the gate.
+                debug!(object = %key, %error, "No Approval can be made");
+                return Ok(Verdict::Hold);
+            }
+            other => other?,
+        };
+        match decision_of(&made) {
+            None if is_old => Ok(Verdict::Refuse(self.supersede(view, &key, thing).await?)),
+            _ => Ok(Verdict::Hold),
+        }
+    }
+
+    /// A later version has come: this one is not decided about any more (A2).
+    async fn supersede(&self, view: &View<'_>, key: &ObjectKey, thing: &Thing) -> Result<Arc<Approval>> {
+        let newest = view.newest.get(&thing.item.id).copied().unwrap_or_default();
+        let by = format!("version {newest}");
+        self.approvals.decide(key, &Made { decision: ApprovalDecision::Superseded, by, reason: None }).await
+    }
+
+    /// Whether the rules of a route hold it back, and what is asked then.
+    async fn asked(&self, view: &View<'_>, route: &GatedRoute, thing: &Thing, spec: ApprovalSpec) -> Result<Asked> {
+        let Some(running) = &route.running else { return Ok(Asked::Unknown) };
+        let compiled = &running.engine.route;
+        let actions = actions_of(thing);
+        let gate: Option<&Arc<Gate>> = if thing.item.kind == ItemKind::Folder {
+            // What is in it may be anything: the first gate that holds such things holds it.
+            compiled.gates.iter().flatten().find(|gate| gate.holds(&actions))
+        } else if compiled.pattern.matches(&thing.item.path) {
+            let variables = self.variables(view, route, thing).await?;
+            match compiled.rules.decide(&variables) {
+                Ok(verdict) => {
+                    let gate = verdict.rule.and_then(|at| compiled.gates.get(at)?.as_ref());
+                    gate.filter(|gate| gate.holds(&actions))
+                }
+                Err(failed) => {
+                    debug!(route = %route.key, %failed, "A rule fails: what it may hold stays held");
+                    return Ok(Asked::Unknown);
+                }
+            }
+        } else {
+            None
+        };
+        let Some(gate) = gate else { return Ok(Asked::No) };
+        let timeout = gate.timeout.filter(|timeout| timeout.then == TimeoutThen::Reject);
+        Ok(Asked::Yes(Box::new(ApprovalSpec {
+            rule: gate.rule.clone(),
+            policy_hash: gate.policy_hash.clone(),
+            min_approvals: Some(gate.min_approvals),
+            separation_of_duties: Some(gate.separates),
+            expires_at: timeout.and_then(|timeout| view.now.checked_add(timeout.after).ok()),
+            ..spec
+        })))
+    }
+
+    /// What the route's expressions see of it.
+    pub(super) async fn variables(&self, view: &View<'_>, route: &GatedRoute, thing: &Thing) -> Result<Variables> {
+        let Some(running) = &route.running else { return Err(Error::new(Kind::Unavailable, "the route does not run")) };
+        let event = match &thing.pending {
+            Pending { version: Some(1), .. } => FileEvent::Uploaded,
+            Pending { version: Some(_), .. } => FileEvent::VersionAdded,
+            Pending { delete: true, .. } => FileEvent::MetadataChanged,
+            _ => FileEvent::Shared,
+        };
+        let actor = thing.pending.requested_by.as_ref().map(|by| by.name.clone()).unwrap_or_default();
+        let facts = running.items.facts_of(thing.item.clone(), thing.version.as_ref(), event, actor).await?;
+        Ok(facts.variables(view.now))
+    }
+
+    /// Notes which gates no route declares, asks whether they may be taken away, and takes those away that may.
+    async fn orphaned(&self, view: &View<'_>, pending: &[Pending]) -> Result<Vec<OrphanedGate>> {
+        let tenant = &*view.tenant.session.driver;
+        let mut shown = Vec::new();
+        for (key, entry) in view.register.all() {
+            if is_declared(view, &entry) {
+                if let Some(since) = entry.orphaned_at {
+                    self.reclaimed(view, &entry, since).await?;
+                    view.register.orphan(tenant, &key, None).await?;
+                }
+                continue;
+            }
+            let Some(since) = entry.orphaned_at else {
+                view.register.orphan(tenant, &key, Some(view.now)).await?;
+                view.tenant.wake.notify_one();
+                continue;
+            };
+            let approval = match self.reduction(view, &entry, since).await {
+                Ok(approval) => approval,
+                Err(error) => {
+                    debug!(route = %entry.key(), %error, "Nobody can be asked whether the gate may go");
+                    shown.push(listed(&entry, String::new()));
+                    continue;
+                }
+            };
+            if decision_of(&approval) == Some(ApprovalDecision::Approved) {
+                self.take_away(view, &key, &entry, &approval, pending).await?;
+                continue;
+            }
+            shown.push(listed(&entry, approval.name_any()));
+        }
+        shown.sort_by(|one, other| {
+            (&one.route, &one.workspace_id, &one.path).cmp(&(&other.route, &other.workspace_id, &other.path))
+        });
+        shown.truncate(SHOWN);
+        Ok(shown)
+    }
+
+    /// The Approval that takes an orphaned gate away.
+    async fn reduction(&self, view: &View<'_>, entry: &Entry, since: Timestamp) -> Result<Arc<Approval>> {
+        self.approvals.ensure(&entry.namespace, &reduction_of(view, entry, since)).await
+    }
+
+    /// A route declares the gate again: nobody is asked any more whether it may go.
+    async fn reclaimed(&self, view: &View<'_>, entry: &Entry, since: Timestamp) -> Result<()> {
+        let key = ObjectKey::new(&entry.namespace, &name_of(&reduction_of(view, entry, since)));
+        if self.approvals.get(&key).is_none_or(|known| decision_of(&known).is_some()) {
+            return Ok(());
+        }
+        let by = "a route that declares the gate again".to_owned();
+        let made = self.approvals.decide(&key, &Made { decision: ApprovalDecision::Superseded, by, reason: None }).await?;
+        self.without_effect(&made).await
+    }
+
+    async fn take_away(
+        &self,
+        view: &View<'_>,
+        key: &str,
+        entry: &Entry,
+        approval: &Arc<Approval>,
+        pending: &[Pending],
+    ) -> Result<()> {
+        let tenant = &*view.tenant.session.driver;
+        view.register.open(tenant, key, &super::carry::cause(approval)).await?;
+        for one in pending.iter().filter(|one| one.workspace_id == entry.workspace) {
+            let Some(thing) = read(view, one).await? else { continue };
+            let over = view.register.over(&one.workspace_id, &thing.item.path);
+            if entry.covers(&thing.item.path) && over.iter().all(|(other, _)| other == key) {
+                self.release(view, &thing, std::slice::from_ref(approval)).await?;
+            }
+        }
+        view.register.forget(tenant, key).await?;
+        if !is_carried_out(approval) {
+            self.without_effect(approval).await?;
+        }
+        Ok(())
+    }
+}
+
+/// What is asked of somebody.
+enum Asked {
+    Yes(Box<ApprovalSpec>),
+    No,
+    Unknown,
+}
+
+/// Whether a route declares the gate as it is registered.
+fn is_declared(view: &View<'_>, entry: &Entry) -> bool {
+    let Some(route) = view.routes.get(&entry.key()) else { return false };
+    super::declared(&route.object).is_some_and(|declared| declared.path == entry.path)
+        && route.reads.as_ref().is_none_or(|workspaces| workspaces.contains(&entry.workspace))
+}
+
+fn listed(entry: &Entry, approval: String) -> OrphanedGate {
+    OrphanedGate {
+        route: entry.key().to_string(),
+        workspace_id: entry.workspace.clone(),
+        path: clean(&entry.path, 1024),
+        approval,
+    }
+}
+
+async fn list(tenant: &Tenant) -> Result<Vec<Pending>> {
+    let mut all = Vec::new();
+    let mut cursor: Option<String> = None;
+    for _ in 0..MOST_PAGES {
+        let page = tenant.session.driver.pending(None, cursor.as_deref()).await?;
+        all.extend(page.items);
+        match page.next_cursor {
+            Some(next) if cursor.as_ref() != Some(&next) => cursor = Some(next),
+            Some(_) => return Err(Error::new(Kind::Malformed, "the listing of pending things repeats its cursor")),
+            None => return Ok(all),
+        }
+    }
+    Err(Error::new(Kind::Malformed, "the listing of pending things does not end"))
+}
+
+/// Reads what a pending entry is about; `None`: it is gone.
+async fn read(view: &View<'_>, pending: &Pending) -> Result<Option<Thing>> {
+    let driver = &view.tenant.session.driver;
+    let Some(item) = driver.item(&pending.item_id).await? else { return Ok(None) };
+    let version = match pending.version {
+        Some(number) => match driver.versions(&item.id).await?.into_iter().find(|found| found.version == number) {
+            Some(found) => Some(found),
+            None => return Ok(None),
+        },
+        None => None,
+    };
+    let link = match &pending.link {
+        Some(id) => match driver.links(&pending.workspace_id).await?.into_iter().find(|link| link.id == *id) {
+            Some(link) => Some(link),
+            None => return Ok(None),
+        },
+        None => None,
+    };
+    Ok(Some(Thing { pending: pending.clone(), item, version, link }))
+}
+
+/// What an Approval is about, as it is now; `None`: it is gone.
+pub(super) async fn thing_of(view: &View<'_>, approval: &Approval) -> Result<Option<Thing>> {
+    let subject = &approval.spec.subject;
+    let share = subject.share.clone().unwrap_or_default();
+    let pending = Pending {
+        workspace_id: subject.workspace_id.clone(),
+        item_id: subject.file_id.clone(),
+        version: subject.version,
+        delete: subject.kind == SubjectKind::Deletion,
+        link: share.link,
+        member: share.member,
+        requested_by: None,
+        since: subject.since,
+    };
+    read(view, &pending).await
+}
+
+/// Which actions of a gate hold such a thing.
+fn actions_of(thing: &Thing) -> Vec<GateAction> {
+    match &thing.pending {
+        Pending { version: Some(_), .. } if thing.item.state == ItemState::Pending => vec![GateAction::Upload],
+        Pending { version: Some(_), .. } => vec![GateAction::Modify],
+        Pending { delete: true, .. } => vec![GateAction::Delete],
+        Pending { member: Some(_), .. } => vec![GateAction::ShareExternal],
+        _ => {
+            let is_outside =
+                thing.link.as_ref().is_none_or(|link| matches!(link.audience, Audience::Guests | Audience::Anyone));
+            let mut actions = vec![GateAction::ShareLink];
+            actions.extend(is_outside.then_some(GateAction::ShareExternal));
+            actions
+        }
+    }
+}
+
+/// The Approval about a thing, for the route of an entry; without what its rule asks for.
+fn spec_of(view: &View<'_>, entry: &Entry, thing: &Thing) -> ApprovalSpec {
+    let pending = &thing.pending;
+    let kind = match pending {
+        Pending { version: Some(_), .. } => SubjectKind::FileVersion,
+        Pending { delete: true, .. } => SubjectKind::Deletion,
+        _ => SubjectKind::Share,
+    };
+    let digest = match (&thing.version, &thing.link) {
+        (Some(version), _) => Some(version.sha256.clone()),
+        // What the link allows: a link that is changed is asked about again.
+        (None, Some(link)) => {
+            let mut shape = serde_json::to_value(link).unwrap_or(Value::Null);
+            if let Some(shape) = shape.as_object_mut() {
+                for volatile in ["downloads", "etag", "url", "managed"] {
+                    shape.remove(volatile);
+                }
+            }
+            Some(hex(&Sha256::digest(shape.to_string())))
+        }
+        _ => None,
+    };
+    let share = SharedThing { link: pending.link.clone(), member: pending.member.clone() };
+    let requested_by = pending.requested_by.as_ref().map(|by| Requester {
+        kind: format!("{:?}", by.kind),
+        id: by.id.clone().unwrap_or_default(),
+        name: clean(&by.name, 320),
+    });
+    let scoped = view.routes.get(&entry.key()).and_then(|route| route.running.as_ref()?.scope.get(&entry.workspace));
+    ApprovalSpec {
+        connection_ref: connection_ref(view, entry),
+        subject: ApprovalSubject {
+            kind,
+            workspace_id: pending.workspace_id.clone(),
+            file_id: pending.item_id.clone(),
+            version: pending.version,
+            digest,
+            share: (kind == SubjectKind::Share).then_some(share),
+            since: pending.since.filter(|_| pending.version.is_none()),
+            path: Some(clean(&thing.item.path, 1024)),
+        },
+        route: Some(entry.route.clone()),
+        workspace: scoped.map(|scoped| scoped.name).filter(|name| !name.is_empty()),
+        requirement: None,
+        rule: String::new(),
+        policy_hash: String::new(),
+        min_approvals: None,
+        separation_of_duties: None,
+        requested_by: requested_by.unwrap_or_default(),
+        requested_at: view.now,
+        expires_at: None,
+    }
+}
+
+fn reduction_of(view: &View<'_>, entry: &Entry, since: Timestamp) -> ApprovalSpec {
+    ApprovalSpec {
+        connection_ref: connection_ref(view, entry),
+        subject: ApprovalSubject {
+            kind: SubjectKind::Reduction,
+            workspace_id: entry.workspace.clone(),
+            file_id: entry.folder.clone().unwrap_or_default(),
+            version: None,
+            digest: None,
+            share: None,
+            since: Some(since),
+            path: Some(clean(&entry.path, 1024)),
+        },
+        route: Some(entry.route.clone()),
+        workspace: None,
+        requirement: None,
+        rule: ORPHANED.into(),
+        policy_hash: String::new(),
+        min_approvals: Some(entry.min_approvals),
+        separation_of_duties: Some(entry.separates),
+        requested_by: Requester::default(),
+        requested_at: view.now,
+        expires_at: None,
+    }
+}
+
+fn connection_ref(view: &View<'_>, entry: &Entry) -> ConnectionRef {
+    let namespace = (*view.connection.namespace != *entry.namespace).then(|| view.connection.namespace.to_string());
+    ConnectionRef { name: view.connection.name.to_string(), namespace }
+}
