@@ -266,7 +266,7 @@ impl ItemSource {
         let uploader = item.created_by.as_ref().map(uploader).unwrap_or_default();
         let upload_request = item.upload_request.clone();
         let file = Arc::new(file(item, &workspace.name));
-        Ok(Facts { file, uploader, upload_request, folder, workspace, event, actor })
+        Ok(Facts { file, uploader, upload_request, folder, workspace, event, actor, requirement: None })
     }
 
     fn loaded(
