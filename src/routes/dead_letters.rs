@@ -13,8 +13,11 @@ use super::engine::{Engine, parked};
 use super::ledger::{Entry, Names, Parked, State, Submission, read_documents};
 use super::work::{Concerns, Finished, Work};
 use crate::api::file_route::DeadLetterStatus;
-use crate::error::{Disposition, Error, Result, clean};
+use crate::error::{Disposition, Error, Kind, Result, clean};
 use crate::file360::model::ClientStatePut;
+
+/// How long the latest letters may take to be written before they are asked for again.
+const SETTLED: Duration = Duration::from_secs(5);
 
 /// Files that were given up and are still where they were, by the key of the document that says so.
 #[derive(Default)]
@@ -54,14 +57,12 @@ impl Engine {
         let letter = dead_letter(&parked);
         warn!(route = %self.route.id.name, namespace = %self.route.id.namespace, file = %letter.file, rule = %letter.rule, destination = %letter.destination,
             error = %letter.error, "A delivery was given up");
-        {
-            let mut state = self.state.lock();
-            state.counts.failed += 1;
-            state.dead.insert(key.clone(), letter);
-        }
-        self.observer.changed(true);
+        self.state.lock().counts.failed += 1;
         let value = serde_json::to_value(&parked).unwrap_or_default();
         self.record(work, finished, Some(ClientStatePut { key: key.clone(), value: Some(value) })).await?;
+        // Whoever sees the letter can ask for it: it is submitted by now.
+        self.state.lock().dead.insert(key.clone(), letter);
+        self.observer.changed(true);
         if parked.to_move {
             self.moves.add(key, parked);
         }
@@ -121,6 +122,9 @@ impl Engine {
         if self.state.lock().checkpoint.as_ref().is_some_and(|checkpoint| checkpoint.replayed.as_deref() == Some(token)) {
             return Ok(());
         }
+        // What the status shows already may still be on its way to File 360.
+        let settled = tokio::time::timeout(SETTLED, self.ledger.settled()).await;
+        settled.map_err(|_| Error::new(Kind::Unavailable, "the latest dead letters are not written yet"))??;
         let mut found: Vec<(String, Parked)> = Vec::new();
         read_documents(&*self.files, &self.names.dead(), |key, value| {
             if let Ok(parked) = serde_json::from_value(value) {
