@@ -242,7 +242,7 @@ impl ItemSource {
         let file = Arc::new(file(item, &workspace.name));
         let actor = work.actor.clone();
         let facts = Facts { file, uploader, upload_request, folder, workspace, event: work.event, actor };
-        Loaded { facts, content: Arc::new(content) }
+        Loaded { facts, content: Arc::new(content), is_current: true }
     }
 }
 
@@ -287,10 +287,11 @@ impl Source for ItemSource {
         if !self.is_ours(&item) {
             return Ok(Look::NotOurs);
         }
+        let is_current = item.version == Some(*version);
         let Some(item) = self.at_version(item, *version).await? else { return Ok(Look::Superseded) };
         let folder = self.folder(item.parent_id.as_deref()).await?;
         let workspace = self.surroundings(&item.workspace_id).await?;
-        Ok(Look::Here(Box::new(self.loaded(item, work, folder, workspace))))
+        Ok(Look::Here(Box::new(Loaded { is_current, ..self.loaded(item, work, folder, workspace) })))
     }
 
     async fn label(&self, origin: &Origin, metadata: &BTreeMap<String, String>) -> Result<()> {
