@@ -9,7 +9,6 @@ use async_nats::jetstream::stream::LastRawMessageErrorKind;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt};
-use jiff::Timestamp;
 use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::time::Instant;
@@ -17,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 use super::link::{Link, Links, Published, Settings};
-use super::message::{Answer, Handled, Job, SIGNATURE};
+use super::message::{Answer, Handled, Job, SIGNATURE, published};
 use crate::error::{Error, Kind, Result, clean};
 use crate::routes::attempts::{Attempted, Attempts, Receipt};
 use crate::routes::delivery::RouteId;
@@ -63,6 +62,8 @@ struct State {
     earlier: HashMap<String, (Instant, Answer, Subject)>,
     /// Which of them were used.
     used: HashSet<String>,
+    /// Jobs of an earlier leader that were on the stream when this one began.
+    left: HashSet<String>,
     /// Routes that run, by uid and generation, with how many there are of each.
     running: HashMap<(String, i64), usize>,
 }
@@ -205,6 +206,8 @@ impl Leader {
             }
         };
         if std::mem::replace(is_first, false) {
+            let left = self.jobs_on_stream(&link).await;
+            self.state.lock().left = left.unwrap_or_default();
             let began = consumer.cached_info().created.unix_timestamp_nanos();
             self.began.send_replace(Some(i64::try_from(began).unwrap_or(i64::MAX)));
             info!(queue = self.links.settings.names.jobs(), "Work of routes goes to the queue");
@@ -237,12 +240,15 @@ impl Leader {
         let answer = match self.links.settings.keys.answer(&message.subject, &message.payload, &signature) {
             Ok(answer)
                 if message.subject.as_str() == self.links.settings.names.answer(&answer.id)
-                    && !answer.is_stale(Timestamp::now()) =>
+                    && !published(&message).is_some_and(|published| answer.is_stale(published)) =>
             {
                 answer
             }
             other => {
-                let error = other.err().map_or_else(|| "it is too old".to_owned(), |error| error.to_string());
+                let error = other.err().map_or_else(
+                    || "it came long after it was said: is the worker's clock right?".to_owned(),
+                    |error| error.to_string(),
+                );
                 warn!(subject = %message.subject, error, "An answer on the queue was refused");
                 self.metrics.queue_refused.inc();
                 self.acknowledge(&reply).await;
@@ -319,6 +325,13 @@ impl Leader {
         }
     }
 
+    /// Whether an earlier leader's job with this id was on the stream when this one began. Asked once for each.
+    async fn was_left(&self, id: &str) -> bool {
+        // The sender lives as long as this does.
+        let _ = self.began.subscribe().wait_for(Option::is_some).await;
+        self.state.lock().left.remove(id)
+    }
+
     /// Publishes until the stream has it. While it cannot, the work waits here, and with it whatever comes behind.
     async fn publish(&self, subject: &str, job: &Job) -> Published {
         let payload = Bytes::from(serde_json::to_vec(job).unwrap_or_default());
@@ -393,14 +406,7 @@ impl Leader {
         if unread > 0 || !self.state.lock().pending.values().any(is_old) {
             return Ok(());
         }
-        let subjects = link.jobs.info_with_subjects(self.links.settings.names.all_jobs()).await;
-        let failed = || Error::new(Kind::Unavailable, "the stream of jobs does not answer");
-        let subjects = subjects.map_err(|_| failed())?;
-        let there: HashSet<String> = subjects
-            .map_ok(|(subject, _)| subject.rsplit('.').next().unwrap_or_default().to_owned())
-            .try_collect()
-            .await
-            .map_err(|_| failed())?;
+        let there = self.jobs_on_stream(link).await?;
         self.state.lock().pending.retain(|id, pending| {
             if !is_old(pending) {
                 return true;
@@ -415,6 +421,15 @@ impl Leader {
             false
         });
         Ok(())
+    }
+
+    /// Ids of the jobs that are on the stream.
+    async fn jobs_on_stream(&self, link: &Link) -> Result<HashSet<String>> {
+        let subjects = link.jobs.info_with_subjects(self.links.settings.names.all_jobs()).await;
+        let failed = || Error::new(Kind::Unavailable, "the stream of jobs does not answer");
+        let subjects = subjects.map_err(|_| failed())?;
+        let ids = subjects.map_ok(|(subject, _)| subject.rsplit('.').next().unwrap_or_default().to_owned());
+        ids.try_collect().await.map_err(|_| failed())
     }
 
     fn say(&self, change: impl FnOnce(&mut Trouble)) {
@@ -453,7 +468,8 @@ impl Attempts for Elsewhere {
                 Attempted { outcome, receipt: Some(Box::new(kept)) }
             }
             Handled::Unended(taken) => {
-                let why = format!("{taken} times a worker took this file and was not heard of again; does it end the workers?");
+                let why =
+                    format!("{taken} times a worker took this file and was not heard of again; does it end the workers?");
                 let outcome = give_up(route, work, Error::new(Kind::Rejected, why));
                 Attempted { outcome, receipt: Some(Box::new(kept)) }
             }
@@ -498,6 +514,14 @@ impl Elsewhere {
             self.leader.inherit(&job.id);
             if let Ok((answer, kept)) = wait.answer.try_recv() {
                 return (*answer, kept);
+            }
+            if self.leader.was_left(&job.id).await {
+                // An earlier leader said it, and it is still to be done or being done.
+                if let Ok((answer, kept)) = (&mut wait.answer).await {
+                    return (*answer, kept);
+                }
+                work.sent += 1;
+                continue;
             }
             let published = self.leader.publish(&subject, &job).await;
             if published.duplicate && !self.leader.is_under_way(&subject, &job.id).await {

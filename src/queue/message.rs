@@ -18,8 +18,8 @@ use crate::routes::work::{Concerns, Finished, Outcome, Whereabouts, Work};
 
 /// Version of the messages. A reader refuses every other.
 const VERSION: u32 = 2;
-/// How long a message counts after it was said. Less than File 360 keeps idempotency keys (24 h), so that a job that somebody says again has no
-/// second effect there.
+/// How long after it was said a message may come to the stream. Less than File 360 keeps idempotency keys (24 h), so that a job that somebody says
+/// again has no second effect there.
 const LIFE: SignedDuration = SignedDuration::from_hours(12);
 /// Largest message that is read.
 pub const MAX_MESSAGE: usize = 512 * 1024;
@@ -119,9 +119,9 @@ impl Job {
         }
     }
 
-    /// Whether it was said too long ago, or the clocks of leader and worker are apart: then the leader is asked to say it again.
-    pub fn is_stale(&self, now: Timestamp) -> bool {
-        is_stale(self.said_at, now)
+    /// Whether it came to the stream long after it was said: somebody says it again, or the leader's clock is wrong.
+    pub fn is_stale(&self, published: Timestamp) -> bool {
+        is_stale(self.said_at, published)
     }
 
     /// The piece of work, as the leader has it.
@@ -144,8 +144,14 @@ impl Job {
     }
 }
 
-fn is_stale(said_at: Timestamp, now: Timestamp) -> bool {
-    now.duration_since(said_at).abs() > LIFE
+fn is_stale(said_at: Timestamp, published: Timestamp) -> bool {
+    published.duration_since(said_at).abs() > LIFE
+}
+
+/// When the stream took a message.
+pub fn published(message: &async_nats::jetstream::Message) -> Option<Timestamp> {
+    let published = message.info().ok()?.published;
+    Timestamp::from_nanosecond(published.unix_timestamp_nanos()).ok()
 }
 
 /// The same for the same piece of work in the same state sent as often, whichever process asks: a leader that takes over says it again, and the
@@ -292,9 +298,9 @@ impl Answer {
         }
     }
 
-    /// Whether it was said too long ago to count.
-    pub fn is_stale(&self, now: Timestamp) -> bool {
-        is_stale(self.said_at, now)
+    /// Whether it came to the stream long after it was said: somebody says it again, or the worker's clock is wrong.
+    pub fn is_stale(&self, published: Timestamp) -> bool {
+        is_stale(self.said_at, published)
     }
 
     /// Brings `work` to where the try left it; what the worker did.

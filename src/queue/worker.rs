@@ -9,8 +9,7 @@ use async_nats::jetstream::consumer::PullConsumer;
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::StreamExt;
-use jiff::Timestamp;
-use tokio::sync::Semaphore;
+use tokio::sync::{RwLock, Semaphore};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -18,7 +17,7 @@ use tracing::{debug, info, warn};
 
 use super::leader::pause;
 use super::link::{Link, Links, Settings};
-use super::message::{Answer, Handled, Heard, Job, SIGNATURE};
+use super::message::{Answer, Handled, Heard, Job, SIGNATURE, published};
 use crate::error::{Error, Kind, Result, clean};
 use crate::routes::work::{Outcome, Work};
 use crate::telemetry::http::Readiness;
@@ -30,9 +29,10 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const DRAIN: Duration = Duration::from_secs(20);
 
 /// Why a job comes back untried.
-const STALE: &str =
-    "the job was too old when a worker took it: it waited for long, or the clocks of leader and worker are apart";
+const STALE: &str = "the job came to the queue long after it was said: is the leader's clock right?";
 
+/// A job that was taken more often than this, and never ended, is tried alone.
+const SUSPICIOUS: i64 = 4;
 /// A job that was taken more often than this, and never ended, is not tried any more: it may be what ends the workers.
 const MOST_TAKEN: i64 = 16;
 
@@ -53,6 +53,14 @@ pub struct Worker {
     metrics: Arc<Metrics>,
     readiness: Arc<Readiness>,
     stop: CancellationToken,
+    /// Jobs that run at once share it; a suspicious one has it alone.
+    together: RwLock<()>,
+}
+
+/// What is known of the taking of a job.
+struct Taken {
+    times: i64,
+    is_stale: bool,
 }
 
 /// A job that was taken, until its lease ends.
@@ -71,7 +79,8 @@ impl Worker {
         readiness: Arc<Readiness>,
         stop: CancellationToken,
     ) -> Arc<Self> {
-        Arc::new(Self { links: Links::new(settings, false), handler, name, concurrency, metrics, readiness, stop })
+        let links = Links::new(settings, false);
+        Arc::new(Self { links, handler, name, concurrency, metrics, readiness, stop, together: RwLock::default() })
     }
 
     /// Works until it is stopped; then what it is at ends, or goes back.
@@ -172,15 +181,16 @@ impl Worker {
                 return;
             }
         };
-        let info = message.info().ok();
-        let heard = info.as_ref().map(|info| Heard {
+        let Ok(info) = message.info() else { return };
+        let heard = Heard {
             taken_at: i64::try_from(info.published.unix_timestamp_nanos()).unwrap_or_default(),
             sequence: info.stream_sequence,
-        });
-        let taken = info.as_ref().map_or(1, |info| info.delivered);
+        };
+        let taken =
+            Taken { times: info.delivered, is_stale: published(&message).is_some_and(|published| job.is_stale(published)) };
         let lease = Lease { reply: reply.clone(), length };
         tokio::select! {
-            () = self.finish(&job, heard.unwrap_or_default(), taken, &reply) => {}
+            () = self.finish(&job, heard, &taken, &reply) => {}
             () = self.keep(&lease) => {
                 self.metrics.worker_ended("lease_lost");
                 warn!(route = job.route.name, "The lease of a job could not be kept: another worker may have it now");
@@ -193,16 +203,21 @@ impl Worker {
     }
 
     /// Does the job, publishes the answer, and only then acknowledges.
-    async fn finish(&self, job: &Job, heard: Heard, taken: i64, reply: &Subject) {
+    async fn finish(&self, job: &Job, heard: Heard, taken: &Taken, reply: &Subject) {
         let mut work = job.work();
-        let handled = if job.is_stale(Timestamp::now()) {
-            // It waited for too long, or somebody says an old one again: only a leader that wants it says it anew.
+        let handled = if taken.is_stale {
+            // Only a leader that wants it says it anew.
             warn!(route = job.route.name, file = %work.path, "A job is too old; the leader is asked to say it again");
             Some(Handled::Tried(Outcome::Hold(Instant::now(), Error::new(Kind::Stale, STALE))))
-        } else if taken > MOST_TAKEN {
-            warn!(route = job.route.name, file = %work.path, taken, "A job was taken again and again and never ended");
-            Some(Handled::Unended(taken))
+        } else if taken.times > MOST_TAKEN {
+            warn!(route = job.route.name, file = %work.path, times = taken.times, "A job was taken again and again and never ended");
+            Some(Handled::Unended(taken.times))
+        } else if taken.times > SUSPICIOUS {
+            // If it ends this process, it takes no other job with it.
+            let _alone = self.together.write().await;
+            self.handler.handle(job, &mut work).await
         } else {
+            let _together = self.together.read().await;
             self.handler.handle(job, &mut work).await
         };
         let Some(handled) = handled else {

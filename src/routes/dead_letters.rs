@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
+use tokio::time::Instant;
 use tracing::{info, warn};
 
 use super::delivery::Origin;
@@ -13,20 +14,32 @@ use super::engine::{Engine, parked};
 use super::ledger::{Entry, Names, Parked, State, Submission, read_documents};
 use super::work::{Concerns, Finished, Work};
 use crate::api::file_route::DeadLetterStatus;
-use crate::error::{Disposition, Error, Result, clean};
+use crate::error::{Disposition, Error, Kind, Result, clean};
 use crate::file360::model::ClientStatePut;
+
+/// How long the latest letters may take to be written before they are asked for again.
+const SETTLED: Duration = Duration::from_secs(5);
 
 /// Files that were given up and are still where they were, by the key of the document that says so.
 #[derive(Default)]
 pub(super) struct Moves {
-    open: Mutex<BTreeMap<String, Parked>>,
+    open: Mutex<BTreeMap<String, Open>>,
     changed: Notify,
+    /// A file is either moved away or asked for again, not both at once.
+    one: tokio::sync::Mutex<()>,
+}
+
+#[derive(Clone)]
+struct Open {
+    parked: Parked,
+    due: Instant,
+    failures: u32,
 }
 
 impl Moves {
-    /// One more.
+    /// One more, whose document is submitted.
     pub(super) fn add(&self, key: String, parked: Parked) {
-        self.open.lock().insert(key, parked);
+        self.open.lock().insert(key, Open { parked, due: Instant::now(), failures: 0 });
         self.changed.notify_one();
     }
 
@@ -34,8 +47,22 @@ impl Moves {
         self.open.lock().remove(key);
     }
 
-    fn all(&self) -> Vec<(String, Parked)> {
-        self.open.lock().iter().map(|(key, parked)| (key.clone(), parked.clone())).collect()
+    fn get(&self, key: &str) -> Option<Parked> {
+        self.open.lock().get(key).map(|open| open.parked.clone())
+    }
+
+    /// What is due, and when the next one is.
+    fn due(&self, now: Instant) -> (Vec<String>, Option<Instant>) {
+        let open = self.open.lock();
+        let due = open.iter().filter(|(_, open)| open.due <= now).map(|(key, _)| key.clone()).collect();
+        (due, open.values().map(|open| open.due).filter(|due| *due > now).min())
+    }
+
+    fn failed(&self, key: &str, wait: impl FnOnce(u32) -> Duration) {
+        if let Some(open) = self.open.lock().get_mut(key) {
+            open.failures += 1;
+            open.due = Instant::now() + wait(open.failures);
+        }
     }
 }
 
@@ -54,14 +81,12 @@ impl Engine {
         let letter = dead_letter(&parked);
         warn!(route = %self.route.id.name, namespace = %self.route.id.namespace, file = %letter.file, rule = %letter.rule, destination = %letter.destination,
             error = %letter.error, "A delivery was given up");
-        {
-            let mut state = self.state.lock();
-            state.counts.failed += 1;
-            state.dead.insert(key.clone(), letter);
-        }
-        self.observer.changed(true);
+        self.state.lock().counts.failed += 1;
         let value = serde_json::to_value(&parked).unwrap_or_default();
         self.record(work, finished, Some(ClientStatePut { key: key.clone(), value: Some(value) })).await?;
+        // Whoever sees the letter can ask for it: it is submitted by now.
+        self.state.lock().dead.insert(key.clone(), letter);
+        self.observer.changed(true);
         if parked.to_move {
             self.moves.add(key, parked);
         }
@@ -71,49 +96,46 @@ impl Engine {
     /// Moves what was given up away, again and again until it succeeds or cannot.
     pub(super) async fn keep_moving(&self) {
         let Some(folder) = &self.route.dead_letter_folder else { return };
-        let mut failures = 0;
         loop {
-            let mut failed = None;
-            for (key, parked) in self.moves.all() {
-                match self.source.move_to(&Origin::from(&parked.origin), folder).await {
-                    Err(error) if error.disposition() != Disposition::Terminal => {
-                        failed = Some(error);
-                        continue;
-                    }
-                    Err(error) => self.say_unmoved(&parked, folder, &error),
-                    Ok(()) => {}
-                }
-                self.moved(key, parked).await;
+            let (due, next) = self.moves.due(Instant::now());
+            // A file that is out of the route's paths, and nowhere given up, would be forgotten by a restart: first the record, then the move.
+            if !due.is_empty() && self.ledger.settled().await.is_err() {
+                return;
             }
-            let Some(error) = failed else {
-                failures = 0;
-                self.moves.changed.notified().await;
-                continue;
+            for key in due {
+                self.move_away(&key, folder).await;
+            }
+            let again = async {
+                match next.or_else(|| self.moves.due(Instant::now()).1) {
+                    Some(at) => tokio::time::sleep_until(at).await,
+                    None => std::future::pending().await,
+                }
             };
-            failures += 1;
-            let wait = error.retry_after.unwrap_or_else(|| self.route.retry.delay(failures, rand::random()));
-            warn!(route = %self.route.id.name, namespace = %self.route.id.namespace, %error, folder, "Files that were given up could not be moved yet");
-            let woken = tokio::time::timeout(wait.max(Duration::from_millis(250)), self.moves.changed.notified());
-            // What was given up meanwhile is tried at once.
-            let _ = woken.await;
+            tokio::select! { () = again => {}, () = self.moves.changed.notified() => {} }
         }
     }
 
-    fn say_unmoved(&self, parked: &Parked, folder: &str, error: &Error) {
-        warn!(route = %self.route.id.name, namespace = %self.route.id.namespace, file = %parked.path, %error, folder,
-            "A file that was given up cannot be moved; it stays where it is");
-    }
-
-    /// Records that a file needs no moving any more, unless it is tried again by now.
-    async fn moved(&self, key: String, parked: Parked) {
-        if !self.is_dead(&key) {
-            return self.moves.forget(&key);
+    async fn move_away(&self, key: &str, folder: &str) {
+        let _one = self.moves.one.lock().await;
+        // Somebody may have asked for it meanwhile.
+        let Some(parked) = self.moves.get(key) else { return };
+        let (route, namespace, file) = (&self.route.id.name, &self.route.id.namespace, &parked.path);
+        match self.source.move_to(&Origin::from(&parked.origin), folder).await {
+            Ok(()) => {}
+            Err(error) if error.disposition() != Disposition::Terminal => {
+                warn!(%route, %namespace, %file, %error, folder, "A file that was given up could not be moved yet");
+                let delay = |failures| self.route.retry.delay(failures, rand::random()).max(Duration::from_millis(250));
+                return self.moves.failed(key, |failures| error.retry_after.unwrap_or_else(|| delay(failures)));
+            }
+            Err(error) => {
+                warn!(%route, %namespace, %file, %error, folder, "A file that was given up cannot be moved; it stays where it is");
+            }
         }
+        self.moves.forget(key);
         let value = serde_json::to_value(Parked { to_move: false, ..parked }).unwrap_or_default();
-        let documents = vec![ClientStatePut { key: key.clone(), value: Some(value) }];
+        let documents = vec![ClientStatePut { key: key.to_owned(), value: Some(value) }];
         // Unwritten, it is found to be moved after a restart.
         let _ = self.submit(Submission { documents, ..Submission::default() }).await;
-        self.moves.forget(&key);
     }
 
     /// Tries everything that was given up again, once for each `token`.
@@ -121,6 +143,9 @@ impl Engine {
         if self.state.lock().checkpoint.as_ref().is_some_and(|checkpoint| checkpoint.replayed.as_deref() == Some(token)) {
             return Ok(());
         }
+        // What the status shows already may still be on its way to File 360.
+        let settled = tokio::time::timeout(SETTLED, self.ledger.settled()).await;
+        settled.map_err(|_| Error::new(Kind::Unavailable, "the latest dead letters are not written yet"))??;
         let mut found: Vec<(String, Parked)> = Vec::new();
         read_documents(&*self.files, &self.names.dead(), |key, value| {
             if let Ok(parked) = serde_json::from_value(value) {
@@ -130,12 +155,13 @@ impl Engine {
         .await?;
         let count = found.len();
         for (key, mut parked) in found {
+            let _one = self.moves.one.lock().await;
+            self.moves.forget(&key);
             for entry in parked.record.to.values_mut().filter(|entry| entry.given_up) {
                 *entry = Entry { key: entry.key.clone(), ..Entry::default() };
             }
             parked.record.state = State::Waiting;
             parked.to_move = false;
-            self.moves.forget(&key);
             let origin = Origin::from(&parked.origin);
             let waiting = Names::document(&self.names.waiting(), &origin, &parked.occasion);
             let value = serde_json::to_value(&parked).unwrap_or_default();

@@ -524,11 +524,6 @@ impl Engine {
         self.ledger.submit(submission).await
     }
 
-    /// Whether something that was given up has not been asked for again.
-    pub(super) fn is_dead(&self, key: &str) -> bool {
-        self.state.lock().dead.contains_key(key)
-    }
-
     /// Everything that was there has been taken up, and there is room for more.
     pub(super) fn keeps_up(&self) -> bool {
         self.state.lock().is_caught_up && self.room.available_permits() > OPEN / 2

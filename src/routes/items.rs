@@ -290,7 +290,7 @@ impl ItemSource {
         let file = Arc::new(file(item, &workspace.name));
         let actor = work.actor.clone();
         let facts = Facts { file, uploader, upload_request, folder, workspace, event: work.event, actor, requirement };
-        Loaded { facts, content: Arc::new(content) }
+        Loaded { facts, content: Arc::new(content), is_current: true }
     }
 }
 
@@ -337,6 +337,7 @@ impl Source for ItemSource {
         if !self.is_ours(&item) {
             return Ok(Look::NotOurs);
         }
+        let is_current = item.version == Some(*version);
         let Some(item) = self.at_version(item, *version).await? else { return Ok(Look::Superseded) };
         let requirement = match self.requirement_of(&item, work.event).await? {
             // By now it is in another state, whose own entry tells.
@@ -345,7 +346,7 @@ impl Source for ItemSource {
         };
         let folder = self.folder(item.parent_id.as_deref()).await?;
         let workspace = self.surroundings(&item.workspace_id).await?;
-        Ok(Look::Here(Box::new(self.loaded(item, work, folder, workspace, requirement))))
+        Ok(Look::Here(Box::new(Loaded { is_current, ..self.loaded(item, work, folder, workspace, requirement) })))
     }
 
     async fn label(&self, origin: &Origin, metadata: &BTreeMap<String, String>) -> Result<()> {

@@ -8,12 +8,13 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use futures::StreamExt;
 use jiff::Timestamp;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
@@ -336,9 +337,26 @@ impl Ledger {
         self.unwritten.lock().by_version.get(&key).map(|(_, record)| record.clone())
     }
 
+    /// Returns once everything that was submitted before is durable.
+    pub async fn settled(&self) -> Result<()> {
+        let (tell, told) = oneshot::channel();
+        self.submit(Submission { receipt: Some(Box::new(Settled(tell))), ..Submission::default() }).await?;
+        told.await.map_err(|_| Error::new(Kind::Stopping, "the route is stopping"))
+    }
+
     /// Records something; waits while too much is waiting.
     pub async fn submit(&self, submission: Submission) -> Result<()> {
         self.sender.send(submission).await.map_err(|_| Error::new(Kind::Stopping, "the route is stopping"))
+    }
+}
+
+struct Settled(oneshot::Sender<()>);
+
+#[async_trait]
+impl Receipt for Settled {
+    async fn settle(self: Box<Self>) {
+        // Whoever asked may wait no more.
+        let _ = self.0.send(());
     }
 }
 

@@ -308,7 +308,7 @@ impl Source for ObjectSource {
             actor: String::new(),
             requirement: None,
         };
-        Ok(Look::Here(Box::new(Loaded { facts, content: Arc::new(content) })))
+        Ok(Look::Here(Box::new(Loaded { facts, content: Arc::new(content), is_current: true })))
     }
 
     /// An object's metadata is the other side's business; destinations see what rules set.

@@ -106,6 +106,8 @@ pub struct Loaded {
     pub facts: Facts,
     /// Its bytes.
     pub content: Arc<dyn Content>,
+    /// It is what the source shows now, not an earlier version of it.
+    pub is_current: bool,
 }
 
 /// What the source says about a piece of work.
@@ -312,6 +314,11 @@ impl Base<'_> {
         let may_be_stale = self.work.is_parked && target.destination.mirrors();
         if !may_be_stale && self.work.to.get(&slot).is_some_and(|entry| entry.at.is_some() && entry.key == key) {
             return Try { slot, key, answers: target.breaker.answers(), result: Tried::Before };
+        }
+        if target.destination.mirrors() && !self.loaded.is_current {
+            // A mirror shows the present, which comes with a newer version of its own.
+            let receipt = Receipt { duplicate: true, ..Receipt::default() };
+            return Try { slot, key, answers: target.breaker.answers(), result: Tried::Acknowledged(receipt) };
         }
         if self.work.to.get(&slot).is_some_and(|entry| entry.given_up && entry.key == key) {
             return Try { slot, key, answers: target.breaker.answers(), result: Tried::GivenUp };

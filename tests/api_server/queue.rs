@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use async_nats::jetstream;
 use file360_operator::queue::message::{Keys, SIGNATURE};
@@ -605,7 +606,8 @@ async fn r5_a_job_that_no_worker_ever_ends_becomes_a_dead_letter() {
     let jobs = queued.jobs(1).await;
     let consumer: jetstream::consumer::PullConsumer = jobs.get_consumer("workers").await.unwrap();
     for _ in 0..16 {
-        let mut taken = consumer.fetch().max_messages(1).messages().await.unwrap();
+        let taken = consumer.batch().max_messages(1).expires(Duration::from_secs(30));
+        let mut taken = taken.messages().await.unwrap();
         let message = taken.next().await.expect("the job comes again").unwrap();
         message.ack_with(jetstream::AckKind::Nak(None)).await.unwrap();
     }
