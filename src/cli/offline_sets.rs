@@ -121,7 +121,7 @@ mod tests {
         let found = findings(|spec| spec["template"]["spec"]["connectionRef"] = json!({"name": "other"}));
         assert!(found[0].starts_with("spec.template.spec.connectionRef: "), "{found:?}");
         let found = findings(|spec| {
-            spec["template"]["metadata"] = json!({"annotations": {"file360.io/confirm-delete": "${item.id}"}})
+            spec["template"]["metadata"] = json!({"annotations": {"file360.io/confirm-delete": "${item.id}"}});
         });
         assert!(found[0].starts_with("spec.template.metadata.annotations.file360.io/confirm-delete: "), "{found:?}");
     }

@@ -4,6 +4,7 @@
 //! that what the event stands for is durable in Kubernetes.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -140,10 +141,9 @@ impl EventMap {
         let mut taken = Vec::new();
         for endpoint in endpoints {
             let address = format!("{}/{}", endpoint.namespace, endpoint.path);
-            if open.contains_key(&address) {
-                taken.push(endpoint.path.clone());
-            } else {
-                open.insert(address, Arc::new(endpoint));
+            match open.entry(address) {
+                Entry::Vacant(free) => drop(free.insert(Arc::new(endpoint))),
+                Entry::Occupied(_) => taken.push(endpoint.path.clone()),
             }
         }
         taken

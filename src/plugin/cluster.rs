@@ -233,9 +233,10 @@ mod tests {
     #[test]
     fn an_argument_names_a_kind_or_leaves_it_open() {
         let read = |text: &str| text.parse::<Target>().map(|target| (target.kinds(), target.name));
-        assert_eq!(read("acme").unwrap().0.len(), 3);
+        assert_eq!(read("acme").unwrap().0.len(), 4);
         assert_eq!(read("sws/acme"), Ok((vec![Kind::SecureWorkspace], "acme".into())));
         assert_eq!(read("froute/acme"), Ok((vec![Kind::FileRoute], "acme".into())));
+        assert_eq!(read("swset/deals"), Ok((vec![Kind::SecureWorkspaceSet], "deals".into())));
         assert_eq!(read("Connection/file360"), Ok((vec![Kind::Connection], "file360".into())));
         assert!(read("pod/x").unwrap_err().contains("pod"));
         assert!("froute/x".parse::<Target>().unwrap().workspace().is_err());

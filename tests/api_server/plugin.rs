@@ -119,7 +119,7 @@ async fn status_shows_all_and_everything_about_one() {
     assert_eq!(mine.len(), 3);
 
     let ran = run(&world, &["status", "nobody"]).await.ends(1);
-    assert!(ran.err.contains("no SecureWorkspace, FileRoute or Connection nobody"), "{}", ran.err);
+    assert!(ran.err.contains("no SecureWorkspace, SecureWorkspaceSet, FileRoute or Connection nobody"), "{}", ran.err);
     run(&world, &["status", "-A", "good"]).await.ends(2);
     let nobody = somebody(&world, json!([])).await;
     let ran = run_as(&world, &nobody, &["status"], "").await.ends(1);

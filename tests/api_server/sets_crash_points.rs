@@ -160,7 +160,7 @@ async fn run(scenario: Scenario, crash: Option<(usize, Moment)>, expected: Optio
 async fn survives(scenario: Scenario) {
     let (undisturbed, lines) = run(scenario, None, None).await;
     println!("{scenario:?}: N = {} mutating requests, {} runs", lines.len(), 3 * lines.len());
-    assert!(lines.len() >= 4, "the proxies see too little: {lines:?}");
+    assert!(lines.len() >= 3, "the proxies see too little: {lines:?}");
     let undisturbed = Arc::new(undisturbed);
     let points = (1..=lines.len()).flat_map(|at| MOMENTS.map(|moment| (at, moment)));
     let runs = points.map(|point| {

@@ -116,11 +116,12 @@ fn version(object: &SecureWorkspace) -> u64 {
 }
 
 type ByName = HashMap<Box<str>, Child>;
+type ByLabel = HashMap<Box<str>, ByName>;
 
 /// The generated SecureWorkspaces of all sets: by namespace, by label, by name.
 #[derive(Default)]
 pub struct Children {
-    known: Mutex<HashMap<Arc<str>, HashMap<Box<str>, ByName>>>,
+    known: Mutex<HashMap<Arc<str>, ByLabel>>,
 }
 
 impl Children {
@@ -183,8 +184,8 @@ impl Children {
     /// Changes what is remembered of one object, if it is known.
     pub fn with(&self, key: &ObjectKey, change: impl FnOnce(&mut Child)) {
         let mut known = self.known.lock();
-        let namespace = known.get_mut(&key.namespace).into_iter().flat_map(HashMap::values_mut);
-        if let Some(child) = namespace.filter_map(|children| children.get_mut(&*key.name)).next() {
+        let mut namespace = known.get_mut(&key.namespace).into_iter().flat_map(HashMap::values_mut);
+        if let Some(child) = namespace.find_map(|children| children.get_mut(&*key.name)) {
             change(child);
         }
     }

@@ -32,6 +32,8 @@ const TOLD_FAILURES: usize = 20;
 const TOLD_REMOVALS: usize = 50;
 /// What the API server was asked too early is asked again after this long.
 const AGAIN: Duration = Duration::from_secs(1);
+/// A listing of which something could not be written is read again after this long.
+const UNFINISHED_AGAIN: Duration = Duration::from_secs(5);
 /// What the API server refused is tried again after this long, where no listing is read again anyway.
 const REFUSED_AGAIN: Duration = Duration::from_mins(5);
 
@@ -69,6 +71,13 @@ struct Listed {
     read_at: Option<Instant>,
     /// Something could not be written at the moment.
     is_unfinished: bool,
+}
+
+impl Listed {
+    /// Whether it was read, and what was refused then is not due again.
+    fn is_recent(&self) -> bool {
+        self.read_at.is_some_and(|at| self.failures.is_empty() || at.elapsed() < REFUSED_AGAIN)
+    }
 }
 
 struct KnownPage {
@@ -166,7 +175,7 @@ impl Pass<'_> {
         match &generator.source {
             Source::Events(_) => self.repair_events(program, generator, listed).await,
             Source::List { items, key } => {
-                let is_right = listed.read_at.is_some() && listed.failures.is_empty();
+                let is_right = listed.is_recent() && !listed.is_unfinished;
                 if !is_right || !self.is_settled(&batch, listed) {
                     *listed = Listed { read_at: Some(Instant::now()), ..Listed::default() };
                     let keyed = items.iter().map(|item| (program::key_of(key, item), item.clone())).collect();
@@ -224,7 +233,19 @@ impl Pass<'_> {
                 wrong.push(name.to_owned());
             }
         });
-        *listed = Listed { names, ..Listed::default() };
+        // What was refused a moment ago is not asked for with every pass.
+        let (refused, read_at) = match listed.read_at {
+            Some(at) if listed.is_recent() && !listed.failures.is_empty() => (std::mem::take(&mut listed.failures), at),
+            _ => (HashMap::new(), Instant::now()),
+        };
+        *listed = Listed { names, read_at: Some(read_at), ..Listed::default() };
+        for (key, (name, why)) in refused {
+            let known = wrong.len();
+            wrong.retain(|one| digest(&one.as_str()) != name);
+            if wrong.len() < known {
+                listed.failures.insert(key, (name, why));
+            }
+        }
         let writer = Writer::new(self.ctx, &self.key.namespace);
         for name in wrong {
             let Some(object) = writer.read(&name).await? else { continue };
@@ -232,7 +253,7 @@ impl Pass<'_> {
             let result = self.repair(program, generator, &object, &writer).await;
             match result {
                 Ok(object) => self.children.settled(&object, 0),
-                Err(Refused::Item(why)) => drop(listed.failures.insert(key, (digest(&name), why))),
+                Err(Refused::Item(why)) => drop(listed.failures.insert(key, (digest(&name.as_str()), why))),
                 Err(Refused::Stale) => listed.is_unfinished = true,
                 Err(Refused::Failed(error)) => return Err(error),
             }
@@ -423,6 +444,8 @@ impl Batch<'_> {
             // What it had before, it may still have.
             next.names.extend(&listed.names);
             next.pages.clear();
+        } else if next.is_unfinished {
+            next.due = Some(Instant::now() + backoff::jittered(UNFINISHED_AGAIN));
         } else if next.names.is_empty() && next.failures.is_empty() && self.has_children() {
             next.is_empty = true;
         }
