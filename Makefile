@@ -42,6 +42,10 @@ generate: ## Write CRDs, roles and what is made from them
 	cargo run --quiet -- crds --admission --out config/admission
 	tests/chart/sync.sh
 
+.PHONY: screenshots
+screenshots: tools ## Take the pictures of the outsiders' pages again (docs/pages)
+	FILE360_SCREENSHOTS=$(CURDIR)/docs/pages cargo test --quiet --test file360_server browser::
+
 .PHONY: fmt
 fmt: ## Format the code
 	cargo fmt

@@ -13,6 +13,9 @@ need ssh-keygen openssh-client
 need openssl openssl
 PATH=$PATH:/usr/sbin need sshd openssh-server
 PATH=$PATH:/usr/sbin need proftpd proftpd-mod-crypto
+# The pages for outsiders are tested in a real browser.
+need chromium chromium
+need chromedriver chromium-driver
 
 if [ ${#missing[@]} -gt 0 ]; then
   if command -v apt-get >/dev/null 2>&1 && [ "$(id -u)" = 0 ]; then

@@ -251,7 +251,7 @@ mod tests {
         About { workspace: "w".into(), uid: "uid".into(), url: "https://f/w".into(), series: "s".into() }
     }
 
-    fn change(kind: &str, more: Value) -> Change {
+    fn change(kind: &str, more: &Value) -> Change {
         let mut change = json!({"sequence": 9, "id": "c9", "time": "2026-07-01T10:00:00Z", "type": kind, "workspaceId": "w",
             "actor": {"kind": "Guest", "name": "eve@acme.example", "emailVerified": true}});
         for (name, value) in more.as_object().unwrap() {
@@ -262,13 +262,13 @@ mod tests {
 
     fn told(change: &Change, looked: &Looked) -> Telling {
         let event = of_change(change.kind, looked.link.is_some()).unwrap();
-        let entry = Entry { n: 1, what: occurrence(change, event), only: None };
+        let entry = Entry::new(1, occurrence(change, event), None);
         telling(&object(), "cluster", &about(), "crm", &Due::Entry(Box::new(entry)), looked)
     }
 
     #[test]
     fn an_upload_names_file_actor_and_business_key_and_has_the_id_of_the_feed() {
-        let change = change("fileUploaded", json!({"subject": "i", "path": "/Inbox/a.pdf", "version": 1}));
+        let change = change("fileUploaded", &json!({"subject": "i", "path": "/Inbox/a.pdf", "version": 1}));
         let told = told(&change, &Looked::default());
         assert_eq!((told.envelope.kind.as_str(), told.envelope.id.as_str()), ("io.file360.file.uploaded", "c9"));
         assert_eq!(told.envelope.source, "/file360/cluster/sales/acme");
@@ -282,10 +282,10 @@ mod tests {
     #[test]
     fn r8_what_the_resource_caused_itself_is_told_apart() {
         let more = json!({"subject": "p", "path": "/", "causedBy": "uid"});
-        let own = told(&change("memberSet", more), &Looked::default());
+        let own = told(&change("memberSet", &more), &Looked::default());
         assert_eq!((&own.data["event"]["own"], &own.extensions["causedby"]), (&json!(true), &json!("uid")));
         let more = json!({"subject": "p", "path": "/", "causedBy": "another"});
-        let other = told(&change("memberRemoved", more), &Looked::default());
+        let other = told(&change("memberRemoved", &more), &Looked::default());
         assert_eq!((&other.data["event"]["own"], &other.data["access"]["removed"]), (&json!(false), &json!(true)));
         assert_ne!(own.data["access"], other.data["access"]);
     }
@@ -297,7 +297,7 @@ mod tests {
             "download": true, "url": "https://f/s/secret", "etag": "e"}),
         )
         .unwrap();
-        let change = change("linkChanged", json!({"subject": "l", "itemId": "i", "path": "/a.pdf"}));
+        let change = change("linkChanged", &json!({"subject": "l", "itemId": "i", "path": "/a.pdf"}));
         let shared = told(&change, &Looked { link: Some(link), ..Looked::default() });
         assert_eq!(shared.envelope.kind, "io.file360.file.shared");
         assert!(!shared.data.to_string().contains("secret"), "{}", shared.data);

@@ -28,15 +28,18 @@ pub fn wants_json(call: &Call) -> bool {
         || call.header(header::ACCEPT).is_some_and(|accept| accept.contains("application/json"))
 }
 
+/// What somebody reads who guessed wrong; markup.
+pub const TRY_AGAIN: &str = "<p role=\"alert\">Please try again.</p><p><a href=\"{base}\">Back to the page</a></p>";
+
 /// A refusal as a page, for people. What is unknown, over or not for them looks the same.
 pub fn refused(call: &Call, refusal: &Refusal) -> Answer {
     let (title, text) = match refusal.code() {
         "not-found" => ("This address is not valid", "It does not exist, it has ended, or it was taken back."),
         "rate-limited" => ("Too many tries", "Please wait some minutes and try again."),
-        "wrong-password" => ("That did not match", "Please go back and try again."),
+        "wrong-password" => return html::page(refusal.status().as_u16(), "That did not match", TRY_AGAIN, call),
         _ => ("That did not work", refusal.detail()),
     };
-    html::page(refusal.status().as_u16(), title, &format!("<p>{}</p>", html::escape(text)), call)
+    html::page(refusal.status().as_u16(), title, &format!("<p role=\"alert\">{}</p>", html::escape(text)), call)
 }
 
 /// Turns a refusal into a page for people and leaves it a problem for programs. The refusal is recorded either way.

@@ -10,6 +10,7 @@ mod support;
 
 mod access;
 mod audit;
+mod browser;
 mod client_state;
 mod content;
 mod contract;

@@ -167,7 +167,8 @@ impl Reporter {
             waiting.into_iter().for_each(|key| self.queue.push(key));
             Ok(())
         });
-        began.await.map(|()| ()).map_err(|error: Error| error.while_doing("begin to report"))
+        began.await.map_err(|error: Error| error.while_doing("begin to report"))?;
+        Ok(())
     }
 
     fn outboxes(&self) -> String {

@@ -91,7 +91,7 @@ fn form(view: &View<'_>, link: &Record, placed: &Placed) -> Result<String, Refus
     }
     if link.password_hash.is_some() {
         form.push_str(
-            "<label for=\"password\">Password</label><input id=\"password\" name=\"password\" type=\"password\" required>",
+            "<label for=\"password\">Password</label><input id=\"password\" name=\"password\" type=\"password\" autocomplete=\"current-password\" required>",
         );
     }
     if placed.item.kind == ItemKind::Folder {
@@ -138,7 +138,7 @@ pub async fn request_code(app: App, call: Call) -> Reply {
             if wants_json(tx.call) {
                 return Ok(Answer::empty(202));
             }
-            let text = "<p>If the link is for this address, a code is on its way. Go back and enter it.</p>";
+            let text = "<p>If the link is for this address, a code is on its way.</p><p><a href=\"{base}\">Back to the page</a>, where it is entered.</p>";
             Ok(html::page(200, "Code requested", text, tx.call))
         })
         .await;

@@ -49,8 +49,11 @@ pub async fn show(app: App, call: Call) -> Reply {
         .write(call.clone(), |tx| {
             let (request, folder) = open(tx)?;
             tx.took_effect();
-            let form = if request.input.require_email { email_form() } else { upload_form(&request, None) };
-            Ok(html::page(200, &format!("Upload to {}", folder.workspace.public.display_name), &form, tx.call))
+            let title = format!("Upload to {}", folder.workspace.public.display_name);
+            if request.input.require_email {
+                return Ok(html::page(200, &title, &email_form(), tx.call));
+            }
+            Ok(html::page_with_progress(200, &title, &upload_form(&request, None), tx.call))
         })
         .await;
     finish(&app, call, reply).await
@@ -77,7 +80,7 @@ fn code_form(email: &str) -> String {
 
 fn upload_form(request: &Record, verified: Option<(&str, &str)>) -> String {
     let mut form = checklist::section(&request.checklist.items);
-    form.push_str("<form method=\"post\" action=\"{base}/files\" enctype=\"multipart/form-data\">");
+    form.push_str("<form method=\"post\" action=\"{base}/files\" enctype=\"multipart/form-data\" data-progress>");
     match verified {
         Some((email, pass)) => {
             let (email, pass) = (html::escape(email), html::escape(pass));
@@ -95,7 +98,9 @@ fn upload_form(request: &Record, verified: Option<(&str, &str)>) -> String {
         form.push_str(&input(number, field));
     }
     form.push_str("<label for=\"file\">Files</label><input id=\"file\" name=\"file\" type=\"file\" multiple required>");
-    form.push_str("<button type=\"submit\">Upload</button></form>");
+    form.push_str("<p id=\"problem\" role=\"alert\" tabindex=\"-1\" hidden></p>");
+    form.push_str("<progress max=\"1\" value=\"0\" aria-label=\"Upload\" hidden></progress>");
+    form.push_str("<p id=\"state\" role=\"status\"></p><button type=\"submit\">Upload</button></form>");
     form
 }
 
@@ -110,7 +115,8 @@ fn input(number: usize, field: &RequestField) -> String {
             format!("<select id=\"f{number}\" name=\"{name}\"{required}><option value=\"\"></option>{options}</select>")
         }
     };
-    format!("<label for=\"f{number}\">{label}</label>{control}")
+    let optional = if field.required { "" } else { " <small>(optional)</small>" };
+    format!("<label for=\"f{number}\">{label}{optional}</label>{control}")
 }
 
 /// Texts as elements, one each.
@@ -162,7 +168,7 @@ pub async fn verify_code(app: App, call: Call) -> Reply {
             let token = tx.call.param("token").to_owned();
             if !codes::redeem(tx, &token, &email, &code)? {
                 // An answer, not a refusal: the count of wrong tries must stay.
-                return Ok(html::page(403, "That did not match", "<p>Please go back and try again.</p>", tx.call));
+                return Ok(html::page(403, "That did not match", super::TRY_AGAIN, tx.call));
             }
             tx.took_effect();
             let pass = codes::pass(&key, &token, &email, tx.now);
@@ -170,7 +176,7 @@ pub async fn verify_code(app: App, call: Call) -> Reply {
                 return Answer::ok(&json!({"email": email, "pass": pass}));
             }
             let form = upload_form(&request, Some((&email, &pass)));
-            Ok(html::page(200, &format!("Upload to {}", folder.workspace.public.display_name), &form, tx.call))
+            Ok(html::page_with_progress(200, &format!("Upload to {}", folder.workspace.public.display_name), &form, tx.call))
         })
         .await;
     if reply.outcome.as_ref().is_ok_and(|answer| answer.status == http::StatusCode::FORBIDDEN) {
@@ -284,8 +290,12 @@ fn keep(tx: &mut Tx<'_, '_, '_>, form: &Form, verified: bool) -> Result<Answer, 
     if wants_json(tx.call) {
         return Answer::json(201, &json!({"files": made}));
     }
-    let list = listed(form.files.iter().map(|(name, ..)| name.as_str()), "li");
-    Ok(html::page(201, "Thank you", &format!("<p>These files have arrived:</p><ul>{list}</ul>"), tx.call))
+    let arrived = form.files.iter().fold(String::new(), |mut list, (name, _, blob)| {
+        let (name, digest) = (html::escape(name), html::escape(&blob.sha256));
+        let _ = write!(list, "<li><bdi>{name}</bdi> <small>{} bytes, SHA-256 {digest}</small></li>", blob.size);
+        list
+    });
+    Ok(html::page(201, "Thank you", &format!("<p>These files have arrived:</p><ul>{arrived}</ul>"), tx.call))
 }
 
 /// Refuses files that are not what the chosen options ask for: all or none of a form is kept.
