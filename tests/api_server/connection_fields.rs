@@ -39,6 +39,7 @@ const SHOWN: [(&str, &str); 41] = [
     ("grants[].kinds", "it has one value so far, which is also the default"),
     ("grants[].scope", "tenancy::t1_a_declared_scope_adopts_nothing_that_nobody_declared"),
     ("grants[].externalSystems", "tenancy::t1_a_namespace_reaches_only_what_is_granted_to_it"),
+    ("timeZone", "documents::a_date_counts_to_the_end_of_its_day_in_the_resources_zone"),
     ("sharing.max.external", "every_part_of_the_ceiling_holds"),
     ("sharing.max.allowedDomains", "every_part_of_the_ceiling_holds"),
     ("sharing.max.reshare", "every_part_of_the_ceiling_holds"),
