@@ -13,7 +13,7 @@ use crate::support::remote::{CLIENT_ID, CLIENT_SECRET};
 use crate::support::world::World;
 
 /// Where each field is shown to make a difference.
-const SHOWN: [(&str, &str); 41] = [
+const SHOWN: [(&str, &str); 42] = [
     ("endpoint", "connections::the_named_connection_is_used"),
     ("allowInsecure", "refusals::every_rule_of_connection_refuses_with_its_message"),
     ("auth.oauth2.clientIdRef.name", "every_reference_is_read"),
