@@ -13,7 +13,7 @@ use super::{offline, offline_sets};
 use crate::api::connection::Driver;
 use crate::api::{GROUP, SecureWorkspace, VERSION, crds};
 use crate::controllers::secure_workspace::desired::Desired;
-use crate::controllers::secure_workspace::unsupported;
+use crate::controllers::secure_workspace::{documents, reminders, unsupported};
 
 /// Arguments of `check`.
 #[derive(Debug, Args)]
@@ -249,7 +249,10 @@ fn refused_by_the_operator(kind: &str, manifest: &Value) -> Vec<String> {
 
 fn workspace(manifest: &Value) -> Result<(), String> {
     let workspace: SecureWorkspace = serde_json::from_value(manifest.clone()).map_err(|error| error.to_string())?;
-    Desired::of(&workspace.spec, Timestamp::now()).map(|_| ()).map_err(|error| error.to_string())?;
+    let looked_at = Desired::of(&workspace.spec, Timestamp::now())
+        .and_then(|_| documents::rules(&workspace.spec, None))
+        .and_then(|_| reminders::check(workspace.spec.reminders.as_ref()));
+    looked_at.map_err(|error| error.to_string())?;
     offline::reports(manifest, workspace.spec.report.as_deref().unwrap_or_default())
 }
 
@@ -258,6 +261,25 @@ mod tests {
     use serde_json::json;
 
     use super::*;
+
+    #[test]
+    fn what_is_wrong_with_required_documents_is_found_without_a_cluster() {
+        let findings = |document: &str, reminders: &str| {
+            let text = format!(
+                "{{connectionRef: {{name: f}}, displayName: A, requiredDocuments: [{document}], reminders: {{to: [{reminders}]}}}}"
+            );
+            let spec: Value = serde_saphyr::from_str(&text).unwrap();
+            refused_by_the_operator(
+                "SecureWorkspace",
+                &json!({"apiVersion": "file360.io/v1alpha1", "kind": "SecureWorkspace", "metadata": {"name": "w"}, "spec": spec}),
+            )
+        };
+        assert_eq!(findings("{name: iso, match: {path: /a}}", "a@b.example"), Vec::<String>::new());
+        let broken = findings("{name: iso, match: {path: /a, when: 'file.'}}", "a@b.example");
+        assert!(broken[0].contains("spec.requiredDocuments[0].match.when: line 1"), "{broken:?}");
+        let nobody = findings("{name: iso, match: {path: /a}}", "\"a b@c\"");
+        assert!(nobody[0].contains("is no e-mail address"), "{nobody:?}");
+    }
 
     #[test]
     fn what_the_driver_of_a_connection_cannot_do_is_found_without_a_cluster() {

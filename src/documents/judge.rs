@@ -308,6 +308,7 @@ mod tests {
         Rules::compile(&documents, None, None).unwrap()
     }
 
+    #[allow(clippy::needless_pass_by_value, reason = "metadata is written where it is used")]
     fn item(id: &str, version: u64, metadata: Value) -> Item {
         serde_json::from_value(json!({
             "id": id, "workspaceId": "w", "kind": "File", "name": "a.pdf", "path": "/Inbox/a.pdf", "state": "Available",
@@ -422,6 +423,7 @@ mod tests {
 
     #[test]
     fn a_file_counts_for_the_first_document_that_takes_it() {
+        use DocumentState as S;
         let mut shelf = Shelf::of(json!([
             {"name": "not-asked", "requiredWhen": "false", "match": {"path": "/**"}},
             {"name": "other", "match": {"path": "/**", "when": "file.metadata.kind == 'other'"}},
@@ -430,7 +432,6 @@ mod tests {
         ]));
         shelf.put(item("f", 1, json!({})));
         let states: Vec<_> = shelf.look(NOW).requirements.iter().map(|row| row.state).collect();
-        use DocumentState as S;
         assert_eq!(states, [S::NotApplicable, S::Missing, S::Approved, S::Missing]);
     }
 

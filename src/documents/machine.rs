@@ -182,6 +182,7 @@ mod tests {
         Timestamp::from_second(second).unwrap()
     }
 
+    #[allow(clippy::unnecessary_wraps, reason = "a term that is there, beside those that are not")]
     fn term(warn: i64, valid: i64, ends: i64) -> Option<Term> {
         Some(Term::new(t(warn), t(valid), t(ends)))
     }

@@ -241,11 +241,10 @@ impl Session {
     /// Handles an entry about a file; whether it was the echo of an own change.
     fn handle_file(&self, change: &Change, workspace: &str, wake: &dyn Wake) -> bool {
         let Some((key, uid)) = self.index.get(workspace).and_then(|row| row.resource) else { return false };
-        if change.caused_by.as_deref() == Some(&*uid) {
-            return true;
-        }
+        let is_own = change.caused_by.as_ref().is_some_and(|cause| **cause == *uid);
         // What the operator itself notes beside a file comes back without a cause.
-        if change.kind == ChangeKind::FacetChanged && change.facet.as_deref() != Some(DECISION) {
+        let is_note = change.kind == ChangeKind::FacetChanged && change.facet.as_deref() != Some(DECISION);
+        if is_own || is_note {
             return true;
         }
         // A file that was moved away is told with the path that it has now.

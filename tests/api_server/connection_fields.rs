@@ -13,7 +13,7 @@ use crate::support::remote::{CLIENT_ID, CLIENT_SECRET};
 use crate::support::world::World;
 
 /// Where each field is shown to make a difference.
-const SHOWN: [(&str, &str); 43] = [
+const SHOWN: [(&str, &str); 44] = [
     ("principals[].username", "gates_votes::t6_nobody_votes_as_somebody_else_or_twice_or_decides_or_changes_a_decision"),
     ("principals[].file360", "gates_votes::t6_nobody_votes_as_somebody_else_or_twice_or_decides_or_changes_a_decision"),
     ("endpoint", "connections::the_named_connection_is_used"),
@@ -41,6 +41,7 @@ const SHOWN: [(&str, &str); 43] = [
     ("grants[].kinds", "it has one value so far, which is also the default"),
     ("grants[].scope", "tenancy::t1_a_declared_scope_adopts_nothing_that_nobody_declared"),
     ("grants[].externalSystems", "tenancy::t1_a_namespace_reaches_only_what_is_granted_to_it"),
+    ("timeZone", "documents::a_date_counts_to_the_end_of_its_day_in_the_resources_zone"),
     ("sharing.max.external", "every_part_of_the_ceiling_holds"),
     ("sharing.max.allowedDomains", "every_part_of_the_ceiling_holds"),
     ("sharing.max.reshare", "every_part_of_the_ceiling_holds"),

@@ -298,6 +298,7 @@ async fn the_tables_of_kubectl_tell_the_story() {
     let world = World::new().await;
     let mut spec = rich();
     spec["drift"] = json!({"metadata": "Warn"});
+    spec["requiredDocuments"] = json!([{"name": "iso", "match": {"path": "/Inbox/**"}}]);
     world.workspace("rich", spec).await;
     let id = world.workspace_id("rich").await;
     world.remote.change("PATCH", &format!("/v1/workspaces/{id}"), json!({"displayName": "Changed"})).await;
@@ -319,7 +320,7 @@ async fn the_tables_of_kubectl_tell_the_story() {
         is("READY", "True") && is("REASON", "Converged") && is("INTERNAL", "3") && is("EXTERNAL", "1"),
         "{workspaces:?}"
     );
-    assert!(is("DRIFT", "1") && is("WORKSPACE", &id) && is("CONNECTION", "file360"), "{workspaces:?}");
+    assert!(is("DOCS", "0/1") && is("DRIFT", "1") && is("WORKSPACE", &id) && is("CONNECTION", "file360"), "{workspaces:?}");
     for (kind, table) in [("sws", workspaces.clone()), ("f3c", cells("f3c"))] {
         assert!(table.iter().all(|(_, cell)| !cell.is_empty() && cell != "<none>"), "{kind}: {table:?}");
     }

@@ -9,6 +9,7 @@ use crate::support::world::{World, condition};
 use crate::support::{eventually, kubernetes};
 
 /// One requirement over the files of `/Inbox` whose `documentType` is its name, with more fields.
+#[allow(clippy::needless_pass_by_value, reason = "values are written where they are used")]
 pub fn document(name: &str, more: Value) -> Value {
     let mut one =
         json!({"name": name, "match": {"path": "/Inbox/**", "when": format!("file.metadata.documentType == '{name}'")}});

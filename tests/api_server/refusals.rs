@@ -11,6 +11,7 @@ async fn refused(world: &World, kind: &str, spec: Value, message: &str) {
     assert!(text.contains(message), "{spec} is refused with {text:?}, which lacks {message:?}");
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "values are written where they are used")]
 fn merged(mut one: Value, more: Value) -> Value {
     for (name, value) in more.as_object().into_iter().flatten() {
         one[name] = value.clone();

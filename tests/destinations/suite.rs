@@ -372,6 +372,7 @@ pub fn version_of(item: &str, version: u64, name: &str, size: u64, sha256: Optio
         workspace: Arc::new(Surroundings { name: "claims".into(), ..Surroundings::default() }),
         event: FileEvent::Uploaded,
         actor: "Ada".into(),
+        requirement: None,
     };
     let route = Arc::new(route());
     Delivery {

@@ -12,7 +12,6 @@ use serde::de::DeserializeOwned;
 
 use super::pass::Pass;
 use super::reminders;
-use crate::api::Connection;
 use crate::api::documents::{DocumentState, ReminderStatus, RequirementStatus};
 use crate::api::secure_workspace::SecureWorkspaceSpec;
 use crate::documents::judge::{Claimed, Judgement, Library, judge};
@@ -49,12 +48,11 @@ pub struct Documents {
     pub next_change_at: Option<Timestamp>,
 }
 
-/// What the spec asks for, compiled; `None`: nothing.
-pub fn rules(spec: &SecureWorkspaceSpec, connection: &Connection) -> Result<Option<Rules>> {
+/// What the spec asks for, compiled; `None`: nothing. `default_zone` is the Connection's.
+pub fn rules(spec: &SecureWorkspaceSpec, default_zone: Option<&str>) -> Result<Option<Rules>> {
     let Some(documents) = spec.required_documents.as_deref().filter(|documents| !documents.is_empty()) else {
         return Ok(None);
     };
-    let default_zone = connection.spec.time_zone.as_deref();
     Rules::compile(documents, spec.time_zone.as_deref(), default_zone).map(Some).map_err(|invalid| refused(&invalid))
 }
 
@@ -136,7 +134,7 @@ async fn read(
             if library.files.len() > MOST_CLAIMED {
                 return Err(too_many(format!("more than {MOST_CLAIMED} files match the required documents")));
             }
-            cursor = next(&cursor, listed.next_cursor, page)?;
+            cursor = next(cursor.as_ref(), listed.next_cursor, page)?;
             if cursor.is_none() {
                 break;
             }
@@ -165,7 +163,7 @@ async fn facets<T: DeserializeOwned>(
                 found.entry(facet.item_id).or_default().insert(facet.version, value);
             }
         }
-        cursor = next(&cursor, next_cursor, page)?;
+        cursor = next(cursor.as_ref(), next_cursor, page)?;
         if cursor.is_none() {
             break;
         }
@@ -174,9 +172,9 @@ async fn facets<T: DeserializeOwned>(
 }
 
 /// The cursor to go on with. A listing that repeats itself or does not end is no listing.
-fn next(last: &Option<String>, next: Option<String>, page: usize) -> Result<Option<String>> {
+fn next(last: Option<&String>, next: Option<String>, page: usize) -> Result<Option<String>> {
     match next {
-        Some(next) if last.as_ref() == Some(&next) || page >= MOST_PAGES => {
+        Some(next) if last == Some(&next) || page >= MOST_PAGES => {
             Err(Error::new(Kind::Malformed, "the listing of documents does not end"))
         }
         other => Ok(other),

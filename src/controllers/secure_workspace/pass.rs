@@ -185,7 +185,7 @@ impl<'a> Pass<'a> {
         self.report.unsupported = Some(unsupported);
         self.report.sees_access = session.enforcement.has(Feature::Members);
         let desired = Desired::of(&honoured, self.now)?;
-        let rules = documents::rules(&honoured, &lookup.connection)?;
+        let rules = documents::rules(&honoured, lookup.connection.spec.time_zone.as_deref())?;
         reminders::check(honoured.reminders.as_ref())?;
         if let (Some(sharing), Some(ceiling)) = (&desired.sharing, &lookup.connection.spec.sharing) {
             grants::within_ceiling(sharing, &ceiling.max)?;

@@ -202,10 +202,10 @@ fn outstanding(row: &RequirementStatus) -> String {
 
 /// How many documents there are, by state.
 fn counted(rows: &[RequirementStatus]) -> DocumentsStatus {
+    use DocumentState as S;
     let of = |states: &[DocumentState]| {
         u32::try_from(rows.iter().filter(|row| states.contains(&row.state)).count()).unwrap_or(u32::MAX)
     };
-    use DocumentState as S;
     let required = u32::try_from(rows.len()).unwrap_or(u32::MAX) - of(&[S::NotApplicable]);
     DocumentsStatus {
         summary: format!("{}/{required}", of(&[S::Approved, S::ExpiringSoon, S::Waived])),
