@@ -228,7 +228,7 @@ pub struct ApprovalStatus {
     /// Decisions of other systems that came after the first, which stands; at most 16.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 16), extend("x-kubernetes-list-type" = "atomic"))]
-    pub late: Vec<Vote>,
+    pub late: Vec<LateVote>,
     /// The request in the other system.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ticket: Option<TicketStatus>,
@@ -261,6 +261,27 @@ pub struct Vote {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 128))]
     pub id: Option<String>,
+}
+
+/// What another system said after the first decision.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct LateVote {
+    /// Who.
+    #[schemars(length(min = 1, max = 256))]
+    pub by: String,
+    /// What they said.
+    pub decision: VoteDecision,
+    /// Why.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
+    pub reason: Option<String>,
+    /// When.
+    #[schemars(schema_with = "date_time")]
+    pub at: Timestamp,
+    /// Id of the message that it came with.
+    #[schemars(length(max = 128))]
+    pub id: String,
 }
 
 /// What can be said.

@@ -12,7 +12,7 @@ use kube::api::Api;
 use super::approval::write_once;
 use super::context::Context;
 use super::references::ReferenceStore;
-use crate::api::approval::{ApprovalStatus, MOST_LATE, MOST_VOTES, Vote, VoteDecision, VoteVia};
+use crate::api::approval::{ApprovalStatus, LateVote, MOST_LATE, MOST_VOTES, Vote, VoteDecision, VoteVia};
 use crate::api::{Approval, FileRoute};
 use crate::error::{Error, Kind};
 use crate::inbound::callback::{Decisions, Said, Taken};
@@ -107,11 +107,12 @@ fn record(status: &mut ApprovalStatus, said: &Said, now: Timestamp) -> Result<Ta
     };
     let reused = || Refusal::new(StatusCode::CONFLICT, "id-reused", "The webhook-id was used for another decision.");
     let is_the_same = |known: &Vote| known.decision == decision && known.by == said.by;
+    let late = LateVote { by: said.by.clone(), decision, reason: said.reason.clone(), at: now, id: said.id.clone() };
     if let Some(known) = status.votes.iter().find(|known| known.id.as_ref() == Some(&said.id)) {
         return if is_the_same(known) { Ok(Taken::Recorded) } else { Err(reused()) };
     }
-    if let Some(known) = status.late.iter().find(|known| known.id.as_ref() == Some(&said.id)) {
-        return if is_the_same(known) { Ok(Taken::Late) } else { Err(reused()) };
+    if let Some(known) = status.late.iter().find(|known| known.id == said.id) {
+        return if known.decision == decision && known.by == said.by { Ok(Taken::Late) } else { Err(reused()) };
     }
     let before = status.votes.iter().find(|known| known.by == said.by);
     match (status.decision, before) {
@@ -122,7 +123,7 @@ fn record(status: &mut ApprovalStatus, said: &Said, now: Timestamp) -> Result<Ta
         (None, Some(known)) if is_the_same(known) => {}
         _ => {
             if status.late.len() < MOST_LATE {
-                status.late.push(vote);
+                status.late.push(late);
             }
             return Ok(Taken::Late);
         }

@@ -65,8 +65,10 @@ pub struct GatedRoute {
     pub key: ObjectKey,
     /// The same.
     pub object: Arc<FileRoute>,
-    /// Ids of the workspaces that it reads; `None`: not known.
-    pub reads: Option<HashSet<String>>,
+    /// Ids of the workspaces that it reads.
+    pub reads: HashSet<String>,
+    /// Ids of all workspaces that its namespace declares on its Connection.
+    pub declared: HashSet<String>,
     /// What evaluates its rules, while it runs.
     pub running: Option<RunningGate>,
 }
@@ -173,11 +175,12 @@ impl FileRoutes {
 
     fn gate_of(&self, key: &ObjectKey, entry: &Entry, connection: &ObjectKey) -> GatedRoute {
         let spec = &entry.object.spec;
-        let reads = self.workspaces.get().map(|workspaces| {
-            let declared = workspaces.declared(&key.namespace, connection).into_iter();
-            let declared = declared.filter(|(name, _, labels)| engine::reads(spec, name, labels)).map(|(_, id, _)| id);
-            declared.chain(spec.from.workspaces.iter().flat_map(|from| from.ids.iter().flatten().cloned())).collect()
-        });
+        let ids = || spec.from.workspaces.iter().flat_map(|from| from.ids.iter().flatten().cloned());
+        let known = self.workspaces.get().map(|workspaces| workspaces.declared(&key.namespace, connection));
+        let known = known.unwrap_or_default();
+        let fitting = known.iter().filter(|(name, _, labels)| engine::reads(spec, name, labels));
+        let reads = fitting.map(|(_, id, _)| id.clone()).chain(ids()).collect();
+        let declared = known.iter().map(|(_, id, _)| id.clone()).chain(ids()).collect();
         // One that runs for an earlier spec does not know the gates of this one.
         let running = entry
             .running
@@ -188,7 +191,7 @@ impl FileRoutes {
             scope: running.scope.clone(),
             items: running.items.clone(),
         });
-        GatedRoute { key: key.clone(), object: entry.object.clone(), reads, running }
+        GatedRoute { key: key.clone(), object: entry.object.clone(), reads, declared, running }
     }
 
     fn wake_gates(&self, object: &FileRoute) {

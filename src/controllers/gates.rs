@@ -350,6 +350,8 @@ fn concerns(kind: ChangeKind) -> bool {
     matches!(
         kind,
         ChangeKind::GovernanceChanged
+            | ChangeKind::FileUploaded
+            | ChangeKind::VersionAdded
             | ChangeKind::LinkChanged
             | ChangeKind::MemberSet
             | ChangeKind::MemberRemoved

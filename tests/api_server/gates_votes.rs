@@ -102,7 +102,7 @@ async fn t6_nobody_votes_as_somebody_else_or_twice_or_decides_or_changes_a_decis
     let second = all.iter().find(|one| one["metadata"]["name"] != name.as_str()).unwrap();
     let name = second["metadata"]["name"].as_str().unwrap().to_owned();
     eventually("the policy to be in force", || async {
-        match try_status(&eve, &name, json!({"reason": "probe"})).await {
+        match try_status(&eve, &name, json!({"reason": format!("{:x}", rand::random::<u64>())})).await {
             Err(_) => Ok(()),
             Ok(()) => Err("it is not".to_owned()),
         }

@@ -42,13 +42,17 @@ impl Gates {
 
     /// Refuses a thing.
     pub(super) async fn refuse(&self, view: &View<'_>, thing: &Thing, approval: &Arc<Approval>) -> Result<()> {
-        self.carry_out(view, thing, std::slice::from_ref(approval), Decision::Reject).await?;
-        let is_final = decision_of(approval) != Some(ApprovalDecision::Superseded);
+        self.carry_out(view, thing, std::slice::from_ref(approval), Decision::Reject).await
+    }
+
+    /// A new file that was rejected moves where the gate says.
+    async fn put_aside(&self, view: &View<'_>, thing: &Thing, approval: &Approval) -> Result<()> {
+        let is_final = matches!(decision_of(approval), Some(ApprovalDecision::Rejected | ApprovalDecision::TimedOut));
         let folder = gate_of(view, approval).and_then(|gate| gate.rejected_to.clone()).filter(|_| is_final);
-        if let Some(folder) = folder.filter(|_| thing.pending.version.is_some() && thing.item.state == ItemState::Pending) {
-            move_to(&*view.tenant.session.driver, thing, &folder, &cause(approval)).await?;
+        match folder.filter(|_| thing.pending.version.is_some() && thing.item.state == ItemState::Pending) {
+            Some(folder) => move_to(&*view.tenant.session.driver, thing, &folder, &cause(approval)).await,
+            None => Ok(()),
         }
-        Ok(())
     }
 
     async fn carry_out(
@@ -87,6 +91,7 @@ impl Gates {
             Err(error) => return Err(error.while_doing("decide about something pending")),
         }
         for approval in approvals {
+            self.put_aside(view, thing, approval).await?;
             self.note(approval, &evidence).await?;
         }
         Ok(())
@@ -134,7 +139,13 @@ impl Gates {
             }
             let key = ObjectKey::of(&**approval);
             let decided = match decision_of(approval) {
-                Some(_) => approval.clone(),
+                Some(_) => {
+                    // It was carried out up to here.
+                    if let Some(thing) = super::pass::thing_of(view, approval).await? {
+                        self.put_aside(view, &thing, approval).await?;
+                    }
+                    approval.clone()
+                }
                 None => {
                     let decision = became(&*view.tenant.session.driver, approval).await?;
                     let by = match decision {

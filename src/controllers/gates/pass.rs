@@ -120,7 +120,7 @@ impl Gates {
         let Some(thing) = read(view, pending).await? else { return Ok(Vec::new()) };
         let mut entries = view.register.over(&pending.workspace_id, &thing.item.path);
         // One verdict for each route, whatever number of its gates is over the thing.
-        entries.sort_by_key(|(_, entry)| (entry.key(), !is_declared(view, entry)));
+        entries.sort_by_key(|(_, entry)| (entry.key(), standing(view, entry)));
         entries.dedup_by_key(|(_, entry)| entry.key());
         if entries.is_empty() {
             // Somebody else's policy holds it: it is theirs to decide.
@@ -155,8 +155,9 @@ impl Gates {
                 Some(_) => Ok(Verdict::Refuse(known)),
             };
         }
-        let spec = match (is_declared(view, entry), view.routes.get(&entry.key())) {
-            (true, Some(route)) => match self.asked(view, route, thing, spec).await? {
+        let spec = match (standing(view, entry), view.routes.get(&entry.key())) {
+            (Standing::Unknown, _) => return Ok(Verdict::Hold),
+            (Standing::Declared, Some(route)) => match self.asked(view, route, thing, spec).await? {
                 Asked::Yes(spec) => *spec,
                 Asked::No => return Ok(Verdict::Let(None)),
                 Asked::Unknown => return Ok(Verdict::Hold),
@@ -192,7 +193,9 @@ impl Gates {
 
     /// Whether the rules of a route hold it back, and what is asked then.
     async fn asked(&self, view: &View<'_>, route: &GatedRoute, thing: &Thing, spec: ApprovalSpec) -> Result<Asked> {
-        let Some(running) = &route.running else { return Ok(Asked::Unknown) };
+        // Without its labels a workspace would be judged by rules that are not meant for it.
+        let running = route.running.as_ref().filter(|running| running.scope.contains(&thing.item.workspace_id));
+        let Some(running) = running else { return Ok(Asked::Unknown) };
         let compiled = &running.engine.route;
         let actions = actions_of(thing);
         let gate: Option<&Arc<Gate>> = if thing.item.kind == ItemKind::Folder {
@@ -244,7 +247,11 @@ impl Gates {
         let tenant = &*view.tenant.session.driver;
         let mut shown = Vec::new();
         for (key, entry) in view.register.all() {
-            if is_declared(view, &entry) {
+            let standing = standing(view, &entry);
+            if standing == Standing::Unknown {
+                continue;
+            }
+            if standing == Standing::Declared {
                 if let Some(since) = entry.orphaned_at {
                     self.reclaimed(view, &entry, since).await?;
                     view.register.orphan(tenant, &key, None).await?;
@@ -325,11 +332,28 @@ enum Asked {
     Unknown,
 }
 
-/// Whether a route declares the gate as it is registered.
-fn is_declared(view: &View<'_>, entry: &Entry) -> bool {
-    let Some(route) = view.routes.get(&entry.key()) else { return false };
-    super::declared(&route.object).is_some_and(|declared| declared.path == entry.path)
-        && route.reads.as_ref().is_none_or(|workspaces| workspaces.contains(&entry.workspace))
+/// How a registered gate stands to the routes that there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Standing {
+    /// A route declares it.
+    Declared,
+    /// Its workspace is not known (yet): what it holds stays held.
+    Unknown,
+    /// No route declares it any more.
+    Orphaned,
+}
+
+fn standing(view: &View<'_>, entry: &Entry) -> Standing {
+    let Some(route) = view.routes.get(&entry.key()) else { return Standing::Orphaned };
+    if super::declared(&route.object).is_none_or(|declared| declared.path != entry.path) {
+        return Standing::Orphaned;
+    }
+    match () {
+        () if route.reads.contains(&entry.workspace) => Standing::Declared,
+        // Its first pass gates a workspace before its id is in the status of its resource.
+        () if !route.declared.contains(&entry.workspace) => Standing::Unknown,
+        () => Standing::Orphaned,
+    }
 }
 
 fn listed(entry: &Entry, approval: String) -> OrphanedGate {
