@@ -400,11 +400,13 @@ async fn r1_a_new_leader_says_the_same_jobs_and_takes_up_the_answers_to_the_form
     queued.world.kill_operator();
     queued.start_leader().await;
     let operator = queued.world.operator.as_ref().unwrap();
-    eventually("the same jobs", || async {
-        let said = operator.metric("file360_queue_jobs_total", "").await;
-        (said >= 20.0).then_some(()).ok_or_else(|| format!("{said} jobs"))
+    eventually("the jobs that the former leader left", || async {
+        let open = operator.metric("file360_queue_open", "").await;
+        (open >= 20.0).then_some(()).ok_or_else(|| format!("{open} jobs"))
     })
     .await;
+    queued.world.condition("FileRoute", "claims", "Ready", "True").await;
+    assert!(operator.metric("file360_queue_jobs_total", "").await < 1.0, "they are not said again");
     assert_eq!(jobs.get_info().await.unwrap().state.messages, 20, "the stream has each job once");
     // Without any leader, workers do what is there; the answers wait.
     queued.world.kill_operator();
