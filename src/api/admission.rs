@@ -4,6 +4,7 @@ use k8s_openapi::api::admissionregistration::v1::{
     MatchResources, NamedRuleWithOperations, ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding,
     ValidatingAdmissionPolicyBindingSpec, ValidatingAdmissionPolicySpec, Validation, Variable,
 };
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use kube::api::ObjectMeta;
 
 use super::{GROUP, crds};
@@ -57,8 +58,8 @@ pub fn is_as_shipped(
         let rules = constraints.resource_rules.as_deref().unwrap_or_default();
         rules.iter().any(covers)
             && constraints.exclude_resource_rules.iter().flatten().next().is_none()
-            && constraints.namespace_selector.as_ref().is_none_or(|selector| *selector == Default::default())
-            && constraints.object_selector.as_ref().is_none_or(|selector| *selector == Default::default())
+            && constraints.namespace_selector.as_ref().is_none_or(|selector| *selector == LabelSelector::default())
+            && constraints.object_selector.as_ref().is_none_or(|selector| *selector == LabelSelector::default())
     });
     found.failure_policy.as_deref().unwrap_or("Fail") == "Fail"
         && found.match_conditions.iter().flatten().next().is_none()

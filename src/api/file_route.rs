@@ -620,11 +620,16 @@ pub struct RouteCounts {
     pub failed: u64,
     /// Deliveries that turned out to be there already.
     pub duplicates: u64,
-    /// What is held back until a decision.
-    #[serde(default)]
+    /// What is held back until a decision; absent: nothing.
+    #[serde(default, skip_serializing_if = "is_none")]
     pub awaiting_approval: u64,
     /// Bytes of content that were delivered.
     pub bytes: u64,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks with a reference")]
+fn is_none(count: &u64) -> bool {
+    *count == 0
 }
 
 /// How many files a rule took.

@@ -330,7 +330,7 @@ impl Gates {
     }
 
     /// Takes up what a pass found, and tells whoever reports it.
-    fn report(&self, connection: &ObjectKey, tenant: &Tenant, found: Found) {
+    fn report(&self, connection: &ObjectKey, tenant: &Tenant, found: &Found) {
         let before = std::mem::replace(&mut *tenant.found.lock(), found.clone());
         let changed = before.awaiting.keys().chain(found.awaiting.keys());
         let changed: HashSet<&ObjectKey> =

@@ -76,7 +76,7 @@ impl Gates {
         }
         let register = self.register_of(connection, &tenant.session).await?;
         if register.is_empty() {
-            self.report(connection, tenant, Found::default());
+            self.report(connection, tenant, &Found::default());
             return Ok(None);
         }
         // Known before the listing: what is not in the listing is not pending any more.
@@ -105,7 +105,7 @@ impl Gates {
                 Err(error) => failure = Some(error),
             }
         }
-        self.report(connection, tenant, found);
+        self.report(connection, tenant, &found);
         failure.map_or(Ok(None), Err)
     }
 
