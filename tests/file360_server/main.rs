@@ -19,6 +19,7 @@ mod feed;
 mod fencing;
 mod files;
 mod folders;
+mod gates;
 mod governance;
 mod idempotency;
 mod listing;

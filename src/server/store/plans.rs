@@ -43,7 +43,7 @@ const PARTS: &[(&str, &[&str])] = &[
 ];
 
 /// What may be read from end to end: no table, or one that only has what waits for something.
-const SHORT: &[&str] = &["CONSTANT ROW", "below", "p", "purges", "orphans"];
+const SHORT: &[&str] = &["CONSTANT ROW", "below", "up", "p", "purges", "orphans"];
 
 fn sources(folder: &Path, statements: &mut Vec<String>) {
     for entry in std::fs::read_dir(folder).unwrap() {
