@@ -46,11 +46,11 @@ pub fn apply(tx: &mut Tx<'_, '_, '_>, before: &Placed, after: Gate, change: Chan
     if change.moved {
         withhold_shares(tx, before, if decides { was } else { Gate::default() }, after)?;
     }
-    let extent = match () {
-        () if change.moved && after.upload && !was.upload => Extent::EveryVersion,
-        () if again => Extent::VisibleVersion,
-        () => return Ok(false),
-    };
+    let arrives = change.moved && after.upload && !was.upload;
+    if !arrives && !again {
+        return Ok(false);
+    }
+    let extent = if arrives { Extent::EveryVersion } else { Extent::VisibleVersion };
     let withheld = withhold(tx, before, extent, true)?;
     Ok(is_file && withheld)
 }

@@ -103,10 +103,11 @@ pub fn decide(tx: &mut Tx<'_, '_, '_>) -> Outcome {
         names::required_text(name, 63, "/evidence")?;
         names::text(value, 1024, "/evidence")?;
     }
-    tx.details(match input.evidence.is_empty() {
-        true => serde_json::json!({"decision": input.decision, "reason": input.reason}),
-        false => serde_json::json!({"decision": input.decision, "reason": input.reason, "evidence": input.evidence}),
-    });
+    let mut details = serde_json::json!({"decision": input.decision, "reason": input.reason});
+    if !input.evidence.is_empty() {
+        details["evidence"] = serde_json::to_value(&input.evidence)?;
+    }
+    tx.details(details);
     match (input.version, input.delete, &input.link, &input.member) {
         (Some(n), false, None, None) => decide_version(tx, &placed, n, &input)?,
         (None, true, None, None) => decide_delete(tx, &placed, &input)?,

@@ -109,9 +109,10 @@ pub fn update(tx: &mut Tx<'_, '_, '_>) -> Outcome {
     }
     properties::validate_common(after.classification.as_deref(), &after.metadata)?;
     after.name = name.unwrap_or(after.name);
-    let gate = match moved {
-        true => relocate(tx, &before, &mut after, patch.parent_id.as_deref().unwrap_or_default())?,
-        false => before.gate(),
+    let gate = if moved {
+        relocate(tx, &before, &mut after, patch.parent_id.as_deref().unwrap_or_default())?
+    } else {
+        before.gate()
     };
     if renamed || moved {
         check_free(tx, &after)?;
