@@ -550,9 +550,9 @@ pub enum ItemState {
     Available,
     /// Held back by a scan.
     Quarantined,
-    /// Held back by an intake policy until a decision.
+    /// Held back by an intake policy until a decision; also when it is quarantined besides.
     Pending,
-    /// In the trash.
+    /// In the trash, released or not.
     Trashed,
 }
 

@@ -10,6 +10,7 @@ pub mod facets;
 pub mod fences;
 pub mod files;
 pub mod folders;
+pub mod gated;
 pub mod holds;
 pub mod intake;
 pub mod inventory;

@@ -20,6 +20,7 @@ mod feed;
 mod fencing;
 mod files;
 mod folders;
+mod gates;
 mod governance;
 mod idempotency;
 mod listing;

@@ -222,6 +222,7 @@ fn decision_about(pending: &Pending, sha256: Option<String>, decision: Decision)
         delete: pending.delete,
         link: pending.link.clone(),
         member: pending.member.clone(),
+        since: pending.since,
         decision,
         reason: None,
         evidence: BTreeMap::new(),

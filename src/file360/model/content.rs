@@ -27,7 +27,7 @@ pub struct Version {
     pub version: u64,
     /// Released, pending or rejected.
     pub state: VersionState,
-    /// It is the one that readers get.
+    /// It is the one that readers get. An item none of whose versions is visible is not released, in the trash as well.
     pub visible: bool,
     /// Bytes.
     pub size: u64,

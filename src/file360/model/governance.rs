@@ -60,6 +60,9 @@ pub struct DecisionInput {
     /// The pending grant of this principal on the folder.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub member: Option<String>,
+    /// [`Pending::since`] of what was decided about: what was asked for again since then is refused, 409 `superseded`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub since: Option<Timestamp>,
     /// How it ends.
     pub decision: Decision,
     /// Why; goes into the audit feed.

@@ -205,6 +205,54 @@ impl Placed {
         })
     }
 
+    /// What the policies on it and above it hold back, and as far as shares go those below it: a share of a folder opens
+    /// what is below.
+    fn share_gate(&self, db: &Connection) -> Result<Gate, Refusal> {
+        let gate = self.gate();
+        if self.item.kind == ItemKind::File {
+            return Ok(gate);
+        }
+        let sql = format!("SELECT {COLUMNS} FROM items WHERE workspace_id = ?1 AND intake IS NOT NULL");
+        let mut find = db.prepare_cached(&sql)?;
+        let mut all = gate;
+        for gated in find.query_map([&self.item.workspace_id], from_row)? {
+            let gated = gated?;
+            let below = Self { way: way(db, &gated)?, item: gated, workspace: self.workspace.clone() };
+            if below.ids().contains(&self.item.id.as_str()) {
+                all.share_external |= below.gate().share_external;
+                all.share_link |= below.gate().share_link;
+            }
+        }
+        Ok(all)
+    }
+
+    /// What holds back a share of it.
+    pub fn gate_for(&self, view: &View<'_>, effect: Effect) -> Result<Gate, Refusal> {
+        match effect {
+            Effect::ShareLink | Effect::ShareMembers => self.share_gate(view.db),
+            _ => Ok(self.gate()),
+        }
+    }
+
+    /// The files with a visible version at or below it, each with its path. Not those that are in the trash by themselves.
+    pub fn visible_files(&self, db: &Connection) -> Result<Vec<(Record, String)>, Refusal> {
+        let (mut open, mut files) = (vec![(self.item.clone(), self.path())], Vec::new());
+        let sql = format!("SELECT {COLUMNS} FROM items WHERE parent_id = ?1 AND trashed_at IS NULL");
+        let mut find = db.prepare_cached(&sql)?;
+        while let Some((item, path)) = open.pop() {
+            if item.kind == ItemKind::Folder {
+                for child in find.query_map([&item.id], from_row)? {
+                    let child = child?;
+                    let path = join(&path, &child.name);
+                    open.push((child, path));
+                }
+            } else if item.version.is_some() {
+                files.push((item, path));
+            }
+        }
+        Ok(files)
+    }
+
     /// The role of the acting person here.
     pub fn role(&self, view: &View<'_>) -> Result<Option<Role>, Refusal> {
         self.workspace.role(view, Some(&self.ids()))
@@ -248,7 +296,7 @@ impl Placed {
         let mut target = Target {
             workspace: Some(self.workspace.facts()),
             item: Some(self.facts(view, deep)?),
-            gate: self.gate(),
+            gate: self.gate_for(view, effect)?,
             external: false,
         };
         if let Some(item) = target.item.as_mut().filter(|item| item.folder && !item.root) {
@@ -411,10 +459,11 @@ pub fn public(
         Some(n) => version(db, &item.id, n)?,
         None => None,
     };
+    // What was never released is that before it is anything else but trash: its release does not end a quarantine.
     let state = match (trashed, pending, item.quarantined) {
         (true, ..) => ItemState::Trashed,
-        (_, _, true) => ItemState::Quarantined,
         (_, true, _) => ItemState::Pending,
+        (_, _, true) => ItemState::Quarantined,
         _ => ItemState::Available,
     };
     Ok(Item {

@@ -63,7 +63,7 @@ pub fn list(view: &View<'_>) -> Outcome {
     let mut find = view.db.prepare_cached(
         "SELECT * FROM (
            SELECT 'v' || v.item_id || printf('%012d', v.n) AS sort, i.workspace_id AS workspace, v.item_id, v.n, 0, NULL, NULL,
-               v.created_by, v.created_at
+               v.created_by, coalesce(v.withheld_at, v.created_at)
              FROM versions AS v CROSS JOIN items AS i ON i.id = v.item_id WHERE v.state = 1
            UNION ALL SELECT 'd' || p.item_id, i.workspace_id, p.item_id, NULL, 1, NULL, NULL, p.requested_by, p.requested_at
              FROM pending_deletes AS p CROSS JOIN items AS i ON i.id = p.item_id
@@ -110,9 +110,9 @@ pub fn decide(tx: &mut Tx<'_, '_, '_>) -> Outcome {
     tx.details(details);
     match (input.version, input.delete, &input.link, &input.member) {
         (Some(n), false, None, None) => decide_version(tx, &placed, n, &input)?,
-        (None, true, None, None) => decide_delete(tx, &placed, input.decision)?,
-        (None, false, Some(link), None) => decide_link(tx, &placed, link, input.decision)?,
-        (None, false, None, Some(member)) => decide_member(tx, &placed, member, input.decision)?,
+        (None, true, None, None) => decide_delete(tx, &placed, &input)?,
+        (None, false, Some(link), None) => decide_link(tx, &placed, link, &input)?,
+        (None, false, None, Some(member)) => decide_member(tx, &placed, member, &input)?,
         _ => return Err(Refusal::invalid("", "Exactly one of version, delete, link and member.")),
     }
     tx.took_effect();
@@ -122,6 +122,17 @@ pub fn decide(tx: &mut Tx<'_, '_, '_>) -> Outcome {
 
 fn settled() -> Refusal {
     Refusal::new(409, "already-decided", "It was decided otherwise; the first decision stands.").audited()
+}
+
+/// A decision is for what was pending when it was made: what was asked for again since is another thing.
+fn require_since(input: &DecisionInput, since: Option<i64>) -> Result<(), Refusal> {
+    match input.since {
+        Some(seen) if Some(seen.as_millisecond()) != since => {
+            let detail = "It was asked for again since; the decision was for what was pending before.";
+            Err(Refusal::new(409, "superseded", detail).audited())
+        }
+        _ => Ok(()),
+    }
 }
 
 fn decide_version(tx: &mut Tx<'_, '_, '_>, placed: &Placed, n: u64, input: &DecisionInput) -> Result<(), Refusal> {
@@ -135,6 +146,9 @@ fn decide_version(tx: &mut Tx<'_, '_, '_>, placed: &Placed, n: u64, input: &Deci
         (0 | 2, _) => return Err(settled()),
         _ => {}
     }
+    let mut find =
+        tx.db.prepare_cached("SELECT coalesce(withheld_at, created_at) FROM versions WHERE item_id = ?1 AND n = ?2")?;
+    require_since(input, find.query_row(params![placed.item.id, n], |row| row.get(0))?)?;
     let released = input.decision == Decision::Release;
     tx.db.prepare_cached("UPDATE versions SET state = ?3 WHERE item_id = ?1 AND n = ?2")?.execute(params![
         placed.item.id,
@@ -149,18 +163,21 @@ fn decide_version(tx: &mut Tx<'_, '_, '_>, placed: &Placed, n: u64, input: &Deci
     tx.db
         .prepare_cached("UPDATE items SET version = max(coalesce(version, 0), ?2), rev = rev + 1 WHERE id = ?1")?
         .execute(params![placed.item.id, n])?;
+    if placed.is_trashed() {
+        return announce(tx, placed, Some(n));
+    }
     let kind = if placed.item.version.is_none() { ChangeKind::FileUploaded } else { ChangeKind::VersionAdded };
     let news =
         News { version: Some(n), workspace_id: Some(placed.item.workspace_id.clone()), ..News::about(&placed.item.id) };
     tx.announce(News { kind, ..news.at(placed.path()) })
 }
 
-fn decide_delete(tx: &mut Tx<'_, '_, '_>, placed: &Placed, decision: Decision) -> Result<(), Refusal> {
-    let removed = tx.db.prepare_cached("DELETE FROM pending_deletes WHERE item_id = ?1")?.execute([&placed.item.id])?;
-    if removed == 0 {
-        return Err(Refusal::not_found("pending delete"));
-    }
-    if decision == Decision::Reject {
+fn decide_delete(tx: &mut Tx<'_, '_, '_>, placed: &Placed, input: &DecisionInput) -> Result<(), Refusal> {
+    let mut find = tx.db.prepare_cached("SELECT requested_at FROM pending_deletes WHERE item_id = ?1")?;
+    let since: Option<i64> = find.query_row([&placed.item.id], |row| row.get(0)).optional()?;
+    require_since(input, Some(since.ok_or_else(|| Refusal::not_found("pending delete"))?))?;
+    tx.db.prepare_cached("DELETE FROM pending_deletes WHERE item_id = ?1")?.execute([&placed.item.id])?;
+    if input.decision == Decision::Reject {
         return announce(tx, placed, None);
     }
     // Protection may have come since it was asked for.
@@ -168,10 +185,21 @@ fn decide_delete(tx: &mut Tx<'_, '_, '_>, placed: &Placed, decision: Decision) -
     trash::put(tx, placed, false)
 }
 
-fn decide_link(tx: &mut Tx<'_, '_, '_>, placed: &Placed, link: &str, decision: Decision) -> Result<(), Refusal> {
-    let mut find = tx.db.prepare_cached("SELECT state FROM links WHERE id = ?1 AND item_id = ?2")?;
-    let state: Option<u8> = find.query_row([link, &placed.item.id], |row| row.get(0)).optional()?;
-    match (state, decision) {
+/// Whether a share is pending: 0 or 1, and when it was asked for.
+type Asked = Option<(u8, Option<i64>)>;
+
+/// The state of a share, if the decision is for it as it is now.
+fn share_state(input: &DecisionInput, found: Asked) -> Result<Option<u8>, Refusal> {
+    if let Some((1, since)) = found {
+        require_since(input, since)?;
+    }
+    Ok(found.map(|(state, _)| state))
+}
+
+fn decide_link(tx: &mut Tx<'_, '_, '_>, placed: &Placed, link: &str, input: &DecisionInput) -> Result<(), Refusal> {
+    let mut find = tx.db.prepare_cached("SELECT state, requested_at FROM links WHERE id = ?1 AND item_id = ?2")?;
+    let found: Asked = find.query_row([link, &placed.item.id], |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
+    match (share_state(input, found)?, input.decision) {
         (None, _) => return Err(Refusal::not_found("link")),
         (Some(0), Decision::Release) => return Ok(()),
         (Some(0), Decision::Reject) => return Err(settled()),
@@ -186,13 +214,13 @@ fn decide_link(tx: &mut Tx<'_, '_, '_>, placed: &Placed, link: &str, decision: D
     tx.changed(&placed.item.workspace_id, ChangeKind::LinkChanged, news).map(drop)
 }
 
-fn decide_member(tx: &mut Tx<'_, '_, '_>, placed: &Placed, member: &str, decision: Decision) -> Result<(), Refusal> {
-    let mut find = tx
-        .db
-        .prepare_cached("SELECT state FROM members WHERE folder_id = ?1 AND principal_id = ?2 AND workspace_id = ?3")?;
+fn decide_member(tx: &mut Tx<'_, '_, '_>, placed: &Placed, member: &str, input: &DecisionInput) -> Result<(), Refusal> {
+    let mut find = tx.db.prepare_cached(
+        "SELECT state, requested_at FROM members WHERE folder_id = ?1 AND principal_id = ?2 AND workspace_id = ?3",
+    )?;
     let names = [placed.item.id.as_str(), member, placed.item.workspace_id.as_str()];
-    let state: Option<u8> = find.query_row(names, |row| row.get(0)).optional()?;
-    let kind = match (state, decision) {
+    let found: Asked = find.query_row(names, |row| Ok((row.get(0)?, row.get(1)?))).optional()?;
+    let kind = match (share_state(input, found)?, input.decision) {
         (None, _) => return Err(Refusal::not_found("member")),
         (Some(0), Decision::Release) => return Ok(()),
         (Some(0), Decision::Reject) => return Err(settled()),

@@ -4,9 +4,10 @@ use rusqlite::params;
 
 use super::copies::hold;
 use super::folders::{count_children, validate_managed_key};
+use super::gated::{self, Change};
 use super::{Outcome, workspaces as properties};
 use crate::file360::model::{ChangeKind, ItemKind, ItemPatch};
-use crate::server::authorize::{Effect, Permit};
+use crate::server::authorize::{Effect, Gate, Permit};
 use crate::server::call::Answer;
 use crate::server::names;
 use crate::server::records::items::{self, Placed};
@@ -108,35 +109,29 @@ pub fn update(tx: &mut Tx<'_, '_, '_>) -> Outcome {
     }
     properties::validate_common(after.classification.as_deref(), &after.metadata)?;
     after.name = name.unwrap_or(after.name);
-    if moved {
-        relocate(tx, &before, &mut after, patch.parent_id.as_deref().unwrap_or_default())?;
-    }
+    let gate = if moved {
+        relocate(tx, &before, &mut after, patch.parent_id.as_deref().unwrap_or_default())?
+    } else {
+        before.gate()
+    };
     if renamed || moved {
         check_free(tx, &after)?;
     }
-    let changed = moved
-        || renamed
-        || relocked
-        || after.classification != before.item.classification
-        || after.metadata != before.item.metadata
-        || after.managed_key != before.item.managed_key;
-    if changed {
+    let labelled = after.classification != before.item.classification || after.metadata != before.item.metadata;
+    if moved || renamed || relocked || labelled || after.managed_key != before.item.managed_key {
+        let withheld = gated::apply(tx, &before, gate, Change { moved, renamed, labelled })?;
         store(tx, &after)?;
-        announce_update(tx, &before, &after)?;
+        if !withheld {
+            announce_change(tx, &items::by_id(tx, &after.id)?)?;
+        }
     }
     let item = items::by_id(tx, &after.id)?.shown(tx)?;
     Ok(Answer::ok(&item)?.tagged(&item.etag))
 }
 
-fn announce_update(tx: &mut Tx<'_, '_, '_>, before: &Placed, after: &items::Record) -> Result<(), Refusal> {
-    if before.item.version.is_some() && after.version.is_none() {
-        // It is gone for everybody but those who decide, who are told without its new name.
-        announce(tx, before, ChangeKind::FileDeleted)?;
-        let workspace_id = Some(after.workspace_id.clone());
-        return tx.announce(News { kind: ChangeKind::GovernanceChanged, workspace_id, ..News::about(&after.id) });
-    }
-    let placed = items::by_id(tx, &after.id)?;
-    announce(tx, &placed, if after.kind == ItemKind::File { ChangeKind::FileChanged } else { ChangeKind::FolderChanged })
+fn announce_change(tx: &mut Tx<'_, '_, '_>, placed: &Placed) -> Result<(), Refusal> {
+    let is_file = placed.item.kind == ItemKind::File;
+    announce(tx, placed, if is_file { ChangeKind::FileChanged } else { ChangeKind::FolderChanged })
 }
 
 /// Merges metadata into an item that the caller may change. Nothing happens if nothing changes.
@@ -151,8 +146,9 @@ pub fn set_metadata(
     if after.metadata == placed.item.metadata {
         return Ok(());
     }
+    let withheld = gated::apply(tx, placed, placed.gate(), Change { labelled: true, ..Change::default() })?;
     store(tx, &after)?;
-    announce(tx, placed, if after.kind == ItemKind::File { ChangeKind::FileChanged } else { ChangeKind::FolderChanged })
+    if withheld { Ok(()) } else { announce_change(tx, placed) }
 }
 
 /// Folders count in the workspace's revision, files do not. Of a file that was never released only those who decide hear.
@@ -167,7 +163,8 @@ pub fn announce(tx: &mut Tx<'_, '_, '_>, placed: &Placed, kind: ChangeKind) -> R
     tx.announce(News { kind, ..news })
 }
 
-fn relocate(tx: &Tx<'_, '_, '_>, before: &Placed, after: &mut items::Record, parent_id: &str) -> Result<(), Refusal> {
+/// Gives an item another folder. Returns the gate there.
+fn relocate(tx: &Tx<'_, '_, '_>, before: &Placed, after: &mut items::Record, parent_id: &str) -> Result<Gate, Refusal> {
     let target = items::by_id(tx, parent_id).map_err(|_| missing_parent())?;
     tx.note(|about| about.item_id = Some(before.item.id.clone()));
     if target.item.kind != ItemKind::Folder || target.is_trashed() {
@@ -183,16 +180,13 @@ fn relocate(tx: &Tx<'_, '_, '_>, before: &Placed, after: &mut items::Record, par
         return Err(Refusal::invalid("/parentId", "The path would have more than 64 segments."));
     }
     let arrives = if before.item.kind == ItemKind::Folder { Effect::AddFolder } else { Effect::AddFile };
-    let permit = target.authorize_as(tx, arrives, |_| ())?;
-    let gated =
-        before.item.kind == ItemKind::Folder && target.gate().upload && !before.gate().upload && before.item.children > 0;
+    target.authorize_as(tx, arrives, |_| ())?;
+    let gate = target.gate();
+    let gated = before.item.kind == ItemKind::Folder && gate.upload && !before.gate().upload && before.item.children > 0;
     if gated && !items::decides(tx) {
         let detail =
             "A folder with content cannot be moved below an intake policy: its files would have to be decided one by one.";
         return Err(Refusal::new(409, "state-conflict", detail).audited());
-    }
-    if permit == Permit::Pending && !before.gate().upload {
-        withhold(tx, after)?;
     }
     // What held it through the folders above holds it wherever it goes.
     for key in items::holds(tx.db, &before.ids())? {
@@ -201,18 +195,7 @@ fn relocate(tx: &Tx<'_, '_, '_>, before: &Placed, after: &mut items::Record, par
     count_children(tx, before.item.parent_id.as_deref().unwrap_or_default(), -1)?;
     count_children(tx, parent_id, 1)?;
     after.parent_id = Some(parent_id.to_owned());
-    Ok(())
-}
-
-/// What is moved below an intake policy waits for a decision like what is uploaded there.
-fn withhold(tx: &Tx<'_, '_, '_>, after: &mut items::Record) -> Result<(), Refusal> {
-    for sql in
-        ["UPDATE versions SET state = 1 WHERE item_id = ?1 AND state = 0", "UPDATE items SET version = NULL WHERE id = ?1"]
-    {
-        tx.db.prepare_cached(sql)?.execute([&after.id])?;
-    }
-    after.version = None;
-    Ok(())
+    Ok(gate)
 }
 
 fn missing_parent() -> Refusal {

@@ -310,7 +310,7 @@ fn change(tx: &mut Tx<'_, '_, '_>, patch: &LinkPatch, hash: Option<String>) -> O
     after.download = patch.download.unwrap_or(before.download);
     after.managed = patch.managed.unwrap_or(before.managed);
     sharing::allows_link(&placed.workspace.public.sharing, after.shape(), tx.now)?;
-    let widened = permit == Permit::Pending && after.audience > before.audience;
+    let loosened = permit == Permit::Pending && after.is_looser_than(&before);
     let changed = after.shape_and_more() != before.shape_and_more();
     if changed {
         let mut update = tx.db.prepare_cached(
@@ -325,7 +325,7 @@ fn change(tx: &mut Tx<'_, '_, '_>, patch: &LinkPatch, hash: Option<String>) -> O
             after.max_downloads,
             after.download,
             after.managed,
-            widened,
+            loosened,
             serde_json::to_string(&tx.actor)?,
             tx.now.as_millisecond(),
         ])?;
@@ -336,6 +336,15 @@ fn change(tx: &mut Tx<'_, '_, '_>, patch: &LinkPatch, hash: Option<String>) -> O
 }
 
 impl Record {
+    /// It opens for more people, for longer, more often or further than before: another thing than what was decided about.
+    fn is_looser_than(&self, before: &Self) -> bool {
+        self.audience > before.audience
+            || (before.password_hash.is_some() && self.password_hash.is_none())
+            || before.expires_at.is_some_and(|end| self.expires_at.is_none_or(|at| at > end))
+            || before.max_downloads.is_some_and(|most| self.max_downloads.is_none_or(|now| now > most))
+            || (self.download && !before.download)
+    }
+
     fn shape_and_more(&self) -> (Audience, Option<Timestamp>, Option<&str>, Option<u32>, bool, bool) {
         (self.audience, self.expires_at, self.password_hash.as_deref(), self.max_downloads, self.download, self.managed)
     }

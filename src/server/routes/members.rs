@@ -84,13 +84,15 @@ pub fn set(tx: &mut Tx<'_, '_, '_>) -> Outcome {
     let workspace = workspaces::by_id(tx, tx.call.param("id"))?;
     let principal = people::by_id(tx.db, tx.call.param("principalId"))?;
     let external = principal.as_ref().is_some_and(|principal| items::is_outside(principal.kind));
-    let permit = authorize(tx, &workspace, external)?;
+    workspace.authorize(tx)?;
     let principal = principal.ok_or_else(|| Refusal::not_found("principal"))?;
     let input: MemberInput = tx.call.json()?;
     if let Some(reason) = &input.reason {
         names::text(reason, 1024, "/reason")?;
     }
     let (folder_id, path) = folder_at(tx, &workspace, tx.call.query("path").unwrap_or("/"))?;
+    let gate = items::by_id(tx, &folder_id)?.gate_for(tx, tx.call.operation.effect())?;
+    let permit = workspace.authorize_with(tx, Target { gate, external, ..Target::default() })?;
     if principal.kind == PrincipalKind::Client {
         return Err(Refusal::invalid("principalId", "Client applications have scopes, not memberships."));
     }
@@ -157,14 +159,6 @@ fn store(
     Ok(())
 }
 
-fn authorize(tx: &Tx<'_, '_, '_>, workspace: &workspaces::Record, external: bool) -> Result<Permit, Refusal> {
-    let gate = match items::find(tx.db, &workspace.public.root_id)? {
-        Some(root) => items::by_id(tx, &root.id)?.gate(),
-        None => crate::server::authorize::Gate::default(),
-    };
-    workspace.authorize_with(tx, Target { gate, external, ..Target::default() })
-}
-
 fn manages(role: Role) -> bool {
     matches!(role, Role::Owner | Role::Manager)
 }
@@ -209,7 +203,7 @@ pub fn invite_released(tx: &Tx<'_, '_, '_>, workspace: &workspaces::Record, prin
 pub fn remove(tx: &mut Tx<'_, '_, '_>) -> Outcome {
     let workspace = workspaces::by_id(tx, tx.call.param("id"))?;
     let principal = tx.call.param("principalId").to_owned();
-    authorize(tx, &workspace, false)?;
+    workspace.authorize(tx)?;
     let (folder_id, path) = match folder_at(tx, &workspace, tx.call.query("path").unwrap_or("/")) {
         Ok(folder) => folder,
         // No folder, no grant below it: the same as one that is gone already.

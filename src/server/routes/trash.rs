@@ -27,24 +27,11 @@ pub fn put(tx: &mut Tx<'_, '_, '_>, placed: &Placed, preserve: bool) -> Result<(
     Ok(())
 }
 
-/// One feed entry per file at or below `placed`.
+/// One feed entry per visible file at or below `placed`.
 fn tombstones(tx: &mut Tx<'_, '_, '_>, placed: &Placed, kind: ChangeKind) -> Result<(), Refusal> {
-    let mut open = vec![(placed.item.clone(), placed.path())];
-    while let Some((item, path)) = open.pop() {
-        if item.kind == ItemKind::File {
-            if item.version.is_some() {
-                let news = News { version: item.version, ..News::about(&item.id).at(path) };
-                tx.announce(News { kind, workspace_id: Some(item.workspace_id.clone()), ..news })?;
-            }
-            continue;
-        }
-        let sql = format!("SELECT {} FROM items WHERE parent_id = ?1 AND trashed_at IS NULL", items::COLUMNS);
-        let mut find = tx.db.prepare_cached(&sql)?;
-        for child in find.query_map([&item.id], items::from_row)? {
-            let child = child?;
-            let path = items::join(&path, &child.name);
-            open.push((child, path));
-        }
+    for (item, path) in placed.visible_files(tx.db)? {
+        let news = News { version: item.version, ..News::about(&item.id).at(path) };
+        tx.announce(News { kind, workspace_id: Some(item.workspace_id), ..news })?;
     }
     Ok(())
 }
@@ -70,7 +57,8 @@ pub fn list(view: &View<'_>) -> Outcome {
     Answer::page(page, limit)
 }
 
-/// `POST /v1/items/{id}/restorations`
+/// `POST /v1/items/{id}/restorations`. What comes back below an intake policy waits for a decision, whoever brings it back:
+/// the place may have got its policy since, and a decision may have been made in the trash.
 pub fn restore(tx: &mut Tx<'_, '_, '_>) -> Outcome {
     let placed = items::by_id(tx, tx.call.param("id"))?;
     placed.authorize(tx)?;
@@ -92,6 +80,7 @@ pub fn restore(tx: &mut Tx<'_, '_, '_>) -> Outcome {
         )?
         .execute(params![placed.item.id, name, crate::server::names::fold(&name)])?;
     count_children(tx, &parent.item.id, 1)?;
+    super::gated::restored(tx, &items::by_id(tx, &placed.item.id)?)?;
     let back = items::by_id(tx, &placed.item.id)?;
     tombstones(tx, &back, ChangeKind::FileRestored)?;
     if back.item.kind == ItemKind::Folder {

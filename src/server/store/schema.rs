@@ -5,7 +5,7 @@
 
 use rusqlite::{Connection, OptionalExtension};
 
-const VERSION: i64 = 4;
+const VERSION: i64 = 5;
 
 /// Brings an empty database to the current schema. A newer one is refused.
 pub fn migrate(db: &Connection) -> Result<(), rusqlite::Error> {
@@ -15,7 +15,7 @@ pub fn migrate(db: &Connection) -> Result<(), rusqlite::Error> {
             "the database has version {version}; this server knows {VERSION}"
         )));
     }
-    let steps = [&format!("{TABLES} {INDEXES}"), SECOND, THIRD, FOURTH];
+    let steps = [&format!("{TABLES} {INDEXES}"), SECOND, THIRD, FOURTH, FIFTH];
     let missing: Vec<&str> = steps.into_iter().skip(usize::try_from(version).unwrap_or_default()).collect();
     if !missing.is_empty() {
         db.execute_batch(&format!("BEGIN IMMEDIATE; {} PRAGMA user_version = {VERSION}; COMMIT;", missing.join(" ")))?;
@@ -195,3 +195,6 @@ ALTER TABLE members ADD COLUMN requested_by TEXT;
 ALTER TABLE members ADD COLUMN requested_at INTEGER;
 CREATE INDEX items_intake ON items (workspace_id) WHERE intake IS NOT NULL;
 ";
+
+/// What version 5 adds: when a version that was released was withheld again.
+const FIFTH: &str = "ALTER TABLE versions ADD COLUMN withheld_at INTEGER;";
