@@ -8,6 +8,7 @@ pub mod content;
 pub mod exchange;
 pub mod feature;
 pub mod model;
+pub mod names;
 pub mod sharing;
 pub mod webdav;
 

@@ -121,13 +121,17 @@ fn validations() -> Vec<Validation> {
             "of an Approval's status, everybody but the operator writes their own vote only",
         ),
         others(
-            "request.operation == 'CREATE' || variables.before.all(old, variables.after.exists(new, new == old))",
-            "a vote cannot be changed or taken back",
+            // In their order, and none twice: the order decides.
+            "request.operation == 'CREATE' || \
+             variables.after.filter(vote, vote in variables.before) == variables.before",
+            "a vote cannot be changed, moved or taken back",
         ),
         others(
-            "request.operation == 'CREATE' || variables.after.all(new, variables.before.exists(old, old == new) || \
-             (new.by == request.userInfo.username && !has(new.via) && !has(new.id)))",
-            "a vote is one's own: `by` is the name under which the API server knows you",
+            "request.operation == 'CREATE' || size(variables.after) == size(variables.before) || \
+             (size(variables.after) == size(variables.before) + 1 && \
+             variables.after[size(variables.before)].by == request.userInfo.username && \
+             !has(variables.after[size(variables.before)].via) && !has(variables.after[size(variables.before)].id))",
+            "a vote is one's own and comes last: `by` is the name under which the API server knows you",
         ),
         others(
             "request.operation == 'CREATE' || !has(oldObject.status) || !has(oldObject.status.decision) || \

@@ -172,7 +172,15 @@ impl Approvals {
                 self.ctx.event(&made, false, "DecisionNeeded", &status::asks(spec)).await;
                 made
             }
-            Err(kube::Error::Api(refused)) if refused.code == 409 => api.get(&key.name).await?,
+            Err(kube::Error::Api(refused)) if refused.code == 409 => {
+                let found = api.get(&key.name).await?;
+                if !asks_the_same(&found.spec, spec) {
+                    let why =
+                        format!("the Approval {key} is there and asks something else; it is not the operator's: delete it");
+                    return Err(Error::new(Kind::Conflict, why));
+                }
+                found
+            }
             Err(error) => return Err(Error::from(error).while_doing("make an Approval")),
         };
         Ok(self.saw(made))
@@ -186,6 +194,24 @@ impl Approvals {
             debug!(object = %key, ?decision, "Decided");
         }
         Ok(written)
+    }
+
+    /// Whether an approval may take effect. While the policy is in force, nobody but the operator writes decisions. Without it, anybody who may write
+    /// the status may have: then only what follows once more from what was signed or polled counts. The policy is looked at right before.
+    pub async fn is_believed(&self, approval: &Approval) -> bool {
+        if self.verifier.looks_in_force().await {
+            return true;
+        }
+        let Some(connection) = self.connection(&ObjectKey::of(approval), &approval.spec) else { return false };
+        let principals = connection.spec.principals.clone().unwrap_or_default();
+        let electorate = Electorate { principals: &principals, is_verified: false };
+        let votes = approval.status.as_ref().map_or(&[][..], |status| &status.votes);
+        let (_, made) = tally::judge(&approval.spec, votes, electorate, self.ctx.now());
+        let is_believed = made.map(|made| made.decision) == decision_of(approval);
+        if !is_believed {
+            warn!(object = %ObjectKey::of(approval), "Held: nothing proves its decision while the policy for votes is not in force");
+        }
+        is_believed
     }
 
     /// Notes that the decision has been carried out, with what the audit log says about it.
@@ -305,16 +331,19 @@ impl Approvals {
 
     /// Counts, looks at the clock, decides; returns when to look again.
     async fn judge(&self, key: &ObjectKey, object: &Approval) -> Result<Option<Duration>> {
-        let connection = self.connection(key, &object.spec);
-        let principals = connection.as_ref().and_then(|connection| connection.spec.principals.clone()).unwrap_or_default();
+        // C5: who is who is not known yet; that is not the same as nobody.
+        let Some(connection) = self.connection(key, &object.spec) else {
+            let is_open = decision_of(object).is_none();
+            return Ok(is_open.then(|| backoff::jittered(Duration::from_secs(2))));
+        };
+        let principals = connection.spec.principals.clone().unwrap_or_default();
         let is_verified = self.verifier.is_verified();
         let now = self.ctx.now();
         let before = decision_of(object);
         let written = self
             .write(key, |object, status| {
                 let electorate = Electorate { principals: &principals, is_verified };
-                let counted = tally::tally(&object.spec, &status.votes, electorate);
-                let made = counted.decision.clone().or_else(|| tally::timed_out(&object.spec, now));
+                let (counted, made) = tally::judge(&object.spec, &status.votes, electorate, now);
                 if let Some(made) = made {
                     status::decide(status, &made, now);
                 }
@@ -330,7 +359,7 @@ impl Approvals {
         Ok(expires.map(|at| until(at, now) + Duration::from_millis(50)))
     }
 
-    /// The Connection that it names, as far as it is known. Without it nobody is mapped, so that fewer votes count, never more.
+    /// The Connection that it names, as far as it is known. Without it nothing is decided: whose vote counts is not known.
     fn connection(&self, key: &ObjectKey, spec: &ApprovalSpec) -> Option<Arc<Connection>> {
         let reference = &spec.connection_ref;
         let key = ObjectKey::new(reference.namespace.as_deref().unwrap_or(&key.namespace), &reference.name);
@@ -368,6 +397,15 @@ pub async fn write_once(
     let params = PatchParams { field_manager: Some(MANAGER.into()), ..PatchParams::default() };
     let written = api.patch_status(&key.name, &params, &Patch::Merge(&patch)).await;
     Ok(Some(written.map_err(|error| Error::from(error).while_doing("write an Approval"))?))
+}
+
+/// Whether two specs ask the same: when it was asked, until when, and where the file was then do not matter.
+fn asks_the_same(found: &ApprovalSpec, wanted: &ApprovalSpec) -> bool {
+    let mut same = found.clone();
+    same.requested_at = wanted.requested_at;
+    same.expires_at = wanted.expires_at;
+    same.subject.path.clone_from(&wanted.subject.path);
+    same == *wanted
 }
 
 fn version(object: &Approval) -> u64 {

@@ -12,13 +12,15 @@ use kube::api::Api;
 use super::approval::write_once;
 use super::context::Context;
 use super::references::ReferenceStore;
-use crate::api::approval::{ApprovalStatus, LateVote, MOST_LATE, MOST_VOTES, Vote, VoteDecision, VoteVia};
+use crate::api::approval::{ApprovalStatus, LateVote, MOST_LATE, MOST_VOTES, SubjectKind, Vote, VoteDecision, VoteVia};
+use crate::api::file_route::RouteRule;
 use crate::api::{Approval, FileRoute};
 use crate::error::{Error, Kind};
 use crate::inbound::callback::{Decisions, Said, Taken};
 use crate::inbound::problem::Refusal;
 use crate::inbound::signature::Keys;
 use crate::reconcile::{ObjectKey, is_object_name};
+use crate::routes::gate::policy_hash;
 
 /// How often a vote is written again after somebody else wrote at the same time.
 const TRIES: usize = 16;
@@ -46,10 +48,16 @@ impl Callbacks {
 
     /// The Secret whose keys count, as the route's rule names it now.
     async fn secret(&self, namespace: &str, approval: &Approval) -> Result<Option<String>, Refusal> {
+        if approval.spec.subject.kind == SubjectKind::Reduction {
+            return Ok(None);
+        }
         let Some(route) = approval.spec.route.as_deref().filter(|route| is_object_name(route)) else { return Ok(None) };
         let api: Api<FileRoute> = Api::namespaced(self.ctx.client.clone(), namespace);
         let route = api.get_opt(route).await.map_err(|error| away(&error.into()))?;
-        let rule = route.and_then(|route| route.spec.rules.into_iter().find(|rule| rule.name == approval.spec.rule));
+        // Whom another version of the rule names was not asked.
+        let is_the_same =
+            |rule: &RouteRule| rule.name == approval.spec.rule && policy_hash(rule) == approval.spec.policy_hash;
+        let rule = route.and_then(|route| route.spec.rules.into_iter().find(is_the_same));
         let decision = rule.and_then(|rule| rule.gate?.request?.decision);
         Ok(decision.and_then(|decision| Some(decision.callback?.hmac_ref.name)))
     }

@@ -162,7 +162,7 @@ impl FileRoutes {
         self.listed.load(Ordering::Acquire)
     }
 
-    /// The routes of a Connection that have a gate, whether they run or not.
+    /// The routes of a Connection that have a gate and that it is granted to, whether they run or not.
     pub fn gated(&self, connection: &ObjectKey) -> Vec<GatedRoute> {
         let routes = self.routes.lock();
         let fits = |entry: &Entry| {
@@ -170,14 +170,34 @@ impl FileRoutes {
                 && entry.object.spec.rules.iter().any(|rule| rule.gate.is_some())
                 && connection_key(&entry.object) == *connection
         };
-        routes.iter().filter(|(_, entry)| fits(entry)).map(|(key, entry)| self.gate_of(key, entry, connection)).collect()
+        // C5: while the Connection is not known, nothing is taken from anybody.
+        let lookup = self.ctx.sessions.peek(connection);
+        let reached = |entry: &Entry| match &lookup {
+            Some(lookup) => permitted(&self.ctx, &entry.object, lookup).ok(),
+            None => Some(GrantScope::Declared),
+        };
+        let fitting = routes.iter().filter(|(_, entry)| fits(entry));
+        fitting.filter_map(|(key, entry)| Some(self.gate_of(key, entry, connection, reached(entry)?))).collect()
     }
 
-    fn gate_of(&self, key: &ObjectKey, entry: &Entry, connection: &ObjectKey) -> GatedRoute {
+    /// How far a Connection lets the routes of a namespace reach; `None`: not at all, or it is not known.
+    pub fn reached(&self, namespace: &str, connection: &ObjectKey) -> Option<GrantScope> {
+        let lookup = self.ctx.sessions.peek(connection)?;
+        let labels = self.ctx.namespaces.of(namespace);
+        let asking = grants::Asking { namespace, labels: &labels, kind: GrantKind::FileRoute, external_system: None };
+        grants::scope(&connection.namespace, &lookup.connection.spec, &asking).ok()
+    }
+
+    fn gate_of(&self, key: &ObjectKey, entry: &Entry, connection: &ObjectKey, scope: GrantScope) -> GatedRoute {
         let spec = &entry.object.spec;
-        let ids = || spec.from.workspaces.iter().flat_map(|from| from.ids.iter().flatten().cloned());
         let known = self.workspaces.get().map(|workspaces| workspaces.declared(&key.namespace, connection));
         let known = known.unwrap_or_default();
+        // Who may use its own workspaces only does not gate another's by naming it.
+        let ids = || {
+            let named = spec.from.workspaces.iter().flat_map(|from| from.ids.iter().flatten());
+            let may = |id: &&String| scope == GrantScope::Tenant || known.iter().any(|(_, own, _)| own == *id);
+            named.filter(may).cloned()
+        };
         let fitting = known.iter().filter(|(name, _, labels)| engine::reads(spec, name, labels));
         let reads = fitting.map(|(_, id, _)| id.clone()).chain(ids()).collect();
         let declared = known.iter().map(|(_, id, _)| id.clone()).chain(ids()).collect();

@@ -156,8 +156,12 @@ impl Gates {
                 let workspace = workspace.to_owned();
                 async move {
                     match register.install(&*session.driver, declared, &workspace, cause).await {
-                        // A workspace that is gone has nothing to hold back.
-                        Err(error) if error.kind == Kind::NotFound => Ok(()),
+                        // A workspace that is gone has nothing to hold back; one that is there and not closed is open.
+                        Err(error)
+                            if error.kind == Kind::NotFound && session.driver.workspace(&workspace).await?.is_none() =>
+                        {
+                            Ok(())
+                        }
                         other => other.map_err(|error| error.while_doing("close a gate")),
                     }
                 }
@@ -184,8 +188,7 @@ impl Gates {
         for route in self.routes.gated(connection) {
             let spec = &route.object.spec;
             let is_local = route.key.namespace == key.namespace && engine::reads(spec, &key.name, labels);
-            let by_id = spec.from.workspaces.iter().flat_map(|from| from.ids.iter().flatten()).any(|id| id == workspace);
-            if is_local || by_id {
+            if is_local || route.reads.contains(workspace) {
                 self.install(&route.object, session, vec![workspace]).await?;
             }
         }

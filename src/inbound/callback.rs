@@ -14,7 +14,7 @@ use axum::response::Response;
 use http::{HeaderValue, Method, StatusCode, header};
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use tracing::{debug, info};
+use tracing::info;
 
 use super::Inbound;
 use super::problem::Refusal;
@@ -66,6 +66,7 @@ pub enum Taken {
 
 #[derive(Debug, Deserialize)]
 struct Message {
+    approval: String,
     decision: Word,
     #[serde(default)]
     by: Option<String>,
@@ -105,7 +106,7 @@ pub(super) async fn handle(
             let (namespace, approval) = (clean(&namespace, 63), clean(&approval, 253));
             match &outcome {
                 Ok(taken) => info!(namespace, approval, outcome = ?taken, "Another system decided"),
-                Err(_) => debug!(namespace, approval, code, "Refused a decision: {code}"),
+                Err(_) => info!(namespace, approval, code, "Refused a decision: {code}"),
             }
             outcome
         }
@@ -149,7 +150,7 @@ async fn take(
     };
     let is_signed = claim.is_signed(keys.as_ref().unwrap_or(&inbound.nobodys), &body);
     let (Some(decisions), Some(_), true) = (decisions, keys, is_signed) else { return Err(Refusal::unsigned()) };
-    decisions.take(namespace, approval, &said(claim.id, &body)?).await
+    decisions.take(namespace, approval, &said(claim.id, &format!("{namespace}/{approval}"), &body)?).await
 }
 
 async fn read(body: Body) -> Result<Vec<u8>, Refusal> {
@@ -159,10 +160,15 @@ async fn read(body: Body) -> Result<Vec<u8>, Refusal> {
     Ok(whole.to_vec())
 }
 
-/// What the body says.
-fn said(id: String, body: &[u8]) -> Result<Said, Refusal> {
-    let form = "The body is JSON: {\"decision\": \"Approved\" or \"Rejected\", \"by\": WHO, \"reason\": WHY}.";
+/// What the body says. It names the Approval, so that what was signed for one decides about no other.
+fn said(id: String, approval: &str, body: &[u8]) -> Result<Said, Refusal> {
+    let form = "The body is JSON: {\"approval\": \"<namespace>/<name>\", \"decision\": \"Approved\" or \"Rejected\", \"by\": WHO, \
+                \"reason\": WHY}.";
     let message: Message = serde_json::from_slice(body).map_err(|_| Refusal::invalid(form))?;
+    if message.approval != approval {
+        let detail = "`approval` in the body is not the Approval of this address.";
+        return Err(Refusal::new(StatusCode::UNPROCESSABLE_ENTITY, "other-approval", detail));
+    }
     let by = message.by.map(|by| clean(by.trim(), LONGEST_BY + 1)).filter(|by| !by.is_empty());
     let by = by.unwrap_or_else(|| "callback".to_owned());
     if by.chars().count() > LONGEST_BY {
@@ -184,13 +190,16 @@ mod tests {
 
     #[test]
     fn a_decision_is_one_of_two_words_and_nothing_else() {
-        let parse = |text: &str| said("id".into(), text.as_bytes());
+        let parse = |text: &str| said("id".into(), "a/b", text.replacen('{', r#"{"approval": "a/b", "#, 1).as_bytes());
         let approved = parse(r#"{"decision": "Approved", "by": " ann ", "reason": "fine"}"#).unwrap();
         assert_eq!((approved.approves, approved.by.as_str(), approved.reason.as_deref()), (true, "ann", Some("fine")));
         assert!(!parse(r#"{"decision": "rejected"}"#).unwrap().approves);
         for wrong in ["", "{}", r#"{"decision": "yes"}"#, r#"{"decision": true}"#, r#"{"decision": null}"#, "[]"] {
             assert_eq!(parse(wrong).unwrap_err().code, "invalid", "{wrong}");
         }
+        let bound = |text: &str| said("id".into(), "a/b", text.as_bytes()).unwrap_err().code;
+        assert_eq!(bound(r#"{"decision": "Approved"}"#), "invalid", "it says what it decides about");
+        assert_eq!(bound(r#"{"approval": "a/c", "decision": "Approved"}"#), "other-approval");
         let long = format!(r#"{{"decision": "Approved", "by": "{}"}}"#, "x".repeat(257));
         assert_eq!(parse(&long).unwrap_err().code, "invalid");
     }

@@ -21,6 +21,8 @@ use crate::outbound::http::{Answer, Body, Surroundings, Target};
 
 /// What a gate's expressions may use besides those of the route.
 const MORE: [&str; 2] = ["approval", "ticket"];
+/// The rule of what a gate holds that no route declares any more. No rule of a route has this name.
+pub const ORPHANED: &str = "orphaned";
 const DEFAULT_POLL: Duration = Duration::from_mins(1);
 
 /// A gate, ready for use.
@@ -115,6 +117,12 @@ impl Gate {
     /// Compiles the gate of a rule, if it has one. Nothing is sent.
     pub fn compile(rule: &RouteRule, surroundings: &Surroundings) -> Result<Option<Self>, InvalidField> {
         let Some(gate) = &rule.gate else { return Ok(None) };
+        if rule.name == ORPHANED {
+            return Err(InvalidField::value(
+                "name",
+                "`orphaned` stands for gates that no rule declares any more; use another name",
+            ));
+        }
         let lasts = |field: &str, text: &str| {
             let found = span(text).filter(|found| *found >= Duration::from_secs(1));
             found.ok_or_else(|| InvalidField::value(field, "needs a duration from 1s, such as 5d or 12h"))
@@ -141,7 +149,7 @@ impl Gate {
         actions.dedup();
         Ok(Some(Self {
             rule: rule.name.clone(),
-            policy_hash: hex(&Sha256::digest(serde_json::to_vec(rule).unwrap_or_default())),
+            policy_hash: policy_hash(rule),
             actions,
             min_approvals: gate.min_approvals.unwrap_or(1),
             separates: gate.separation_of_duties == Some(true),
@@ -156,6 +164,11 @@ impl Gate {
     pub fn holds(&self, actions: &[GateAction]) -> bool {
         actions.iter().any(|action| self.actions.contains(action))
     }
+}
+
+/// Names a version of a rule: SHA-256 over it.
+pub fn policy_hash(rule: &RouteRule) -> String {
+    hex(&Sha256::digest(serde_json::to_vec(rule).unwrap_or_default()))
 }
 
 impl Request {

@@ -1,9 +1,13 @@
 //! Which paths a route looks at.
 
-/// A pattern over paths: `*` stands for any part of a name, `**` for any folders (none among them).
+use crate::file360::names::fold;
+
+/// A pattern over paths: `*` stands for any part of a name, `**` for any folders (none among them). Names compare as File 360 compares them,
+/// so that a file is not beside the pattern because of its letters' case.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PathPattern {
     segments: Vec<String>,
+    folded: Vec<String>,
 }
 
 impl PathPattern {
@@ -13,13 +17,15 @@ impl PathPattern {
         if text.ends_with('/') {
             segments.push("**".into());
         }
-        Self { segments }
+        let folded = segments.iter().map(|segment| fold(segment)).collect();
+        Self { segments, folded }
     }
 
     /// Whether `path` fits.
     pub fn matches(&self, path: &str) -> bool {
+        let path = fold(path);
         let path: Vec<&str> = path.split('/').filter(|part| !part.is_empty()).collect();
-        fits(&self.segments, &path)
+        fits(&self.folded, &path)
     }
 
     /// The folder that holds everything that can fit: what stands before the first wildcard.
@@ -85,6 +91,8 @@ mod tests {
             ("/*/Signed/*.pdf", "/Contracts/Signed/a.pdf"),
             ("/a*b*c", "/axxbyyc"),
             ("/**/final/*", "/final/x"),
+            ("/Inbox/*.pdf", "/INBOX/A.PDF"),
+            ("/\u{c9}t\u{e9}/*", "/e\u{301}te\u{301}/a"),
             ("/**/final/*", "/a/b/final/x"),
         ] {
             assert!(fits(pattern, path), "{pattern} {path}");

@@ -124,8 +124,12 @@ async fn let_in(world: &World, workspace: &str) {
     world.remote.change("PUT", &format!("/v1/workspaces/{workspace}/members/{person}"), json!({"role": "Viewer"})).await;
 }
 
-/// Sends a signed callback; the status and the body.
+/// Sends a signed callback about the Approval of the address, unless the body names one; the status and the body.
 pub async fn call_back(url: &str, key: &str, id: &str, at: i64, body: &Value) -> (u16, Value) {
+    let mut body = body.clone();
+    if body["approval"].is_null() {
+        body["approval"] = json!(url.split_once("/callbacks/").unwrap().1);
+    }
     let body = body.to_string();
     let mut mac = Hmac::<Sha256>::new_from_slice(key.as_bytes()).unwrap();
     mac.update(format!("{id}.{at}.{body}").as_bytes());
@@ -264,6 +268,10 @@ async fn a3_callbacks_that_prove_nothing_change_nothing_and_late_ones_are_record
         assert_eq!(status, 401, "{what}: {body}");
     }
     assert_eq!(call_back(&url, KEY, "f-7", now(), &json!({"decision": "perhaps"})).await.0, 422);
+    // What was signed for one Approval decides about no other.
+    let other = json!({"approval": format!("{}/{approval}x", world.namespace), "decision": "Approved"});
+    let (status, body) = call_back(&url, KEY, "f-8", now(), &other).await;
+    assert_eq!((status, body["type"].as_str().unwrap_or_default().contains("other-approval")), (422, true), "{body}");
     assert!(world.get("Approval", &approval).await["status"]["votes"].is_null());
 
     // Two systems at once, and one of them twice: one decision stands.

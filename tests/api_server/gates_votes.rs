@@ -138,7 +138,13 @@ async fn t6_nobody_votes_as_somebody_else_or_twice_or_decides_or_changes_a_decis
     try_status(&eve, &name, json!({"votes": []})).await.expect_err("a vote taken back");
     let ignored = |object: &Value| object["status"]["summary"] == "0/2";
     world.until("Approval", &name, "a count", ignored).await;
+    let ahead = json!({"votes": [vote("ann@corp", "Approve"), vote("eve@corp", "Approve")]});
+    try_status(&ann, &name, ahead).await.expect_err("a vote ahead of another");
     try_status(&ann, &name, json!({"votes": [vote("eve@corp", "Approve"), vote("ann@corp", "Approve")]})).await.unwrap();
+    let moved = json!({"votes": [vote("ann@corp", "Approve"), vote("eve@corp", "Approve"), vote("bob@corp", "Approve")]});
+    try_status(&bob, &name, moved).await.expect_err("votes in another order");
+    let again = json!({"votes": [vote("eve@corp", "Approve"), vote("ann@corp", "Approve"), vote("ann@corp", "Approve")]});
+    try_status(&ann, &name, again).await.expect_err("a second vote");
     world.until("Approval", &name, "one of two", |object| object["status"]["summary"] == "1/2").await;
     assert!(cases.accepted().is_empty());
     let votes = json!([vote("eve@corp", "Approve"), vote("ann@corp", "Approve"), vote("bob@corp", "Approve")]);

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 
 use crate::api::approval::{ApprovalDecision, ApprovalSpec, Vote, VoteDecision};
 use crate::api::connection::PrincipalMapping;
+use crate::file360::names::fold;
 
 /// What decides whether a vote counts.
 #[derive(Clone, Copy, Debug)]
@@ -85,26 +86,40 @@ pub fn tally(spec: &ApprovalSpec, votes: &[Vote], electorate: Electorate<'_>) ->
     result
 }
 
+/// What votes and clock make of it together. Once the time is over, only votes whose time of arrival the operator itself has written can have come
+/// before: whatever else is there by then came late, or may have, and the clock never approves (A4).
+pub fn judge(spec: &ApprovalSpec, votes: &[Vote], electorate: Electorate<'_>, now: Timestamp) -> (Tally, Option<Made>) {
+    let Some(ended) = spec.expires_at.filter(|at| *at <= now) else {
+        let counted = tally(spec, votes, electorate);
+        let made = counted.decision.clone();
+        return (counted, made);
+    };
+    let in_time: Vec<Vote> = votes.iter().filter(|vote| vote.via.is_some() && vote.at <= ended).cloned().collect();
+    let counted = tally(spec, &in_time, electorate);
+    let made = counted.decision.clone().or_else(|| timed_out(spec, now));
+    (counted, made)
+}
+
 /// Which person the vote is of, if it counts.
 fn counts(spec: &ApprovalSpec, vote: &Vote, electorate: Electorate<'_>) -> Result<String, Ignored> {
     if vote.via.is_none() && !electorate.is_verified {
         return Err(Ignored::Unverified);
     }
-    let known = electorate.principals.iter().find(|known| known.username == vote.by);
+    let by = fold(&vote.by);
+    let known = electorate.principals.iter().find(|known| fold(&known.username) == by);
     let Some(known) = known else {
         if spec.separates() {
             return Err(Ignored::Unmapped);
         }
-        let via = vote.via.map_or(String::new(), |via| format!("{via:?}"));
-        return Ok(format!("{via} {}", vote.by));
+        // Nobody says that one name is two people, so it is one, however it voted.
+        return Ok(by);
     };
-    let person = known.file360.to_lowercase();
+    let person = fold(&known.file360);
     let requester = &spec.requested_by;
-    let is_own = [&requester.name, &requester.id].iter().any(|name| !name.is_empty() && name.to_lowercase() == person);
+    let is_own = [&requester.name, &requester.id].iter().any(|name| !name.is_empty() && fold(name) == person);
     if spec.separates() && is_own {
         return Err(Ignored::OwnThing);
     }
-    // A blank cannot stand before the name of somebody who is mapped.
     Ok(person)
 }
 
@@ -223,6 +238,38 @@ mod tests {
         assert_eq!(timed_out(&spec, "2026-10-31T23:59:59Z".parse().unwrap()), None);
         let made = timed_out(&spec, "2026-11-01T00:00:00Z".parse().unwrap()).unwrap();
         assert_eq!(made.decision, ApprovalDecision::TimedOut);
+    }
+
+    #[test]
+    fn a4_a_vote_that_came_late_or_may_have_does_not_approve() {
+        let everybody = Electorate { principals: &[], is_verified: true };
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let mut spec = spec(1, false);
+        spec.expires_at = Some(at(100));
+        let decided = |votes: &[Vote], now| judge(&spec, votes, everybody, at(now)).1.map(|made| made.decision);
+        let mut signed = vote("a", Approve, Some(VoteVia::Callback));
+        signed.at = at(100);
+        let claimed = vote("b", Approve, None);
+        assert_eq!(decided(std::slice::from_ref(&claimed), 99), Some(Approved));
+        assert_eq!(decided(std::slice::from_ref(&claimed), 100), Some(ApprovalDecision::TimedOut), "it says when itself");
+        assert_eq!(decided(std::slice::from_ref(&signed), 500), Some(Approved), "it was there in time");
+        signed.at = at(101);
+        assert_eq!(decided(&[signed, claimed], 500), Some(ApprovalDecision::TimedOut));
+    }
+
+    #[test]
+    fn names_are_one_person_whatever_their_case_and_way() {
+        let principals = known(&[("Bob@Corp", "bob")]);
+        let electorate = Electorate { principals: &principals, is_verified: true };
+        let votes = [
+            vote("bob@corp", Approve, None),
+            vote("BOB@CORP", Approve, None),
+            vote("Bob", Approve, Some(VoteVia::Poll)),
+            vote("eve", Approve, None),
+            vote("Eve", Approve, Some(VoteVia::Callback)),
+        ];
+        assert_eq!(tally(&spec(3, false), &votes, electorate).approvals, 2);
+        assert_eq!(tally(&spec(1, true), &votes[..1], electorate).approvals, 1);
     }
 
     fn votes() -> impl Strategy<Value = Vec<Vote>> {

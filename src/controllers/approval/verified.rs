@@ -48,6 +48,14 @@ impl Verifier {
         changed
     }
 
+    /// Whether votes through the Kubernetes API count at this moment.
+    pub async fn looks_in_force(&self) -> bool {
+        match &self.ctx.approvals_policy {
+            Some(name) => self.is_in_force(name).await.unwrap_or_default(),
+            None => false,
+        }
+    }
+
     async fn is_in_force(&self, name: &str) -> Result<bool> {
         let client = &self.ctx.client;
         let policies: Api<ValidatingAdmissionPolicy> = Api::all(client.clone());

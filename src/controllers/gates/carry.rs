@@ -11,6 +11,7 @@ use super::Gates;
 use super::pass::{Thing, View};
 use crate::api::Approval;
 use crate::api::approval::{ApprovalDecision, Evidence, SubjectKind, VoteDecision};
+use crate::api::gate::OnApproved;
 use crate::controllers::approval::tally::Made;
 use crate::controllers::approval::{decision_of, is_carried_out};
 use crate::error::{Error, Kind, Result, clean};
@@ -32,7 +33,7 @@ impl Gates {
     pub(super) async fn release(&self, view: &View<'_>, thing: &Thing, approvals: &[Arc<Approval>]) -> Result<()> {
         let tenant = &*view.tenant.session.driver;
         for approval in approvals {
-            if gate_of(view, approval).is_some_and(|gate| gate.locks) && thing.pending.version.is_some() {
+            if locks(view, approval) && thing.pending.version.is_some() {
                 // Before it is visible: nobody changes it in between.
                 lock(tenant, &thing.item.id, &cause(approval)).await?;
             }
@@ -48,7 +49,8 @@ impl Gates {
     /// A new file that was rejected moves where the gate says.
     async fn put_aside(&self, view: &View<'_>, thing: &Thing, approval: &Approval) -> Result<()> {
         let is_final = matches!(decision_of(approval), Some(ApprovalDecision::Rejected | ApprovalDecision::TimedOut));
-        let folder = gate_of(view, approval).and_then(|gate| gate.rejected_to.clone()).filter(|_| is_final);
+        let folder = spec_of_gate(view, approval).and_then(|gate| Some(gate.on_rejected.as_ref()?.move_to.clone()));
+        let folder = folder.filter(|_| is_final);
         match folder.filter(|_| thing.pending.version.is_some() && thing.item.state == ItemState::Pending) {
             Some(folder) => move_to(&*view.tenant.session.driver, thing, &folder, &cause(approval)).await,
             None => Ok(()),
@@ -115,57 +117,71 @@ impl Gates {
         }
     }
 
-    /// What is not pending any more: it was decided in File 360, it is gone, or its decision was carried out and not noted.
-    pub(super) async fn settle_gone(&self, view: &View<'_>, known: &[Arc<Approval>], pending: &[Pending]) -> Result<()> {
+    /// What is not pending any more: it was decided in File 360, it is gone, or its decision was carried out and not noted. Returns the last
+    /// failure: one that cannot be settled keeps no other waiting (R5).
+    pub(super) async fn settle_gone(&self, view: &View<'_>, known: &[Arc<Approval>], pending: &[Pending]) -> Option<Error> {
         let open: HashSet<_> = pending.iter().map(identity).collect();
+        let mut failure = None;
         for approval in known.iter().filter(|approval| !is_carried_out(approval)) {
-            let subject = &approval.spec.subject;
-            if subject.kind == SubjectKind::Reduction || !is_about_pending(subject.kind) {
+            if !is_about_pending(approval.spec.subject.kind) || open.contains(&identity_of(approval)) {
                 continue;
             }
-            let share = subject.share.clone().unwrap_or_default();
-            let is_deletion = subject.kind == SubjectKind::Deletion;
-            let since = subject.since.filter(|_| subject.version.is_none());
-            let identity = (
-                subject.file_id.as_str(),
-                subject.version,
-                is_deletion,
-                share.link.as_deref(),
-                share.member.as_deref(),
-                since,
-            );
-            if open.contains(&identity) {
-                continue;
+            if let Err(error) = self.settle(view, approval, pending).await {
+                warn!(object = %ObjectKey::of(&**approval), %error, "What became of its subject cannot be told");
+                failure = Some(error);
             }
-            let key = ObjectKey::of(&**approval);
-            let decided = match decision_of(approval) {
-                Some(_) => {
-                    // It was carried out up to here.
-                    if let Some(thing) = super::pass::thing_of(view, approval).await? {
-                        self.put_aside(view, &thing, approval).await?;
-                    }
-                    approval.clone()
-                }
-                None => {
-                    let decision = became(&*view.tenant.session.driver, approval).await?;
-                    let by = match decision {
-                        ApprovalDecision::Superseded => "a change in File 360",
-                        _ => "a reviewer in File 360",
-                    };
-                    self.approvals.decide(&key, &Made { decision, by: by.to_owned(), reason: None }).await?
-                }
-            };
-            self.without_effect(&decided).await?;
         }
-        Ok(())
+        failure
+    }
+
+    async fn settle(&self, view: &View<'_>, approval: &Arc<Approval>, pending: &[Pending]) -> Result<()> {
+        let decided = match decision_of(approval) {
+            Some(_) => {
+                // It was carried out up to here.
+                if let Some(thing) = super::pass::thing_of(view, approval).await? {
+                    self.put_aside(view, &thing, approval).await?;
+                }
+                approval.clone()
+            }
+            None => {
+                let decision = match pending.iter().any(|one| is_asked_again(approval, one)) {
+                    true => ApprovalDecision::Superseded,
+                    false => became(&*view.tenant.session.driver, approval).await?,
+                };
+                let by = match decision {
+                    ApprovalDecision::Superseded => "a change in File 360",
+                    _ => "a reviewer in File 360",
+                };
+                let made = Made { decision, by: by.to_owned(), reason: None };
+                self.approvals.decide(&ObjectKey::of(&**approval), &made).await?
+            }
+        };
+        self.without_effect(&decided).await
     }
 }
 
-/// The gate that asked for an Approval, if its route runs and still has it.
-pub(super) fn gate_of(view: &View<'_>, approval: &Approval) -> Option<Arc<Gate>> {
+/// The gate of an Approval as its route declares it, whether the route runs or not; `None`: it is not declared any more.
+fn spec_of_gate<'a>(view: &'a View<'_>, approval: &Approval) -> Option<&'a crate::api::gate::Gate> {
     let key = ObjectKey::new(&approval.namespace().unwrap_or_default(), approval.spec.route.as_deref()?);
+    let rules = &view.routes.get(&key)?.object.spec.rules;
+    rules.iter().find(|rule| rule.name == approval.spec.rule)?.gate.as_ref()
+}
+
+fn locks(view: &View<'_>, approval: &Approval) -> bool {
+    let gate = spec_of_gate(view, approval);
+    gate.is_some_and(|gate| gate.on_approved.as_ref().is_some_and(|after| after.contains(&OnApproved::LockVersion)))
+}
+
+/// The gate that asked for an Approval, if its route runs and has it unchanged: whom another version of the rule names was not asked.
+pub(super) fn gate_of(view: &View<'_>, approval: &Approval) -> Option<Arc<Gate>> {
+    let spec = &approval.spec;
+    if spec.subject.kind == SubjectKind::Reduction {
+        return None;
+    }
+    let key = ObjectKey::new(&approval.namespace().unwrap_or_default(), spec.route.as_deref()?);
     let running = view.routes.get(&key)?.running.as_ref()?;
-    running.engine.route.gates.iter().flatten().find(|gate| gate.rule == approval.spec.rule).cloned()
+    let mut gates = running.engine.route.gates.iter().flatten();
+    gates.find(|gate| gate.rule == spec.rule && gate.policy_hash == spec.policy_hash).cloned()
 }
 
 /// What makes something pending the same thing.
@@ -174,6 +190,23 @@ type Identity<'a> = (&'a str, Option<u64>, bool, Option<&'a str>, Option<&'a str
 fn identity(pending: &Pending) -> Identity<'_> {
     let since = pending.since.filter(|_| pending.version.is_none());
     (&pending.item_id, pending.version, pending.delete, pending.link.as_deref(), pending.member.as_deref(), since)
+}
+
+fn identity_of(approval: &Approval) -> Identity<'_> {
+    let subject = &approval.spec.subject;
+    let share = subject.share.as_ref();
+    let (link, member) = (share.and_then(|share| share.link.as_deref()), share.and_then(|share| share.member.as_deref()));
+    let since = subject.since.filter(|_| subject.version.is_none());
+    (&subject.file_id, subject.version, subject.kind == SubjectKind::Deletion, link, member, since)
+}
+
+/// Whether something pending is what an Approval is about, asked for again: nobody has approved the first.
+fn is_asked_again(approval: &Approval, pending: &Pending) -> bool {
+    let (item, version, is_deletion, link, member, _) = identity_of(approval);
+    let is_same = (version, is_deletion) == (pending.version, pending.delete)
+        && (link, member) == (pending.link.as_deref(), pending.member.as_deref());
+    // A link has its id wherever it is.
+    is_same && (item == pending.item_id || link.is_some())
 }
 
 fn is_about_pending(kind: SubjectKind) -> bool {
@@ -201,11 +234,18 @@ async fn became(tenant: &dyn File360, approval: &Approval) -> Result<ApprovalDec
             })
         }
         (None, Some(link), _) => {
-            let is_there = tenant.links(&subject.workspace_id).await?.iter().any(|found| found.id == link);
+            let links = match tenant.links(&subject.workspace_id).await {
+                Err(error) if error.kind == Kind::NotFound => return Ok(Superseded),
+                links => links?,
+            };
+            let is_there = links.iter().any(|found| found.id == link);
             Ok(if is_there { Approved } else { Superseded })
         }
         (None, None, Some(member)) => {
-            let members = tenant.members(&subject.workspace_id).await?.value;
+            let members = match tenant.members(&subject.workspace_id).await {
+                Err(error) if error.kind == Kind::NotFound => return Ok(Superseded),
+                members => members?.value,
+            };
             Ok(if members.iter().any(|found| found.principal_id == member) { Approved } else { Superseded })
         }
         _ => {

@@ -1,6 +1,6 @@
 //! One pass over what is pending in a tenant.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,14 +10,14 @@ use jiff::Timestamp;
 use kube::ResourceExt;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
-use tracing::debug;
+use tracing::{debug, warn};
 
 use super::register::{Entry, Register};
 use super::{Found, Gates, SHOWN, Tenant};
 use crate::api::Approval;
 use crate::api::approval::{ApprovalDecision, ApprovalSpec, ApprovalSubject, Requester, SharedThing, SubjectKind};
 use crate::api::common::ConnectionRef;
-use crate::api::connection::OrphanedGate;
+use crate::api::connection::{GrantScope, OrphanedGate};
 use crate::api::file_route::FileEvent;
 use crate::api::gate::TimeoutThen;
 use crate::controllers::approval::tally::Made;
@@ -28,7 +28,7 @@ use crate::expression::Variables;
 use crate::file360::model::{Audience, GateAction, Item, ItemKind, ItemState, Link, Pending, Version};
 use crate::hex::hex;
 use crate::reconcile::ObjectKey;
-use crate::routes::gate::Gate;
+use crate::routes::gate::{Gate, ORPHANED};
 
 /// Pages of pending things that are read at most.
 const MOST_PAGES: usize = 1_000;
@@ -36,8 +36,6 @@ const MOST_PAGES: usize = 1_000;
 const AT_ONCE: usize = 8;
 /// Looked at again this soon while something is not known yet.
 const SOON: Duration = Duration::from_millis(200);
-/// The rule of what a gate holds that no route declares any more.
-const ORPHANED: &str = "orphaned";
 
 /// Everything that a pass looks at besides the pending things.
 pub(super) struct View<'a> {
@@ -46,6 +44,10 @@ pub(super) struct View<'a> {
     pub register: &'a Register,
     pub routes: HashMap<ObjectKey, GatedRoute>,
     pub now: Timestamp,
+    /// Namespaces that have gates, and how far the Connection lets their routes reach; absent: not at all.
+    reached: HashMap<String, GrantScope>,
+    /// Workspaces that each of them declares.
+    own: HashMap<String, HashSet<String>>,
     /// The newest pending version of each file.
     newest: HashMap<String, u64>,
 }
@@ -91,13 +93,13 @@ impl Gates {
                 *newest = version.max(*newest);
             }
         }
-        self.settle_gone(&view, &known, &pending).await?;
-        let orphans = self.orphaned(&view, &pending).await?;
+        let mut failure = self.settle_gone(&view, &known, &pending).await;
+        let (orphans, unsettled) = self.orphaned(&view, &pending).await;
+        failure = failure.or(unsettled);
         let looks: Vec<BoxFuture<'_, Result<Vec<ObjectKey>>>> =
             pending.iter().map(|one| self.look(&view, one).boxed()).collect();
         let looks: Vec<Result<Vec<ObjectKey>>> = futures::stream::iter(looks).buffer_unordered(AT_ONCE).collect().await;
         let mut found = Found { orphans, ..Found::default() };
-        let mut failure = None;
         for look in looks {
             match look {
                 Ok(holding) => holding.into_iter().for_each(|route| *found.awaiting.entry(route).or_default() += 1),
@@ -112,13 +114,25 @@ impl Gates {
     /// What a pass looks at.
     pub(super) fn view<'a>(&self, connection: &'a ObjectKey, tenant: &'a Tenant, register: &'a Register) -> View<'a> {
         let routes = self.routes.gated(connection).into_iter().map(|route| (route.key.clone(), route)).collect();
-        View { connection, tenant, register, routes, now: self.ctx.now(), newest: HashMap::new() }
+        let (mut reached, mut own) = (HashMap::new(), HashMap::new());
+        let namespaces: HashSet<String> = register.all().into_iter().map(|(_, entry)| entry.namespace).collect();
+        for namespace in namespaces {
+            if let Some(scope) = self.routes.reached(&namespace, connection) {
+                reached.insert(namespace.clone(), scope);
+            }
+            let declared = self.workspaces.declared(&namespace, connection);
+            own.insert(namespace, declared.into_iter().map(|(_, workspace, _)| workspace).collect());
+        }
+        View { connection, tenant, register, routes, now: self.ctx.now(), reached, own, newest: HashMap::new() }
     }
 
     /// Looks at one thing: lets it through, refuses it, or says which routes hold it.
     async fn look(&self, view: &View<'_>, pending: &Pending) -> Result<Vec<ObjectKey>> {
         let Some(thing) = read(view, pending).await? else { return Ok(Vec::new()) };
         let mut entries = view.register.over(&pending.workspace_id, &thing.item.path);
+        // A gate that does not hold such things says nothing about this one, and lets nothing through that others hold.
+        let actions = actions_of(&thing);
+        entries.retain(|(_, entry)| holds(entry, &actions));
         // One verdict for each route, whatever number of its gates is over the thing.
         entries.sort_by_key(|(_, entry)| (entry.key(), standing(view, entry)));
         entries.dedup_by_key(|(_, entry)| entry.key());
@@ -144,13 +158,15 @@ impl Gates {
 
     async fn verdict(&self, view: &View<'_>, entry: &Entry, thing: &Thing) -> Result<Verdict> {
         let spec = spec_of(view, entry, thing);
-        let key = ObjectKey::new(&entry.namespace, &name_of(&spec));
+        let asked = asked_in(view, entry);
+        let key = ObjectKey::new(asked, &name_of(&spec));
         let is_old = thing.pending.version.is_some_and(|version| view.newest.get(&thing.item.id) != Some(&version));
         if let Some(known) = self.approvals.get(&key) {
             return match decision_of(&known) {
                 // What was held stays so until it is decided, whatever the rules say now (D3).
                 None if is_old => Ok(Verdict::Refuse(self.supersede(view, &key, thing).await?)),
                 None => Ok(Verdict::Hold),
+                Some(ApprovalDecision::Approved) if !self.approvals.is_believed(&known).await => Ok(Verdict::Hold),
                 Some(ApprovalDecision::Approved) => Ok(Verdict::Let(Some(known))),
                 Some(_) => Ok(Verdict::Refuse(known)),
             };
@@ -169,7 +185,7 @@ impl Gates {
                 ..spec
             },
         };
-        let made = self.approvals.ensure(&entry.namespace, &spec).await;
+        let made = self.approvals.ensure(asked, &spec).await;
         let made = match made {
             Err(error) if error.kind == Kind::NotFound || error.code == "Forbidden" => {
                 // The namespace is gone or going: it stays held, and the Connection lists the gate.
@@ -242,56 +258,66 @@ impl Gates {
         Ok(facts.variables(view.now))
     }
 
-    /// Notes which gates no route declares, asks whether they may be taken away, and takes those away that may.
-    async fn orphaned(&self, view: &View<'_>, pending: &[Pending]) -> Result<Vec<OrphanedGate>> {
-        let tenant = &*view.tenant.session.driver;
-        let mut shown = Vec::new();
+    /// Notes which gates no route declares, asks whether they may be taken away, and takes those away that may. With the last failure: one
+    /// gate that cannot be looked at keeps no other waiting (R5).
+    async fn orphaned(&self, view: &View<'_>, pending: &[Pending]) -> (Vec<OrphanedGate>, Option<Error>) {
+        let (mut shown, mut failure) = (Vec::new(), None);
         for (key, entry) in view.register.all() {
-            let standing = standing(view, &entry);
-            if standing == Standing::Unknown {
-                continue;
-            }
-            if standing == Standing::Declared {
-                if let Some(since) = entry.orphaned_at {
-                    self.reclaimed(view, &entry, since).await?;
-                    view.register.orphan(tenant, &key, None).await?;
-                }
-                continue;
-            }
-            let Some(since) = entry.orphaned_at else {
-                view.register.orphan(tenant, &key, Some(view.now)).await?;
-                view.tenant.wake.notify_one();
-                continue;
-            };
-            let approval = match self.reduction(view, &entry, since).await {
-                Ok(approval) => approval,
+            match self.orphan(view, &key, &entry, pending).await {
+                Ok(listed) => shown.extend(listed),
                 Err(error) => {
-                    debug!(route = %entry.key(), %error, "Nobody can be asked whether the gate may go");
-                    shown.push(listed(&entry, String::new()));
-                    continue;
+                    warn!(route = %entry.key(), workspace = entry.workspace, %error, "A gate could not be looked at");
+                    failure = Some(error);
                 }
-            };
-            if decision_of(&approval) == Some(ApprovalDecision::Approved) {
-                self.take_away(view, &key, &entry, &approval, pending).await?;
-                continue;
             }
-            shown.push(listed(&entry, approval.name_any()));
         }
         shown.sort_by(|one, other| {
             (&one.route, &one.workspace_id, &one.path).cmp(&(&other.route, &other.workspace_id, &other.path))
         });
         shown.truncate(SHOWN);
-        Ok(shown)
+        (shown, failure)
+    }
+
+    async fn orphan(&self, view: &View<'_>, key: &str, entry: &Entry, pending: &[Pending]) -> Result<Option<OrphanedGate>> {
+        let tenant = &*view.tenant.session.driver;
+        match standing(view, entry) {
+            Standing::Unknown => return Ok(None),
+            Standing::Declared => {
+                if let Some(since) = entry.orphaned_at {
+                    self.reclaimed(view, entry, since).await?;
+                    view.register.orphan(tenant, key, None).await?;
+                }
+                return Ok(None);
+            }
+            Standing::Orphaned => {}
+        }
+        let Some(since) = entry.orphaned_at else {
+            view.register.orphan(tenant, key, Some(view.now)).await?;
+            view.tenant.wake.notify_one();
+            return Ok(None);
+        };
+        let approval = match self.reduction(view, entry, since).await {
+            Ok(approval) => approval,
+            Err(error) => {
+                debug!(route = %entry.key(), %error, "Nobody can be asked whether the gate may go");
+                return Ok(Some(listed(entry, String::new())));
+            }
+        };
+        if decision_of(&approval) == Some(ApprovalDecision::Approved) && self.approvals.is_believed(&approval).await {
+            self.take_away(view, key, entry, &approval, pending).await?;
+            return Ok(None);
+        }
+        Ok(Some(listed(entry, approval.name_any())))
     }
 
     /// The Approval that takes an orphaned gate away.
     async fn reduction(&self, view: &View<'_>, entry: &Entry, since: Timestamp) -> Result<Arc<Approval>> {
-        self.approvals.ensure(&entry.namespace, &reduction_of(view, entry, since)).await
+        self.approvals.ensure(asked_in(view, entry), &reduction_of(view, entry, since)).await
     }
 
     /// A route declares the gate again: nobody is asked any more whether it may go.
     async fn reclaimed(&self, view: &View<'_>, entry: &Entry, since: Timestamp) -> Result<()> {
-        let key = ObjectKey::new(&entry.namespace, &name_of(&reduction_of(view, entry, since)));
+        let key = ObjectKey::new(asked_in(view, entry), &name_of(&reduction_of(view, entry, since)));
         if self.approvals.get(&key).is_none_or(|known| decision_of(&known).is_some()) {
             return Ok(());
         }
@@ -312,8 +338,10 @@ impl Gates {
         view.register.open(tenant, key, &super::carry::cause(approval)).await?;
         for one in pending.iter().filter(|one| one.workspace_id == entry.workspace) {
             let Some(thing) = read(view, one).await? else { continue };
+            let actions = actions_of(&thing);
             let over = view.register.over(&one.workspace_id, &thing.item.path);
-            if entry.covers(&thing.item.path) && over.iter().all(|(other, _)| other == key) {
+            let is_held = over.iter().any(|(other, entry)| other != key && holds(entry, &actions));
+            if entry.covers(&thing.item.path) && holds(entry, &actions) && !is_held {
                 self.release(view, &thing, std::slice::from_ref(approval)).await?;
             }
         }
@@ -380,20 +408,34 @@ async fn list(tenant: &Tenant) -> Result<Vec<Pending>> {
     Err(Error::new(Kind::Malformed, "the listing of pending things does not end"))
 }
 
+/// What went away between two reads is not there.
+fn gone_is_none<T>(read: Result<T>) -> Result<Option<T>> {
+    match read {
+        Err(error) if error.kind == Kind::NotFound => Ok(None),
+        read => read.map(Some),
+    }
+}
+
 /// Reads what a pending entry is about; `None`: it is gone.
 async fn read(view: &View<'_>, pending: &Pending) -> Result<Option<Thing>> {
     let driver = &view.tenant.session.driver;
     let Some(item) = driver.item(&pending.item_id).await? else { return Ok(None) };
     let version = match pending.version {
-        Some(number) => match driver.versions(&item.id).await?.into_iter().find(|found| found.version == number) {
-            Some(found) => Some(found),
+        Some(number) => match gone_is_none(driver.versions(&item.id).await)? {
+            Some(versions) => match versions.into_iter().find(|found| found.version == number) {
+                Some(found) => Some(found),
+                None => return Ok(None),
+            },
             None => return Ok(None),
         },
         None => None,
     };
     let link = match &pending.link {
-        Some(id) => match driver.links(&pending.workspace_id).await?.into_iter().find(|link| link.id == *id) {
-            Some(link) => Some(link),
+        Some(id) => match gone_is_none(driver.links(&pending.workspace_id).await)? {
+            Some(links) => match links.into_iter().find(|link| link.id == *id) {
+                Some(link) => Some(link),
+                None => return Ok(None),
+            },
             None => return Ok(None),
         },
         None => None,
@@ -421,8 +463,13 @@ pub(super) async fn thing_of(view: &View<'_>, approval: &Approval) -> Result<Opt
 /// Which actions of a gate hold such a thing.
 fn actions_of(thing: &Thing) -> Vec<GateAction> {
     match &thing.pending {
-        Pending { version: Some(_), .. } if thing.item.state == ItemState::Pending => vec![GateAction::Upload],
-        Pending { version: Some(_), .. } => vec![GateAction::Modify],
+        Pending { version: Some(1), .. } => vec![GateAction::Upload],
+        Pending { version: Some(_), .. } => match thing.item.state {
+            ItemState::Pending => vec![GateAction::Upload],
+            ItemState::Available => vec![GateAction::Modify],
+            // Whether it was visible before is not seen any more.
+            ItemState::Quarantined | ItemState::Trashed => vec![GateAction::Upload, GateAction::Modify],
+        },
         Pending { delete: true, .. } => vec![GateAction::Delete],
         Pending { member: Some(_), .. } => vec![GateAction::ShareExternal],
         _ => {
@@ -433,6 +480,11 @@ fn actions_of(thing: &Thing) -> Vec<GateAction> {
             actions
         }
     }
+}
+
+/// Whether a registered gate holds back one of these.
+fn holds(entry: &Entry, actions: &[GateAction]) -> bool {
+    actions.iter().any(|action| entry.actions.contains(action))
 }
 
 /// The Approval about a thing, for the route of an entry; without what its rule asks for.
@@ -515,7 +567,18 @@ fn reduction_of(view: &View<'_>, entry: &Entry, since: Timestamp) -> ApprovalSpe
     }
 }
 
+/// The namespace that is asked about what a gate holds: that of its route, while the Connection lets that decide about the workspace; else that of
+/// the Connection, whose owner answers for the tenant.
+fn asked_in<'a>(view: &'a View<'_>, entry: &'a Entry) -> &'a str {
+    let may = match view.reached.get(&entry.namespace) {
+        Some(GrantScope::Tenant) => true,
+        Some(GrantScope::Declared) => view.own.get(&entry.namespace).is_some_and(|own| own.contains(&entry.workspace)),
+        None => false,
+    };
+    if may { &entry.namespace } else { &view.connection.namespace }
+}
+
 fn connection_ref(view: &View<'_>, entry: &Entry) -> ConnectionRef {
-    let namespace = (*view.connection.namespace != *entry.namespace).then(|| view.connection.namespace.to_string());
+    let namespace = (*view.connection.namespace != *asked_in(view, entry)).then(|| view.connection.namespace.to_string());
     ConnectionRef { name: view.connection.name.to_string(), namespace }
 }

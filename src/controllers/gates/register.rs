@@ -12,6 +12,7 @@ use sha2::{Digest, Sha256};
 use crate::error::{Error, Kind, Result};
 use crate::file360::content::IdempotencyKey;
 use crate::file360::model::{ClientStatePut, GateAction, Intake};
+use crate::file360::names::fold;
 use crate::file360::{Cause, File360};
 use crate::hex::hex;
 use crate::reconcile::ObjectKey;
@@ -56,8 +57,7 @@ impl Entry {
 
     /// Whether a path of its workspace is in the folder.
     pub fn covers(&self, path: &str) -> bool {
-        // File 360 compares names without case.
-        let (folder, path) = (self.path.trim_end_matches('/').to_lowercase(), path.to_lowercase());
+        let (folder, path) = (fold(self.path.trim_end_matches('/')), fold(path));
         path == folder || path.strip_prefix(&folder).is_some_and(|rest| rest.starts_with('/'))
     }
 }
@@ -266,6 +266,7 @@ mod tests {
             ("/Inbox", "/Inbox/a/b.pdf", true),
             ("/Inbox", "/Inbox", true),
             ("/inbox", "/Inbox/a.pdf", true),
+            ("/\u{c9}t\u{e9}", "/e\u{301}te\u{301}/a.pdf", true),
             ("/Inbox", "/Inbox2/a.pdf", false),
             ("/Inbox", "/", false),
         ] {

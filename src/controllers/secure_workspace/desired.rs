@@ -16,6 +16,7 @@ use crate::file360::model::{
     Accept, Audience, ExternalSharing, FieldKind, LinkRules, PrincipalKind, RequestField, Role, SharingRules,
     UploadRequestInput,
 };
+use crate::file360::names::fold;
 use crate::file360::sharing::domain_matches;
 use crate::hex::hex;
 
@@ -198,7 +199,7 @@ fn folders_differ_by_more_than_case(spec: &SecureWorkspaceSpec) -> Result<()> {
     let mut seen: BTreeMap<String, &str> = BTreeMap::new();
     for folder in spec.folders.iter().flatten() {
         for path in parents(&folder.path).chain([folder.path.as_str()]) {
-            match seen.insert(path.to_lowercase(), path) {
+            match seen.insert(fold(path), path) {
                 Some(other) if other != path => {
                     return Err(invalid(format!(
                         "folders: {other} and {path} differ only in case; File 360 takes them for one folder"

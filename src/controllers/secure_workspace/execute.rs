@@ -42,10 +42,20 @@ impl<'p, 'a> Executor<'p, 'a> {
     pub async fn run(&mut self, steps: &[Step]) -> Result<()> {
         self.resolve_principals(steps).await?;
         for step in steps {
+            let mut is_late = false;
             if lets_in(&step.action) {
-                self.close_gates().await?;
+                match self.close_gates().await {
+                    // What is in the trash or archived may not be writable: then its gates close right after.
+                    Err(error) if brings_back(&step.action) && matches!(error.kind, Kind::NotFound | Kind::Conflict) => {
+                        is_late = true;
+                    }
+                    closed => closed?,
+                }
             }
             self.step(&step.action).await.map_err(|error| error.while_doing(step.action.to_string()))?;
+            if is_late {
+                self.close_gates().await?;
+            }
             self.pass.ctx.metrics.step(step.action.name());
             self.done += 1;
             tracing::debug!(object = %self.pass.key, step = step.action.name(), "{}", step.action);
@@ -287,10 +297,16 @@ impl<'p, 'a> Executor<'p, 'a> {
     }
 }
 
+/// Whether a step gives those who are members already their workspace back.
+fn brings_back(action: &Action) -> bool {
+    matches!(action, Action::Restore | Action::Activate)
+}
+
 /// Whether a step lets somebody in.
 fn lets_in(action: &Action) -> bool {
     match action {
         Action::SetMember { .. } | Action::PutRequest { .. } => true,
+        action if brings_back(action) => true,
         Action::Patch { patch, .. } => patch.sharing.is_some(),
         _ => false,
     }
