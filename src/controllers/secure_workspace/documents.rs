@@ -333,7 +333,7 @@ mod tests {
     #[test]
     fn c5_a_facet_that_cannot_be_understood_is_neither_there_nor_absent() {
         let facet: Facet = serde_json::from_value(
-            json!({"itemId": "f1", "version": 2, "name": "decision", "value": {"outcome": "Perhaps"}}),
+            json!({"itemId": "f1", "version": 2, "name": "decision", "etag": "e", "value": {"outcome": "Perhaps"}}),
         )
         .unwrap();
         let error = understood::<Decision>(DECISION, &facet).unwrap_err();
