@@ -264,8 +264,8 @@ pub struct ReminderStatus {
     /// When the last time was.
     #[schemars(schema_with = "date_time")]
     pub last_at: Timestamp,
-    /// The documents that it was about.
-    #[schemars(length(max = 64), inner(length(max = 63)), extend("x-kubernetes-list-type" = "set"))]
+    /// The documents that it was about, each with its state, such as `iso9001:Missing`.
+    #[schemars(length(max = 64), inner(length(max = 80)), extend("x-kubernetes-list-type" = "set"))]
     pub documents: Vec<String>,
 }
 

@@ -251,7 +251,7 @@ fn workspace(manifest: &Value) -> Result<(), String> {
     let workspace: SecureWorkspace = serde_json::from_value(manifest.clone()).map_err(|error| error.to_string())?;
     let looked_at = Desired::of(&workspace.spec, Timestamp::now())
         .and_then(|_| documents::rules(&workspace.spec, None))
-        .and_then(|_| reminders::check(workspace.spec.reminders.as_ref()));
+        .and_then(|_| reminders::check(workspace.spec.reminders.as_ref(), None, None));
     looked_at.map_err(|error| error.to_string())?;
     offline::reports(manifest, workspace.spec.report.as_deref().unwrap_or_default())
 }

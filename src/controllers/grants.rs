@@ -94,6 +94,11 @@ pub fn within_ceiling(rules: &SharingRules, max: &MaxSharing) -> Result<()> {
     Ok(())
 }
 
+/// Whether a domain is one of those that a list allows.
+pub fn lists(domains: &[String], domain: &str) -> bool {
+    domains.iter().any(|allowed| covers(allowed, domain))
+}
+
 /// Whether every domain that `domain` stands for is covered by `allowed`.
 fn covers(allowed: &str, domain: &str) -> bool {
     let (prefix, name) = allowed.strip_prefix("*.").map_or(("", allowed), |name| ("*.", name));

@@ -328,7 +328,11 @@ impl SecureWorkspaces {
             }
         };
         let mut pass = pass::Pass::new(&self.ctx, &self.store, key.clone(), object);
-        pass.run().await
+        let result = pass.run().await;
+        if let (Err(_), Some(due)) = (&result, pass.due_after_failure()) {
+            self.queue.push_after(key.clone(), due);
+        }
+        result
     }
 
     /// Tells the resources of a Connection that has been away for long, and has them looked at when it is back.

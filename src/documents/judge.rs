@@ -1,6 +1,6 @@
 //! From what there is to what it means: the state of each requirement, what is recorded of each version, and what is locked.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use jiff::Timestamp;
 
@@ -160,44 +160,67 @@ impl Judgement {
     }
 }
 
-/// The version that readers see, and before it the newest one that was approved, if that one still matters.
+/// The version that readers see, and before it the approved ones that still matter.
 fn versions(rules: &Rules, rule: &Rule, file: &Claimed, library: &Library) -> Vec<Known> {
     let shown = shown(rules, rule, file, library);
-    let is_approved = matches!(shown.candidate.stage, Stage::Approved { .. });
-    let earlier = if is_approved { None } else { earlier(rules, rule, file, &shown, library) };
-    earlier.into_iter().chain([shown]).collect()
+    let mut found = if shown.counted { Vec::new() } else { earlier(rules, rule, file, &shown.known, library) };
+    found.push(shown.known);
+    found
+}
+
+/// A version, and whether it ever counted: then it took the place of those before it.
+struct Weighed {
+    known: Known,
+    counted: bool,
+}
+
+/// Whether something approved at `since` counted for a moment.
+fn ever_counted(stage: &Stage, since: Timestamp) -> bool {
+    matches!(stage, Stage::Approved { term, .. } if term.is_none_or(|term| since < term.ends_at))
+}
+
+/// What was decided about a version for this requirement and this content; `None` as content: it is not known any more.
+fn decided<'a>(library: &'a Library, rule: &Rule, file: &str, version: u64, sha256: Option<&str>) -> Option<&'a Decision> {
+    let decision = library.decisions.get(file)?.get(&version)?;
+    let fits = decision.requirement == rule.name && sha256.is_none_or(|sha256| decision.sha256 == sha256);
+    fits.then_some(decision)
+}
+
+/// The date of a version: a reviewer looked at it, too, and what somebody writes there afterwards does not count.
+fn approved_date(decision: &Decision, recorded: Option<&Recorded>) -> Option<String> {
+    if decision.outcome == Outcome::Rejected {
+        return None;
+    }
+    let recorded = || recorded.filter(|recorded| recorded.was_approved())?.date.clone();
+    decision.date.clone().or_else(recorded)
 }
 
 /// The version that readers see, or that waits to be seen.
-fn shown(rules: &Rules, rule: &Rule, file: &Claimed, library: &Library) -> Known {
+fn shown(rules: &Rules, rule: &Rule, file: &Claimed, library: &Library) -> Weighed {
     let item = &file.item;
     let (version, sha256) = (item.version.unwrap_or_default(), item.sha256.clone().unwrap_or_default());
     let of_version = library.recorded.get(&item.id).and_then(|versions| versions.get(&version));
     let recorded = of_version.filter(|recorded| recorded.name == rule.name && recorded.sha256 == sha256);
-    let decision = library.decisions.get(&item.id).and_then(|versions| versions.get(&version));
-    let decision = decision.filter(|decision| decision.requirement == rule.name && decision.sha256 == sha256);
+    let decision = decided(library, rule, &item.id, version, Some(&sha256));
     let is_visible = item.state == ItemState::Available && version > 0;
-    // A reviewer looked at the date, too: what somebody writes there afterwards does not count.
-    let reviewed = rule.review && decision.is_some_and(|decision| decision.outcome == Outcome::Approved);
-    let pinned = recorded.filter(|recorded| reviewed && recorded.was_approved()).and_then(|recorded| recorded.date.clone());
+    let pinned = decision.and_then(|decision| approved_date(decision, recorded));
     let date = match (pinned, &file.date) {
         (_, None) => None,
         (Some(pinned), Some(_)) => Some(Ok(pinned)),
         (None, Some(date)) => Some(date.clone()),
     };
     let stage = if is_visible { stage(rules, rule, item, date.as_ref(), decision) } else { Stage::Held };
-    Known {
-        candidate: Candidate {
-            file: item.id.clone(),
-            version,
-            received_at: recorded.map_or(item.modified_at, |recorded| recorded.received_at),
-            stage,
-        },
+    let received_at = recorded.map_or(item.modified_at, |recorded| recorded.received_at);
+    let since = decision.map_or(received_at, |decision| received_at.max(decision.at));
+    let counted = ever_counted(&stage, since);
+    let known = Known {
+        candidate: Candidate { file: item.id.clone(), version, received_at, stage },
         name: rule.name.clone(),
         path: item.path.clone(),
         sha256,
         date: date.and_then(Result::ok),
-    }
+    };
+    Weighed { known, counted }
 }
 
 fn stage(
@@ -230,27 +253,56 @@ fn stage(
     }
 }
 
-/// The newest version before `shown` that was approved for this requirement. Its date is the one of then.
-fn earlier(rules: &Rules, rule: &Rule, file: &Claimed, shown: &Known, library: &Library) -> Option<Known> {
-    let before = library.recorded.get(&file.item.id)?.iter().rev();
+/// The approved versions before `shown`, the oldest first: down to the newest that ever counted. Their dates are the ones of then.
+fn earlier(rules: &Rules, rule: &Rule, file: &Claimed, shown: &Known, library: &Library) -> Vec<Known> {
     let limit = if shown.candidate.version == 0 { u64::MAX } else { shown.candidate.version };
-    let (version, recorded) = before
-        .filter(|(version, recorded)| **version < limit && recorded.name == rule.name)
-        .find(|(_, recorded)| recorded.was_approved())?;
+    let id = &file.item.id;
+    let recorded = library.recorded.get(id).into_iter().flat_map(BTreeMap::keys);
+    let decided = library.decisions.get(id).into_iter().flat_map(BTreeMap::keys);
+    let versions: BTreeSet<u64> = recorded.chain(decided).copied().filter(|version| *version < limit).collect();
+    let mut found = Vec::new();
+    for version in versions.into_iter().rev() {
+        let Some(one) = hidden(rules, rule, file, version, library) else { continue };
+        found.push(one.known);
+        if one.counted {
+            break;
+        }
+    }
+    found.reverse();
+    found
+}
+
+/// A version that is not shown any more, if it is approved.
+fn hidden(rules: &Rules, rule: &Rule, file: &Claimed, version: u64, library: &Library) -> Option<Weighed> {
+    let id = &file.item.id;
+    let of_version = library.recorded.get(id).and_then(|versions| versions.get(&version));
+    let decision = decided(library, rule, id, version, of_version.map(|recorded| recorded.sha256.as_str()));
+    let recorded = of_version.filter(|recorded| recorded.name == rule.name);
+    let (date, received_at, since, by) = match (decision, recorded) {
+        (Some(decision), _) if decision.outcome == Outcome::Rejected => return None,
+        (Some(decision), recorded) => {
+            let received_at = recorded.map_or(decision.at, |recorded| recorded.received_at);
+            let since = received_at.max(decision.at);
+            (approved_date(decision, recorded), received_at, since, Some(decision.by.clone()))
+        }
+        (None, Some(recorded)) if !rule.review && recorded.was_approved() => {
+            (recorded.date.clone(), recorded.received_at, recorded.received_at, recorded.decided_by.clone())
+        }
+        _ => return None,
+    };
     // The requirement may have got a validity since: without a date, nothing can be said for it.
-    let term = rule.term(recorded.date.as_deref().unwrap_or_default(), &rules.zone).ok()?;
-    Some(Known {
-        candidate: Candidate {
-            file: file.item.id.clone(),
-            version: *version,
-            received_at: recorded.received_at,
-            stage: Stage::Approved { term, by: recorded.decided_by.clone() },
-        },
+    let term = rule.term(date.as_deref().unwrap_or_default(), &rules.zone).ok()?;
+    let stage = Stage::Approved { term, by };
+    let counted = ever_counted(&stage, since);
+    let sha256 = of_version.map(|recorded| &recorded.sha256).or(decision.map(|decision| &decision.sha256));
+    let known = Known {
+        candidate: Candidate { file: id.clone(), version, received_at, stage },
         name: rule.name.clone(),
         path: file.item.path.clone(),
-        sha256: recorded.sha256.clone(),
-        date: recorded.date.clone(),
-    })
+        sha256: sha256.cloned().unwrap_or_default(),
+        date,
+    };
+    Some(Weighed { known, counted })
 }
 
 fn row(rule: &Rule, known: &[Known], situation: &Situation, now: Timestamp) -> RequirementStatus {
@@ -343,6 +395,11 @@ mod tests {
         }
 
         fn decide(&mut self, file: &str, version: u64, outcome: Outcome) {
+            self.decide_on(file, version, outcome, None);
+        }
+
+        /// Decides about a version with the date that the reviewer saw.
+        fn decide_on(&mut self, file: &str, version: u64, outcome: Outcome, date: Option<&str>) {
             let decision = Decision {
                 requirement: "iso".into(),
                 outcome,
@@ -350,6 +407,7 @@ mod tests {
                 reason: Some("because".into()),
                 at: at("2027-01-01T00:00:00Z"),
                 sha256: format!("sha-{file}-{version}"),
+                date: date.map(Into::into),
             };
             self.library.decisions.entry(file.into()).or_default().insert(version, decision);
         }
@@ -445,6 +503,98 @@ mod tests {
         assert_eq!((look.requirements[0].state, look.records.len()), (DocumentState::Received, 0));
     }
 
+    #[test]
+    fn a_detour_of_the_metadata_does_not_prolong_what_was_reviewed() {
+        let mut shelf = Shelf::of(reviewed());
+        shelf.put(item("f", 1, json!({"expiry": "2028-01-31"})));
+        shelf.look(NOW);
+        shelf.decide_on("f", 1, Outcome::Approved, Some("2028-01-31"));
+        // Whatever is written before and after the operator sees the decision, in between even no date, or another place.
+        for expiry in [json!({"expiry": "2099-01-31"}), json!({"expiry": "?"}), json!({}), json!({"expiry": "2099-01-31"})] {
+            shelf.put(item("f", 1, expiry.clone()));
+            let row = &shelf.look(NOW).requirements[0];
+            let wanted = (DocumentState::Approved, Some(at("2028-02-01T00:00:00Z")));
+            assert_eq!((row.state, row.valid_until), wanted, "{expiry}");
+            shelf.library.files.clear();
+            shelf.library.recorded.get_mut("f").unwrap().get_mut(&1).unwrap().state = DocumentState::Rejected;
+        }
+        shelf.put(item("f", 2, json!({"expiry": "2099-01-31"})));
+        assert_eq!(shelf.look(NOW).requirements[0].valid_until, Some(at("2028-02-01T00:00:00Z")));
+    }
+
+    #[test]
+    fn a_decision_counts_though_a_newer_version_arrived_before_it_was_seen() {
+        let v1 = || item("f", 1, json!({"expiry": "2028-01-31"}));
+        let v2 = || item("f", 2, json!({"expiry": "2099-01-31"}));
+        let mut shelf = Shelf::of(reviewed());
+        shelf.put(v1());
+        shelf.look(NOW);
+        shelf.decide_on("f", 1, Outcome::Approved, Some("2028-01-31"));
+        shelf.put(v2());
+        let row = shelf.look(NOW).requirements.remove(0);
+        assert_eq!((row.state, row.version, row.decided_by.as_deref()), (DocumentState::Approved, Some(1), Some("ada")));
+        assert_eq!(row.valid_until, Some(at("2028-02-01T00:00:00Z")));
+        assert_eq!(row.replacement.map(|newer| newer.version), Some(2));
+        // Even if nothing was ever recorded of it.
+        shelf.library.recorded.clear();
+        assert_eq!(shelf.look(NOW).requirements[0].version, Some(1));
+        // What was decided about other content says nothing.
+        let mut forged = Shelf::of(reviewed());
+        forged.put(v1());
+        forged.look(NOW);
+        forged.decide_on("f", 1, Outcome::Approved, Some("2028-01-31"));
+        forged.library.recorded.get_mut("f").unwrap().get_mut(&1).unwrap().sha256 = "other".into();
+        forged.put(v2());
+        assert_eq!(forged.look(NOW).requirements[0].state, DocumentState::InReview);
+    }
+
+    #[test]
+    fn what_was_rejected_does_not_count_though_a_newer_version_hides_it() {
+        let mut shelf = Shelf::of(json!([{"name": "iso", "match": {"path": "/**"}, "accept": {"maxSize": "10"}}]));
+        shelf.put(item("f", 1, json!({})));
+        assert_eq!(shelf.look(NOW).requirements[0].state, DocumentState::Approved);
+        shelf.decide("f", 1, Outcome::Rejected);
+        let mut large = item("f", 2, json!({}));
+        large.size = Some(11);
+        shelf.put(large);
+        let row = &shelf.look(NOW).requirements[0];
+        assert_eq!((row.state, row.version), (DocumentState::Rejected, Some(2)));
+    }
+
+    #[test]
+    fn what_was_let_in_without_review_needs_a_decision_once_there_is_one() {
+        let mut open = reviewed();
+        open[0]["review"]["required"] = json!(false);
+        let mut shelf = Shelf::of(open);
+        shelf.put(item("f", 1, json!({"expiry": "2028-01-31"})));
+        assert_eq!(shelf.look(NOW).requirements[0].state, DocumentState::Approved);
+        shelf.rules = rules(reviewed());
+        shelf.put(item("f", 2, json!({"expiry": "2028-01-31"})));
+        assert_eq!(shelf.look(NOW).requirements[0].state, DocumentState::InReview);
+        shelf.decide_on("f", 1, Outcome::Approved, Some("2028-01-31"));
+        assert_eq!(shelf.look(NOW).requirements[0].version, Some(1));
+    }
+
+    #[test]
+    fn what_has_expired_already_takes_nobodys_place() {
+        let mut open = reviewed();
+        open[0]["review"]["required"] = json!(false);
+        let mut shelf = Shelf::of(open);
+        shelf.put(item("f", 1, json!({"expiry": "2028-01-31"})));
+        shelf.look(NOW);
+        shelf.put(item("f", 2, json!({"expiry": "2026-06-30"})));
+        for version in [2, 3] {
+            let row = &shelf.look(NOW).requirements[0];
+            assert_eq!((row.state, row.version), (DocumentState::Approved, Some(1)), "below {version}");
+            shelf.put(item("f", 3, json!({"expiry": "?"})));
+        }
+        // What counted for a while did: it is no mistake that the earlier one said more.
+        shelf.put(item("f", 4, json!({"expiry": "2027-02-28"})));
+        assert_eq!(shelf.look("2027-02-01T00:00:00Z").requirements[0].version, Some(4));
+        let row = &shelf.look(NOW).requirements[0];
+        assert_eq!((row.state, row.version), (DocumentState::Expired, Some(4)));
+    }
+
     /// What can happen to a shelf.
     #[derive(Clone, Debug)]
     enum Event {
@@ -495,6 +645,27 @@ mod tests {
             prop_assert!(second.records.is_empty(), "{:?}", second.records);
             prop_assert_eq!(&second.requirements, &first.requirements);
             prop_assert_eq!(second.next_change_at, first.next_change_at);
+        }
+
+        #[test]
+        fn nothing_counts_longer_than_the_reviewer_saw(
+            happened in prop::collection::vec(events(), 0..20), now in 10..60u16,
+        ) {
+            let mut shelf = Shelf::of(reviewed());
+            for event in happened {
+                match event {
+                    Event::Put { file, version, expiry } => {
+                        let metadata = expiry.map_or_else(|| json!({}), |expiry| json!({"expiry": day(expiry)}));
+                        shelf.put(item(&format!("f{file}"), version, metadata));
+                    }
+                    Event::Decide { file, version, .. } => {
+                        shelf.decide_on(&format!("f{file}"), version, Outcome::Approved, Some(&day(9)));
+                    }
+                    Event::Look { day: at } => drop(shelf.look(&format!("{}T12:00:00Z", day(at)))),
+                }
+            }
+            let state = shelf.look(&format!("{}T12:00:00Z", day(now))).requirements[0].state;
+            prop_assert!(!machine::is_met(state), "{state:?}");
         }
 
         #[test]

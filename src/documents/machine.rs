@@ -103,7 +103,7 @@ pub struct Situation {
     pub required: bool,
     /// It is waived before this instant.
     pub waived_until: Option<Timestamp>,
-    /// What there is for it. Of each file at most one approved version: the newest.
+    /// What there is for it. Of each file at most one version that ever counted: the newest.
     pub candidates: Vec<Candidate>,
 }
 

@@ -80,6 +80,9 @@ pub struct Decision {
     pub at: Timestamp,
     /// The content that was decided about. Of other content, it says nothing.
     pub sha256: String,
+    /// The date of its validity that was decided about, as it was written then. What is written there afterwards does not count.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub date: Option<String>,
 }
 
 /// The content of a facet; `None`: it is not one of these.

@@ -3,7 +3,7 @@
 //! The decision is written to File 360 with the Connection's own credential, as something that only this client reads and writes. Who may
 //! decide this way is who may read that Secret; no annotation, label or spec of a workspace can stand for a decision (T6).
 
-use clap::{Args, Subcommand};
+use clap::{ArgGroup, Args, Subcommand};
 use jiff::Timestamp;
 use k8s_openapi::api::authentication::v1::SelfSubjectReview;
 use kube::api::{Api, PostParams};
@@ -15,7 +15,8 @@ use super::reconcile::{Waiting, too_late};
 use super::tenant::{Tenant, TenantArgs, refused};
 use super::text::{Printer, line};
 use super::{Access, Failure, Outcome, failed};
-use crate::documents::record::{DECISION, Decision, Outcome as Way};
+use crate::api::documents::DocumentState;
+use crate::documents::record::{DECISION, Decision, Outcome as Way, REQUIREMENT, Recorded, parse};
 use crate::file360::content::IdempotencyKey;
 use crate::file360::model::{FacetPut, Item};
 use crate::reconcile::ObjectKey;
@@ -24,30 +25,45 @@ use crate::reconcile::ObjectKey;
 #[derive(Debug, Subcommand)]
 pub enum DocumentsCommand {
     /// Approve the version of a document that waits in review.
-    Approve(DecideArgs),
+    Approve(ApproveArgs),
     /// Reject the version of a document that waits in review. Whoever sent it reads the reason.
     Reject(RejectArgs),
 }
 
-/// Arguments of `documents approve`.
+/// What both decisions need.
 #[derive(Debug, Args)]
-#[command(after_help = "Example:
-  kubectl file360 documents approve -n procurement acme iso9001 --version 3
-
-Needs the right to read the credential of the workspace's Connection: the decision is written to File 360 with it.
-A decision is for one version and its content, and is not taken back. Exit code 1: it was not decided.")]
 pub struct DecideArgs {
     /// NAME of a SecureWorkspace.
     workspace: Target,
     /// Name of the required document.
     document: String,
-    /// Decide only if this is the version that waits.
-    #[arg(long, value_name = "N")]
-    version: Option<u64>,
     #[command(flatten)]
     tenant: TenantArgs,
     #[command(flatten)]
     waiting: Waiting,
+}
+
+/// Arguments of `documents approve`.
+#[derive(Debug, Args)]
+#[command(group(ArgGroup::new("content").args(["version", "sha256"]).required(true).multiple(true)))]
+#[command(after_help = "Example:
+  kubectl file360 documents approve -n procurement acme iso9001 --file i01k2x7q --version 3
+
+kubectl file360 missing lists what waits, as FILE@VERSION. Name what was reviewed: nothing else is approved.
+Needs the right to read the credential of the workspace's Connection: the decision is written to File 360 with it.
+A decision is for one version, its content and the date of its validity, and is not taken back. Exit code 1: it was not decided.")]
+pub struct ApproveArgs {
+    #[command(flatten)]
+    decide: DecideArgs,
+    /// The file that was reviewed.
+    #[arg(long, value_name = "ID")]
+    file: String,
+    /// The version that was reviewed.
+    #[arg(long, value_name = "N")]
+    version: Option<u64>,
+    /// The SHA-256 of the content that was reviewed.
+    #[arg(long, value_name = "HEX")]
+    sha256: Option<String>,
 }
 
 /// Arguments of `documents reject`.
@@ -56,44 +72,92 @@ pub struct RejectArgs {
     /// Why. Whoever sent the document reads it.
     #[arg(long)]
     reason: String,
+    /// Reject only if this is the file that waits.
+    #[arg(long, value_name = "ID")]
+    file: Option<String>,
+    /// Reject only if this is the version that waits.
+    #[arg(long, value_name = "N")]
+    version: Option<u64>,
     #[command(flatten)]
     decide: DecideArgs,
+}
+
+/// What somebody says they looked at.
+#[derive(Debug, Default)]
+struct Reviewed<'a> {
+    file: Option<&'a str>,
+    version: Option<u64>,
+    sha256: Option<&'a str>,
+}
+
+impl Reviewed<'_> {
+    /// Whether it is what waits.
+    fn check(&self, file: &str, version: u64, sha256: &str) -> Result<(), Failure> {
+        let is_it = self.file.is_none_or(|wanted| wanted == file)
+            && self.version.is_none_or(|wanted| wanted == version)
+            && self.sha256.is_none_or(|wanted| wanted.eq_ignore_ascii_case(sha256));
+        is_it.then_some(()).ok_or_else(|| {
+            let (file, sha256) = (line(file, 128), line(sha256, 64));
+            failed(format!("{file}, version {version}, SHA-256 {sha256} waits, not what was reviewed; nothing is decided"))
+        })
+    }
 }
 
 /// Decides and waits until the operator has seen it; whether it was decided.
 pub async fn run(access: &Access, command: &DocumentsCommand, printer: &Printer) -> Outcome {
     match command {
-        DocumentsCommand::Approve(args) => decide(access, args, Way::Approved, None, printer).await,
+        DocumentsCommand::Approve(args) => {
+            let reviewed = Reviewed { file: Some(&args.file), version: args.version, sha256: args.sha256.as_deref() };
+            decide(access, &args.decide, &reviewed, Way::Approved, None, printer).await
+        }
         DocumentsCommand::Reject(args) => {
-            decide(access, &args.decide, Way::Rejected, Some(line(&args.reason, 500)), printer).await
+            let reviewed = Reviewed { file: args.file.as_deref(), version: args.version, sha256: None };
+            let reason = Some(line(&args.reason, 500));
+            decide(access, &args.decide, &reviewed, Way::Rejected, reason, printer).await
         }
     }
 }
 
-async fn decide(access: &Access, args: &DecideArgs, way: Way, reason: Option<String>, printer: &Printer) -> Outcome {
+async fn decide(
+    access: &Access,
+    args: &DecideArgs,
+    reviewed: &Reviewed<'_>,
+    way: Way,
+    reason: Option<String>,
+    printer: &Printer,
+) -> Outcome {
     let cluster = Cluster::connect(access).await?;
     let seen = cluster.get(&args.workspace.clone().workspace()?).await?;
     let (file, version) = waiting_version(&seen, &args.document)?;
-    if args.version.is_some_and(|wanted| wanted != version) {
-        return Err(failed(format!("version {version} waits, not the one that was reviewed; nothing is decided")));
-    }
     let by = who_am_i(&cluster).await?;
     let (namespace, name) = seen.connection();
     let tenant = Tenant::open_for_changes(&cluster, &ObjectKey::new(&namespace, &name), &args.tenant).await?;
     let item = tenant.driver.item(&file).await.map_err(|error| refused(&error))?;
-    let item = item.filter(|item| item.version == Some(version));
+    let workspace = seen.status["workspaceId"].as_str().unwrap_or_default();
+    let item = item.filter(|item| item.version == Some(version) && item.workspace_id == workspace);
     let item = item.ok_or_else(|| failed("the file changed meanwhile; look again, then decide"))?;
-    record(&tenant, &item, version, &args.document, way, reason, &by).await?;
+    let sha256 = item.sha256.as_deref().unwrap_or_default();
+    reviewed.check(&file, version, sha256)?;
+    let shown = tenant.driver.facet(&item.id, version, REQUIREMENT).await.map_err(|error| refused(&error))?;
+    let shown = in_review(shown.as_ref().map(|facet| &facet.value), &args.document, sha256)?;
+    let date = shown.date.as_deref().map(|date| format!(", date {}", line(date, 80))).unwrap_or_default();
+    let path = line(&item.path, 200);
+    printer.print(&format!("{}: {file}, {path}, version {version}, SHA-256 {}{date}", seen.title(), line(sha256, 64)));
+    let decision = Decision {
+        requirement: args.document.clone(),
+        outcome: way,
+        by: by.clone(),
+        reason,
+        at: Timestamp::now(),
+        sha256: sha256.to_owned(),
+        date: shown.date,
+    };
+    record(&tenant, &item, version, &decision).await?;
     let said = match way {
         Way::Approved => "approved",
         Way::Rejected => "rejected",
     };
-    printer.print(&format!(
-        "{}: {} ({}, version {version}) {said} as {by}",
-        seen.title(),
-        args.document,
-        line(&item.path, 200)
-    ));
+    printer.print(&format!("{}: {} ({path}, version {version}) {said} as {by}", seen.title(), args.document));
     if args.waiting.no_wait {
         return Ok(true);
     }
@@ -124,30 +188,24 @@ fn waiting_version(seen: &Seen, document: &str) -> Result<(String, u64), Failure
     })
 }
 
+/// What the operator recorded of a version, if that is in review for the document with this content. The status alone is no proof: others
+/// may write it.
+fn in_review(recorded: Option<&Value>, document: &str, sha256: &str) -> Result<Recorded, Failure> {
+    let recorded: Option<Recorded> = recorded.and_then(parse);
+    let waits = |one: &Recorded| one.name == document && one.state == DocumentState::InReview && one.sha256 == sha256;
+    recorded.filter(waits).ok_or_else(|| {
+        failed(format!("the operator has no such version of {} in review; look again, then decide", line(document, 63)))
+    })
+}
+
 /// The first decision about a version stands.
-async fn record(
-    tenant: &Tenant,
-    item: &Item,
-    version: u64,
-    document: &str,
-    way: Way,
-    reason: Option<String>,
-    by: &str,
-) -> Result<(), Failure> {
+async fn record(tenant: &Tenant, item: &Item, version: u64, decision: &Decision) -> Result<(), Failure> {
     let made = tenant.driver.facet(&item.id, version, DECISION).await.map_err(|error| refused(&error))?;
     if let Some(made) = made {
         let by = line(made.value["by"].as_str().unwrap_or("somebody"), 254);
         return Err(failed(format!("version {version} was decided before, by {by}; a decision is not taken back")));
     }
-    let decision = Decision {
-        requirement: document.to_owned(),
-        outcome: way,
-        by: by.to_owned(),
-        reason,
-        at: Timestamp::now(),
-        sha256: item.sha256.clone().unwrap_or_default(),
-    };
-    let value: Option<Value> = serde_json::to_value(&decision).ok();
+    let value: Option<Value> = serde_json::to_value(decision).ok();
     let put = FacetPut { item_id: item.id.clone(), version, name: DECISION.into(), value, announce: true };
     let key = IdempotencyKey(format!("{:032x}", rand::random::<u128>()));
     tenant.driver.put_facets(&[put], &key).await.map_err(|error| refused(&error))
@@ -183,5 +241,26 @@ mod tests {
         for name in ["missing", "other"] {
             assert!(waiting_version(&seen, name).is_err(), "{name}");
         }
+    }
+
+    #[test]
+    fn only_what_was_reviewed_is_decided() {
+        let check = |reviewed: Reviewed<'_>| reviewed.check("f1", 2, "ab12").is_ok();
+        let all = || Reviewed { file: Some("f1"), version: Some(2), sha256: Some("AB12") };
+        assert!(check(all()) && check(Reviewed::default()));
+        assert!(!check(Reviewed { file: Some("f2"), ..all() }));
+        assert!(!check(Reviewed { version: Some(1), ..all() }));
+        assert!(!check(Reviewed { sha256: Some("ab13"), ..all() }));
+    }
+
+    #[test]
+    fn t6_only_what_the_operator_recorded_as_in_review_is_decided() {
+        let recorded = |name: &str, state: &str| json!({"name": name, "state": state, "date": "2028-01-31", "receivedAt": "2027-01-01T00:00:00Z", "sha256": "ab"});
+        let waits = |value: Option<&Value>| in_review(value, "iso", "ab").ok();
+        assert_eq!(waits(Some(&recorded("iso", "InReview"))).unwrap().date.as_deref(), Some("2028-01-31"));
+        assert!(waits(Some(&recorded("other", "InReview"))).is_none());
+        assert!(waits(Some(&recorded("iso", "Approved"))).is_none());
+        assert!(waits(Some(&json!({"state": "InReview"}))).is_none() && waits(None).is_none());
+        assert!(in_review(Some(&recorded("iso", "InReview")), "iso", "other content").is_err());
     }
 }

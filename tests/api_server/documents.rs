@@ -106,8 +106,12 @@ async fn a_reviewer_decides_and_the_earlier_version_counts_while_a_new_one_waits
     let workspace = asks(&world, "w", asking(&[document("iso", reviewed)])).await;
     let file = upload(&world, &workspace, "/Inbox/iso.txt", "text/plain", &[("documentType", "iso")]).await;
     becomes(&world, "w", "iso", "InReview").await;
-    plugin::run(&world, &["documents", "approve", "w", "iso", "--version", "7"]).await.ends(1);
-    plugin::run(&world, &["documents", "approve", "w", "iso"]).await.ends(0);
+    plugin::run(&world, &["documents", "approve", "w", "iso", "--file", &file, "--version", "7"]).await.ends(1);
+    plugin::run(&world, &["documents", "approve", "w", "iso", "--file", "other", "--version", "1"]).await.ends(1);
+    plugin::run(&world, &["documents", "approve", "w", "iso"]).await.ends(2);
+    let approved =
+        plugin::run(&world, &["documents", "approve", "w", "iso", "--file", &file, "--version", "1"]).await.ends(0);
+    assert!(approved.out.contains(&file) && approved.out.contains("/Inbox/iso.txt") && approved.out.contains("SHA-256"));
     let object = becomes(&world, "w", "iso", "Approved").await;
     assert!(row(&object, "iso")["decidedBy"].as_str().is_some_and(|by| !by.is_empty()), "{object}");
     eventually("the lock", || async {
@@ -128,11 +132,12 @@ async fn a_reviewer_decides_and_the_earlier_version_counts_while_a_new_one_waits
     let object = world.until("SecureWorkspace", "w", "the rejection", rejected).await;
     assert_eq!(row(&object, "iso")["state"], "Approved", "what was approved still counts");
     assert_eq!(row(&object, "iso")["replacement"]["message"], "the seal is missing");
-    plugin::run(&world, &["documents", "approve", "w", "iso"]).await.ends(1);
+    plugin::run(&world, &["documents", "approve", "w", "iso", "--file", &file, "--version", "2"]).await.ends(1);
 
     new_version(&world, &file, "a third one").await;
     world.until("SecureWorkspace", "w", "the third version", waits).await;
-    plugin::run(&world, &["documents", "approve", "w", "iso"]).await.ends(0);
+    let sha256 = world.remote.get(&format!("/v1/items/{file}")).await["sha256"].as_str().unwrap().to_owned();
+    plugin::run(&world, &["documents", "approve", "w", "iso", "--file", &file, "--sha256", &sha256]).await.ends(0);
     let third = |object: &Value| row(object, "iso")["version"] == 3 && row(object, "iso")["state"] == "Approved";
     world.until("SecureWorkspace", "w", "the third version approved", third).await;
 }
@@ -154,7 +159,9 @@ async fn t6_nothing_that_a_tenant_can_set_stands_for_a_decision() {
     let rules = json!([{"apiGroups": ["file360.io"], "resources": ["secureworkspaces", "secureworkspaces/status", "connections"],
         "verbs": ["get", "list", "watch", "patch", "update"]}]);
     let somebody = plugin::somebody(&world, rules).await;
-    plugin::run_as(&world, &somebody, &["documents", "approve", "w", "iso"], "").await.ends(1);
+    plugin::run_as(&world, &somebody, &["documents", "approve", "w", "iso", "--file", &file, "--version", "1"], "")
+        .await
+        .ends(1);
     let marks = json!({"metadata": {"annotations": {"file360.io/approve": "iso"}, "labels": {"decision": "Approved"}},
         "status": {"requirements": [{"name": "iso", "state": "Approved", "fileId": file, "version": 1}]}});
     world.patch("SecureWorkspace", "w", marks).await;
@@ -419,9 +426,9 @@ async fn r8_routes_hear_what_became_of_a_document_once() {
     route(&world, "hr", spec).await;
     let soon = jiff::Timestamp::now() + jiff::SignedDuration::from_secs(25);
     let good = [("documentType", "iso"), ("expiry", &soon.to_string())];
-    upload(&world, &workspace, "/Inbox/a.txt", "text/plain", &good).await;
+    let file = upload(&world, &workspace, "/Inbox/a.txt", "text/plain", &good).await;
     becomes(&world, "w", "iso", "InReview").await;
-    plugin::run(&world, &["documents", "approve", "w", "iso"]).await.ends(0);
+    plugin::run(&world, &["documents", "approve", "w", "iso", "--file", &file, "--version", "1"]).await.ends(0);
     arrived(&cases, 1).await;
     becomes(&world, "w", "iso", "Expired").await;
     arrived(&cases, 2).await;
@@ -462,7 +469,7 @@ async fn people_outside_are_invited_once_told_of_a_rejection_and_not_disturbed_o
     let second = "\"document-reminder\" \"de\" \"vendor@acme.example\"";
     assert_eq!(mails().await, [first, second]);
     let object = world.get("SecureWorkspace", "w").await;
-    assert_eq!(object["status"]["documents"]["reminder"]["documents"], json!(["iso", "w9"]));
+    assert_eq!(object["status"]["documents"]["reminder"]["documents"], json!(["iso:Rejected", "w9:Missing"]));
     let page = page(&world, &workspace).await;
     assert!(page.contains("ISO certificate") && page.contains("Reason: the seal is missing"), "{page}");
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
+use crate::documents::{asking, asks, becomes, document, upload};
 use crate::support::case_system::{Accepted, CaseSystem};
 use crate::support::world::{World, condition};
 use crate::support::{eventually, kubernetes};
@@ -114,6 +115,28 @@ async fn a_workspace_tells_what_happens_to_it_in_order_and_who_did_it() {
     let status = reported(&world, "w", "crm", "nothing waits", |one| one["pending"] == 0).await;
     assert!(status["lastDeliveredAt"].is_string() && status["lastError"].is_null(), "{status}");
     assert_eq!(cases.repeated(), 0);
+}
+
+#[tokio::test]
+async fn a_report_hears_how_the_required_documents_stand() {
+    let world = World::new().await;
+    let cases = CaseSystem::start().await;
+    let mut crm = report(&cases, "crm", json!({}));
+    crm["events"] = json!(["DocumentsChanged"]);
+    let mut spec = asking(&[document("w9", json!({})), document("iso", json!({}))]);
+    spec["report"] = json!([crm]);
+    let id = asks(&world, "w", spec).await;
+    upload(&world, &id, "/Inbox/w9.txt", "text/plain", &[("documentType", "w9")]).await;
+    becomes(&world, "w", "w9", "Approved").await;
+    upload(&world, &id, "/Inbox/noise.txt", "text/plain", &[]).await;
+    upload(&world, &id, "/Inbox/iso.txt", "text/plain", &[("documentType", "iso")]).await;
+    becomes(&world, "w", "iso", "Approved").await;
+    let events = arrived(&cases, "crm", 3).await;
+    assert_eq!(types(&events), ["documentschanged", "documentschanged", "documentschanged"]);
+    let told = |at: usize| events[at]["data"]["documents"].clone();
+    assert_eq!([&told(0)["summary"], &told(1)["summary"], &told(2)["summary"]], ["0/2", "1/2", "2/2"]);
+    assert_eq!((&told(1)["missing"], &told(1)["complete"], &told(2)["complete"]), (&json!(1), &json!(false), &json!(true)));
+    assert_eq!(told(1)["requirements"][1]["state"], "Missing");
 }
 
 #[tokio::test]

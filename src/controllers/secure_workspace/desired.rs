@@ -306,7 +306,7 @@ fn folded_email(address: &str) -> Result<String> {
     Ok(format!("{}@{}", local.to_lowercase(), a_label(domain).map_err(|()| wrong())?))
 }
 
-fn a_label(domain: &str) -> Result<String, ()> {
+pub(super) fn a_label(domain: &str) -> Result<String, ()> {
     idna::domain_to_ascii_strict(domain).map_err(|_| ()).map(|label| label.to_lowercase())
 }
 

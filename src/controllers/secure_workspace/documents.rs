@@ -1,7 +1,8 @@
 //! Required documents of one workspace: reads what there is, judges, records, locks.
 //!
-//! Records go first, then locks, then the status (in the pass). Each step finds what an earlier try did, so a crash in between repeats
-//! nothing. What could not be read fails the pass; nothing is judged from a part (C5).
+//! Records go first, then what follows from them (locks, pages, mails, reports), then the status (in the pass). Each step finds what an
+//! earlier try did, so a crash in between repeats nothing. What could not be read fails the look; nothing is judged from a part (C5). What
+//! follows can fail without the states: they are known by then.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
@@ -9,10 +10,11 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
 
 use super::pass::Pass;
-use super::reminders;
-use crate::api::documents::{DocumentState, ReminderStatus, RequirementStatus};
+use super::{reminders, reports};
+use crate::api::documents::{DocumentState, DocumentsStatus, ReminderStatus, RequirementStatus};
 use crate::api::secure_workspace::SecureWorkspaceSpec;
 use crate::documents::judge::{Claimed, Judgement, Library, judge};
 use crate::documents::machine::is_met;
@@ -22,7 +24,7 @@ use crate::error::{Error, Kind, Result};
 use crate::expression::InvalidField;
 use crate::file360::File360;
 use crate::file360::content::IdempotencyKey;
-use crate::file360::model::{Checklist, ChecklistItem, FacetPut, ItemPatch, Page, Workspace};
+use crate::file360::model::{Checklist, ChecklistItem, Facet, FacetPut, ItemPatch, Page, Workspace};
 use crate::routes::environment::Surroundings;
 use crate::session::Session;
 
@@ -64,33 +66,87 @@ pub fn refused(invalid: &InvalidField) -> Error {
     error
 }
 
-/// Looks at the documents of a workspace. With `may_change`, what was found is recorded, and approved files are locked.
+/// Looks at the documents of a workspace. With `may_change`, what was found is recorded.
 pub async fn look(
     pass: &Pass<'_>,
     session: &Session,
     rules: &Rules,
     workspace: &Workspace,
     may_change: bool,
-) -> Result<Documents> {
+) -> Result<(Documents, Judgement)> {
     let surroundings = Arc::new(surroundings(pass, workspace));
     let mut asked = rules.asked(&surroundings);
     let library = read(session, rules, &mut asked, workspace, &surroundings).await?;
     let judgement = judge(rules, &asked, &library, pass.now);
-    let own = if may_change { settle(pass, session, &judgement).await? } else { 0 };
-    let last = pass.object.status.as_ref().and_then(|status| status.documents.as_ref()?.reminder.clone());
-    let (reminder, remind_at) = if may_change {
-        tell_outsiders(pass, session, rules, &judgement).await?;
-        reminders::send(pass, session, rules, &judgement.requirements).await?
-    } else {
-        (last, None)
-    };
-    Ok(Documents {
-        reminder,
+    let own = if may_change { record(session, &judgement).await? } else { 0 };
+    let documents = Documents {
+        reminder: pass.object.status.as_ref().and_then(|status| status.documents.as_ref()?.reminder.clone()),
         zone: rules.zone_name.clone(),
         // Somebody else may have written meanwhile: then the count does not fit, and the documents are looked at again.
         content_revision: workspace.content_revision.map(|revision| revision + own),
-        next_change_at: judgement.next_change_at.into_iter().chain(remind_at).min(),
-        requirements: judgement.requirements,
+        next_change_at: judgement.next_change_at,
+        requirements: judgement.requirements.clone(),
+    };
+    Ok((documents, judgement))
+}
+
+/// Does what follows from a look: locks, pages of upload requests, mails and reports. One failure keeps none of the others; the first is
+/// returned.
+pub async fn follow(
+    pass: &Pass<'_>,
+    session: &Arc<Session>,
+    rules: &Rules,
+    judgement: &Judgement,
+    documents: &mut Documents,
+) -> Result<()> {
+    let locked = lock(pass, session, judgement).await;
+    let told = tell_outsiders(pass, session, rules, judgement).await;
+    let reported = report(pass, session, documents).await;
+    let sent = reminders::send(pass, session, rules, &judgement.requirements).await;
+    let sent = sent.map(|(reminder, again)| {
+        documents.reminder = reminder;
+        documents.next_change_at = documents.next_change_at.into_iter().chain(again).min();
+    });
+    let result = locked.and_then(|own| told.and(reported).and(sent).map(|()| own));
+    documents.content_revision = match &result {
+        Ok(own) => documents.content_revision.map(|revision| revision + own),
+        // What is left to do is found again by looking again.
+        Err(_) => None,
+    };
+    result.map(|_| ())
+}
+
+/// Tells other systems what changed, if something did. The same twice is one event.
+async fn report(pass: &Pass<'_>, session: &Arc<Session>, documents: &Documents) -> Result<()> {
+    let state = |row: &RequirementStatus| (row.name.clone(), row.state, row.reason, row.file_id.clone(), row.version);
+    let last = pass.object.status.as_ref();
+    let last = last.filter(|status| status.documents.is_some()).map(|status| status.requirements.iter().map(state));
+    if last.is_some_and(|last| last.eq(documents.requirements.iter().map(state))) {
+        return Ok(());
+    }
+    let Some(workspace) = &pass.report.observed.workspace else { return Ok(()) };
+    let told = reports::documents_changed(pass, session, &workspace.id, facts(&documents.requirements)).await;
+    told.map_err(|error| error.while_doing("report the states of documents"))
+}
+
+/// What receivers of reports see as `documents`.
+fn facts(rows: &[RequirementStatus]) -> Value {
+    let DocumentsStatus {
+        summary, required, approved, missing, expired, expiring_soon, in_review, rejected, waived, ..
+    } = super::status::counted(rows);
+    let requirements: Vec<Value> = rows
+        .iter()
+        .map(|row| {
+            json!({
+                "name": row.name, "state": row.state, "reason": row.reason, "fileId": row.file_id, "version": row.version,
+                "validUntil": row.valid_until.map(|at| at.to_string()),
+            })
+        })
+        .collect();
+    json!({
+        "summary": summary, "required": required, "approved": approved, "missing": missing, "expired": expired,
+        "expiringSoon": expiring_soon, "inReview": in_review, "rejected": rejected, "waived": waived,
+        "complete": rows.iter().all(|row| is_met(row.state)), "requirements": requirements,
     })
 }
 
@@ -120,7 +176,7 @@ async fn read(
             let listed = driver.files(&workspace.id, &root, cursor.as_deref()).await;
             let listed = match listed {
                 // The folder is not there (yet). The workspace itself was just read.
-                Err(error) if error.kind == Kind::NotFound => break,
+                Err(error) if error.kind == Kind::NotFound && page == 0 => break,
                 other => other.map_err(|error| error.while_doing(format!("look for documents below {root}")))?,
             };
             for item in listed.items {
@@ -159,9 +215,8 @@ async fn facets<T: DeserializeOwned>(
     for page in 0.. {
         let Page { items, next_cursor } = driver.facets(name, Some(workspace), cursor.as_deref()).await?;
         for facet in items.into_iter().filter(|facet| files.contains(&facet.item_id)) {
-            if let Some(value) = parse(&facet.value) {
-                found.entry(facet.item_id).or_default().insert(facet.version, value);
-            }
+            let value = understood(name, &facet)?;
+            found.entry(facet.item_id).or_default().insert(facet.version, value);
         }
         cursor = next(cursor.as_ref(), next_cursor, page)?;
         if cursor.is_none() {
@@ -171,11 +226,21 @@ async fn facets<T: DeserializeOwned>(
     Ok(found)
 }
 
-/// The cursor to go on with. A listing that repeats itself or does not end is no listing.
+/// What a facet says. One that cannot be read says neither yes nor no (C5).
+fn understood<T: DeserializeOwned>(name: &str, facet: &Facet) -> Result<T> {
+    parse(&facet.value).ok_or_else(|| {
+        let (file, version) = (&facet.item_id, facet.version);
+        let message = format!("the facet {name} of file {file}, version {version} cannot be understood");
+        Error::new(Kind::Conflict, crate::error::clean(&message, 300))
+    })
+}
+
+/// The cursor to go on with. A listing that repeats itself is none, and one that does not end is about this workspace alone.
 fn next(last: Option<&String>, next: Option<String>, page: usize) -> Result<Option<String>> {
     match next {
-        Some(next) if last == Some(&next) || page >= MOST_PAGES => {
-            Err(Error::new(Kind::Malformed, "the listing of documents does not end"))
+        Some(next) if last == Some(&next) => Err(Error::new(Kind::Malformed, "the listing of documents repeats itself")),
+        Some(_) if page + 1 >= MOST_PAGES => {
+            Err(too_many(format!("the listing for the required documents has more than {MOST_PAGES} pages")))
         }
         other => Ok(other),
     }
@@ -228,8 +293,8 @@ fn checklist_item(rules: &Rules, rule: &Rule, row: &RequirementStatus) -> Checkl
     }
 }
 
-/// Records and locks; how many entries of the feed that makes.
-async fn settle(pass: &Pass<'_>, session: &Session, judgement: &Judgement) -> Result<u64> {
+/// Records what was found; how many entries of the feed that makes.
+async fn record(session: &Session, judgement: &Judgement) -> Result<u64> {
     let puts: Vec<FacetPut> = judgement
         .records
         .iter()
@@ -246,10 +311,54 @@ async fn settle(pass: &Pass<'_>, session: &Session, judgement: &Judgement) -> Re
         let key = IdempotencyKey(format!("{:032x}", rand::random::<u128>()));
         session.driver.put_facets(batch, &key).await.map_err(|error| error.while_doing("record the state of documents"))?;
     }
+    Ok(puts.len() as u64)
+}
+
+/// Locks what is approved; how many entries of the feed that makes.
+async fn lock(pass: &Pass<'_>, session: &Session, judgement: &Judgement) -> Result<u64> {
+    let mut first = Ok(());
     for (file, etag) in &judgement.locks {
         let patch = ItemPatch { locked: Some(true), ..ItemPatch::default() };
         let locked = session.driver.patch_item(file, etag, &patch, &pass.cause).await;
-        locked.map_err(|error| error.while_doing("lock an approved document"))?;
+        first = first.and(locked.map(|_| ()).map_err(|error| error.while_doing("lock an approved document")));
     }
-    Ok((puts.len() + judgement.locks.len()) as u64)
+    first.map(|()| judgement.locks.len() as u64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::documents::record::Decision;
+
+    #[test]
+    fn c5_a_facet_that_cannot_be_understood_is_neither_there_nor_absent() {
+        let facet: Facet = serde_json::from_value(
+            json!({"itemId": "f1", "version": 2, "name": "decision", "etag": "e", "value": {"outcome": "Perhaps"}}),
+        )
+        .unwrap();
+        let error = understood::<Decision>(DECISION, &facet).unwrap_err();
+        assert!(error.to_string().contains("decision of file f1, version 2"), "{error}");
+        assert!(!error.is_outage(), "it says nothing about the tenant");
+    }
+
+    #[test]
+    fn a_listing_without_an_end_is_about_one_workspace_only() {
+        let some = |text: &str| Some(text.to_owned());
+        assert_eq!(next(some("a").as_ref(), some("b"), 3).unwrap(), some("b"));
+        assert_eq!(next(some("a").as_ref(), None, MOST_PAGES).unwrap(), None, "the last page may be the last");
+        assert!(!next(some("a").as_ref(), some("b"), MOST_PAGES).unwrap_err().is_outage());
+        assert!(next(some("a").as_ref(), some("a"), 1).is_err());
+    }
+
+    #[test]
+    fn receivers_see_the_counts_and_each_state() {
+        let row = |name: &str, state| RequirementStatus { name: name.into(), state, ..missing() };
+        let facts = facts(&[row("iso", DocumentState::Approved), row("w9", DocumentState::Missing)]);
+        assert_eq!((&facts["summary"], &facts["missing"], &facts["complete"]), (&json!("1/2"), &json!(1), &json!(false)));
+        assert_eq!(facts["requirements"][1]["state"], "Missing");
+    }
+
+    fn missing() -> RequirementStatus {
+        serde_json::from_value(json!({"name": "x", "state": "Missing"})).unwrap()
+    }
 }

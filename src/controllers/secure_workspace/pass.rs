@@ -17,7 +17,7 @@ use super::status::{self, Blocked, Report};
 use super::store::Store;
 use super::{KIND, Next, cleanup, documents, reminders, reports, secrets, unsupported};
 use crate::api::connection::{GrantKind, GrantScope};
-use crate::api::secure_workspace::{DEFAULT_MAX_REMOVALS, DeletionPolicy, Mode};
+use crate::api::secure_workspace::{DEFAULT_MAX_REMOVALS, DeletionPolicy, Mode, SecureWorkspaceStatus};
 use crate::api::{FINALIZER, HANDOVER, SecureWorkspace};
 use crate::controllers::context::Context;
 use crate::controllers::{finalizers, grants, until};
@@ -155,6 +155,9 @@ impl<'a> Pass<'a> {
 
     /// The tenant is away. What was reported stays; a resource that never said anything says that it waits.
     async fn outage(&mut self, error: Error) -> Result<Next> {
+        if let Some(next) = status::doubtful(&self.object, self.now) {
+            self.publish_status(next).await?;
+        }
         let connection = connection_key(&self.object);
         let is_fresh = self.object.status.as_ref().is_none_or(|status| status.conditions.is_empty());
         if is_fresh && self.ctx.outage_marks.check().is_ok() {
@@ -186,40 +189,72 @@ impl<'a> Pass<'a> {
         self.report.sees_access = session.enforcement.has(Feature::Members);
         let desired = Desired::of(&honoured, self.now)?;
         let rules = documents::rules(&honoured, lookup.connection.spec.time_zone.as_deref())?;
-        reminders::check(honoured.reminders.as_ref())?;
+        let ceiling = lookup.connection.spec.sharing.as_ref().map(|sharing| &sharing.max);
+        reminders::check(honoured.reminders.as_ref(), desired.sharing.as_ref(), ceiling)?;
         if let (Some(sharing), Some(ceiling)) = (&desired.sharing, &lookup.connection.spec.sharing) {
             grants::within_ceiling(sharing, &ceiling.max)?;
         }
         let foreign = self.store.take_foreign(&self.key);
         self.report.foreign.clone_from(&foreign);
-        for round in 1..=MOST_ROUNDS {
-            let interleaved = self.round(&session, &lookup, scope, &desired).await?;
-            if !interleaved {
-                break;
+        let converged = self.rounds(&session, &lookup, scope, &desired).await;
+        match (&rules, converged) {
+            (Some(rules), Err(error)) => {
+                // What fails at the workspace itself makes no document valid. An outage, or a newer leader, is another matter.
+                if !error.is_outage() && error.code != "fenced" && self.is_mine() {
+                    let looked = self.look_at_documents(&session, rules).await;
+                    let _ = looked
+                        .inspect_err(|error| debug!(object = %self.key, %error, "Nor could the documents be looked at"));
+                }
+                return Err(error);
             }
-            debug!(object = %self.key, round, "Somebody else wrote at the same time; looking again");
-            if round == MOST_ROUNDS {
-                return Err(Error::new(Kind::Stale, "somebody else keeps changing the workspace at the same time"));
+            (Some(rules), Ok(())) => self.look_at_documents(&session, rules).await?,
+            (None, converged) => {
+                converged?;
+                if self.may_change_documents() {
+                    documents::forget(self, &session).await?;
+                }
             }
-        }
-        match &rules {
-            Some(rules) => self.look_at_documents(&session, rules).await?,
-            None if self.may_change_documents() => documents::forget(self, &session).await?,
-            None => {}
         }
         self.note_times(&desired);
         Ok(Some(session))
     }
 
-    /// Looks at the required documents, once the workspace is there. What stops changes of the workspace stops theirs.
-    async fn look_at_documents(&mut self, session: &Session, rules: &Rules) -> Result<()> {
+    /// Looks, plans and acts until nobody else writes in between.
+    async fn rounds(&mut self, session: &Arc<Session>, lookup: &Lookup, scope: GrantScope, desired: &Desired) -> Result<()> {
+        for round in 1..=MOST_ROUNDS {
+            if !self.round(session, lookup, scope, desired).await? {
+                return Ok(());
+            }
+            debug!(object = %self.key, round, "Somebody else wrote at the same time; looking again");
+        }
+        Err(Error::new(Kind::Stale, "somebody else keeps changing the workspace at the same time"))
+    }
+
+    /// The workspace carries the mark of this very object.
+    fn is_mine(&self) -> bool {
+        let owner = self.report.observed.workspace.as_ref().and_then(|workspace| workspace.owner.as_ref());
+        claim(owner, &self.mark(OwnerState::Active)) == Claim::Mine
+    }
+
+    /// Looks at the required documents, once the workspace is there. What stops changes of the workspace stops theirs. The states are
+    /// reported even if what follows from them fails.
+    async fn look_at_documents(&mut self, session: &Arc<Session>, rules: &Rules) -> Result<()> {
         let Some(workspace) = self.report.observed.workspace.clone() else { return Ok(()) };
         if workspace.state == WorkspaceState::Trashed {
             return Ok(());
         }
         let may_change = self.may_change_documents();
-        self.report.documents = Some(documents::look(self, session, rules, &workspace, may_change).await?);
-        Ok(())
+        let (mut found, judgement) = documents::look(self, session, rules, &workspace, may_change).await?;
+        let followed =
+            if may_change { documents::follow(self, session, rules, &judgement, &mut found).await } else { Ok(()) };
+        self.report.documents = Some(found);
+        followed
+    }
+
+    /// When the clock alone changes something, although the pass failed.
+    pub fn due_after_failure(&self) -> Option<Duration> {
+        let next = self.object.status.as_ref().and_then(|status| status.next_change_at)?;
+        (next > self.now).then(|| until(next, self.now) + Duration::from_millis(200))
     }
 
     /// Whether files may be recorded and locked, pages changed and mails sent.
@@ -452,7 +487,11 @@ impl<'a> Pass<'a> {
     /// Writes the status when it changed.
     pub(super) async fn publish(&mut self) -> Result<()> {
         self.take_up_announcement();
-        let next = status::after(&self.object, &self.report, self.now);
+        self.publish_status(status::after(&self.object, &self.report, self.now)).await
+    }
+
+    async fn publish_status(&mut self, next: SecureWorkspaceStatus) -> Result<()> {
+        self.take_up_announcement();
         if self.object.status.as_ref() == Some(&next) {
             return Ok(());
         }

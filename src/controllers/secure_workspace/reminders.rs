@@ -9,14 +9,17 @@ use jiff::tz::TimeZone;
 use jiff::{Span, Timestamp};
 use sha2::{Digest, Sha256};
 
+use super::desired::a_label;
 use super::pass::Pass;
+use crate::api::connection::MaxSharing;
 use crate::api::documents::{DocumentState, MailLanguage, ReminderStatus, Reminders, RequirementStatus};
+use crate::controllers::grants;
 use crate::documents::calendar;
 use crate::documents::rules::Rules;
 use crate::error::{Error, Kind, Result, clean};
 use crate::expression::InvalidField;
 use crate::file360::content::IdempotencyKey;
-use crate::file360::model::NewNotification;
+use crate::file360::model::{ExternalSharing, NewNotification, SharingRules};
 use crate::hex::hex;
 use crate::session::Session;
 
@@ -50,7 +53,7 @@ pub fn due(last: Option<&ReminderStatus>, asked: &[String], every: Span, zone: &
         return Due::Nothing;
     }
     let Some(last) = last else { return Due::Now };
-    if asked.iter().any(|name| !last.documents.contains(name)) {
+    if asked.iter().any(|one| !last.documents.contains(one)) {
         return Due::Now;
     }
     // A clock that went back makes nobody write twice, and one that stands far ahead makes nobody wait for ever.
@@ -78,7 +81,7 @@ pub async fn send(
     let Some(reminders) = &pass.object.spec.reminders else { return Ok((None, None)) };
     let last = pass.object.status.as_ref().and_then(|status| status.documents.as_ref()?.reminder.as_ref());
     let asked: Vec<&RequirementStatus> = rows.iter().filter(|row| is_asked_for(row)).collect();
-    let names: Vec<String> = asked.iter().map(|row| row.name.clone()).collect();
+    let names: Vec<String> = asked.iter().map(|row| format!("{}:{:?}", row.name, row.state)).collect();
     let every = every(reminders).map_err(|invalid| super::documents::refused(&invalid))?;
     match due(last, &names, every, &rules.zone, pass.now) {
         Due::Nothing => return Ok((last.cloned().map(|last| ReminderStatus { documents: Vec::new(), ..last }), None)),
@@ -98,6 +101,11 @@ pub async fn send(
         match session.driver.notify(&new, &key).await {
             // It was sent before a crash, when other documents were missing.
             Err(error) if error.code == "idempotency-mismatch" => {}
+            // One recipient keeps nobody else from a mail, and no document from its state.
+            Err(error) if error.kind == Kind::Rejected => {
+                let note = format!("File 360 does not write to {} about documents: {error}", clean(to, 254));
+                pass.ctx.event(&*pass.object, true, "ReminderRefused", &note).await;
+            }
             sent => drop(sent.map_err(|error: Error| error.while_doing("write to people outside about documents"))?),
         }
     }
@@ -152,19 +160,44 @@ fn key(uid: &str, to: &str, count: i64) -> IdempotencyKey {
     IdempotencyKey(format!("documents-{}", hex(&hash.finalize()[..16])))
 }
 
-/// What is wrong with the fields, before anything is done.
-pub fn check(reminders: Option<&Reminders>) -> Result<()> {
+/// What is wrong with the fields, before anything is done. Where outsiders may come from listed domains only, mails go there only (R9).
+pub fn check(reminders: Option<&Reminders>, sharing: Option<&SharingRules>, ceiling: Option<&MaxSharing>) -> Result<()> {
     let Some(reminders) = reminders else { return Ok(()) };
     every(reminders).map_err(|invalid| super::documents::refused(&invalid))?;
+    let own = sharing.filter(|rules| rules.external == ExternalSharing::AllowListed).map(|rules| &rules.allowed_domains);
+    let above = ceiling.and_then(|max| max.allowed_domains.as_ref());
     for to in &reminders.to {
-        if to.parse::<lettre::Address>().is_err() {
-            let mut error =
-                Error::new(Kind::Rejected, format!("spec.reminders.to: {} is no e-mail address", clean(to, 254)));
-            error.code = "invalid-spec".into();
-            return Err(error);
+        let refused = |code: &str, why: &str| {
+            let mut error = Error::new(Kind::Rejected, format!("spec.reminders.to: {} {why}", clean(to, 254)));
+            error.code = code.into();
+            error
+        };
+        let domain = domain(to).ok_or_else(|| refused("invalid-spec", "is no e-mail address that can be written to"))?;
+        if own.is_some_and(|domains| !grants::lists(domains, &domain)) {
+            return Err(refused("invalid-spec", "is not allowed by this workspace's own sharing.allowedDomains"));
+        }
+        if above.is_some_and(|domains| !grants::lists(domains, &domain)) {
+            return Err(refused("sharing-ceiling-exceeded", "is not among the domains of the Connection's ceiling"));
         }
     }
     Ok(())
+}
+
+/// The domain of an address that File 360 writes to, as A-label; `None`: it does not.
+fn domain(address: &str) -> Option<String> {
+    let (local, domain) = address.rsplit_once('@')?;
+    let plain = |c: char| c.is_ascii_alphanumeric() || "!#$%&'*+/=?^_`{|}~.-".contains(c);
+    let local_fits = (1..=64).contains(&local.len())
+        && local.chars().all(plain)
+        && !local.starts_with('.')
+        && !local.ends_with('.')
+        && !local.contains("..");
+    let domain = a_label(domain).ok()?;
+    let label_fits = |label: &str| {
+        let ends = !label.starts_with('-') && !label.ends_with('-');
+        (1..=63).contains(&label.len()) && ends && label.chars().all(|c| c.is_ascii_alphanumeric() || c == '-')
+    };
+    (local_fits && domain.len() <= 253 && domain.contains('.') && domain.split('.').all(label_fits)).then_some(domain)
 }
 
 #[cfg(test)]
@@ -206,6 +239,48 @@ mod tests {
         let now = at("2027-01-01T00:00:00Z");
         let due = due(Some(&told), &names(&["a"]), week, &TimeZone::UTC, now);
         assert_eq!(due, Due::Later(at("2027-01-08T00:00:00Z")));
+    }
+
+    #[test]
+    fn what_goes_from_bad_to_worse_is_told_at_once() {
+        let week = calendar::period("P7D").unwrap();
+        let now = at("2027-01-02T00:00:00Z");
+        for (before, after) in [("iso:Missing", "iso:Rejected"), ("iso:ExpiringSoon", "iso:Expired")] {
+            let told = last("2027-01-01T00:00:00Z", &[before]);
+            assert_eq!(due(Some(&told), &names(&[after]), week, &TimeZone::UTC, now), Due::Now, "{before} to {after}");
+        }
+    }
+
+    fn checked(to: &str, sharing: Option<&SharingRules>, ceiling: Option<&MaxSharing>) -> Result<()> {
+        let reminders: Reminders = serde_json::from_value(serde_json::json!({"to": [to]})).unwrap();
+        check(Some(&reminders), sharing, ceiling)
+    }
+
+    #[test]
+    fn addresses_that_file_360_refuses_are_refused_before_anything_is_done() {
+        for good in ["a@acme.example", "a.b+c@Bücher.example"] {
+            assert!(checked(good, None, None).is_ok(), "{good}");
+        }
+        for bad in
+            ["a", "a@localhost", "a@", "@acme.example", "a..b@acme.example", "ä@acme.example", "a@-x.example", "a b@x.y"]
+        {
+            assert_eq!(checked(bad, None, None).unwrap_err().code, "invalid-spec", "{bad}");
+        }
+    }
+
+    #[test]
+    fn r9_mails_go_no_further_than_sharing_may() {
+        let listed = SharingRules {
+            external: ExternalSharing::AllowListed,
+            allowed_domains: names(&["acme.example", "*.acme.example"]),
+            ..SharingRules::default()
+        };
+        assert!(checked("a@acme.example", Some(&listed), None).is_ok());
+        assert!(checked("a@mail.acme.example", Some(&listed), None).is_ok());
+        assert_eq!(checked("a@other.example", Some(&listed), None).unwrap_err().code, "invalid-spec");
+        let max = MaxSharing { allowed_domains: Some(names(&["acme.example"])), ..MaxSharing::default() };
+        assert!(checked("a@acme.example", None, Some(&max)).is_ok());
+        assert_eq!(checked("a@other.example", None, Some(&max)).unwrap_err().code, "sharing-ceiling-exceeded");
     }
 
     #[test]

@@ -10,7 +10,7 @@ use super::documents::Documents;
 use super::plan::{Observed, Plan, Step};
 use super::unsupported::line;
 use crate::api::common::{condition, is_true};
-use crate::api::documents::{DocumentState, DocumentsStatus, RequirementStatus};
+use crate::api::documents::{DocumentReason, DocumentState, DocumentsStatus, RequirementStatus};
 use crate::api::secure_workspace::{AccessStatus, Applied, DriftItem, DriftStatus, SecureWorkspaceStatus, UnsupportedField};
 use crate::api::{HANDOVER, REQUESTED_AT, SecureWorkspace};
 use crate::documents::machine::is_met;
@@ -118,8 +118,15 @@ pub fn after(object: &SecureWorkspace, report: &Report, now: Timestamp) -> Secur
         conditions.keep("Ready").keep(DOCUMENTS_COMPLETE);
         conditions.set_reason_since("DeletionBlocked", obstacle.reason, &obstacle.message);
     } else if let Some(error) = &report.error {
-        // C5: what could not be read is neither there nor missing.
-        conditions.keep(DOCUMENTS_COMPLETE);
+        match &report.documents {
+            Some(documents) => {
+                documented(&mut next, &mut conditions, documents, now);
+                let ahead = last.next_change_at.filter(|at| *at > now);
+                next.next_change_at = documents.next_change_at.into_iter().chain(ahead).min();
+            }
+            // C5: what could not be read is neither there nor missing.
+            None => keep_documents(&mut conditions, &last, generation, now),
+        }
         failed(&mut conditions, error);
     } else if report.handed_over {
         let message = "The workspace was given up and stays as it is. Delete this resource, or remove the annotation file360.io/handover to take it up again.";
@@ -142,9 +149,7 @@ pub fn after(object: &SecureWorkspace, report: &Report, now: Timestamp) -> Secur
         let unsupported = next.unsupported.iter().any(|one| one.field == "spec.requiredDocuments");
         match &report.documents {
             Some(documents) => documented(&mut next, &mut conditions, documents, now),
-            None if asks && !unsupported => {
-                conditions.keep(DOCUMENTS_COMPLETE);
-            }
+            None if asks && !unsupported => keep_documents(&mut conditions, &last, generation, now),
             None => {
                 next.documents = None;
                 next.requirements = Vec::new();
@@ -161,6 +166,45 @@ pub fn after(object: &SecureWorkspace, report: &Report, now: Timestamp) -> Secur
     }
     next.conditions = conditions.finish();
     next
+}
+
+/// Keeps what was said about the documents while it can still be true: for this spec, and not after the end of something that counted.
+fn keep_documents(conditions: &mut Conditions<'_>, last: &SecureWorkspaceStatus, generation: i64, now: Timestamp) {
+    let Some(known) = condition(&last.conditions, DOCUMENTS_COMPLETE) else { return };
+    let why = if known.observed_generation != Some(generation) {
+        "the spec changed, and the documents could not be looked at since"
+    } else if is_overdue(last, now) {
+        "the end of a document that counted has passed, and the documents could not be looked at since"
+    } else {
+        conditions.keep(DOCUMENTS_COMPLETE);
+        return;
+    };
+    conditions.set_status(DOCUMENTS_COMPLETE, "Unknown", "NotLookedAt", &format!("Not known: {why}."));
+}
+
+/// Something that counted at the last look has come to its end by now. In its grace, only the next change tells.
+fn is_overdue(last: &SecureWorkspaceStatus, now: Timestamp) -> bool {
+    let met = last.requirements.iter().filter(|row| is_met(row.state));
+    met.filter_map(|row| row.valid_until.map(|until| (row, until))).any(|(row, until)| {
+        let end = if row.reason == Some(DocumentReason::InGrace) { last.next_change_at } else { Some(until) };
+        end.is_some_and(|end| end <= now)
+    })
+}
+
+/// The status of an object whose tenant is away while a document came to its end; `None`: what it says can still be true.
+pub fn doubtful(object: &SecureWorkspace, now: Timestamp) -> Option<SecureWorkspaceStatus> {
+    let last = object.status.as_ref()?;
+    let known = condition(&last.conditions, DOCUMENTS_COMPLETE)?;
+    if known.status == "Unknown" || !is_overdue(last, now) {
+        return None;
+    }
+    let generation = known.observed_generation.unwrap_or_default();
+    let mut conditions = Conditions::after(&last.conditions, generation, now);
+    for other in last.conditions.iter().filter(|other| other.type_ != DOCUMENTS_COMPLETE) {
+        conditions.keep(&other.type_);
+    }
+    keep_documents(&mut conditions, last, generation, now);
+    Some(SecureWorkspaceStatus { conditions: conditions.finish(), ..last.clone() })
 }
 
 /// The part of the status about required documents.
@@ -201,7 +245,7 @@ fn outstanding(row: &RequirementStatus) -> String {
 }
 
 /// How many documents there are, by state.
-fn counted(rows: &[RequirementStatus]) -> DocumentsStatus {
+pub(super) fn counted(rows: &[RequirementStatus]) -> DocumentsStatus {
     use DocumentState as S;
     let of = |states: &[DocumentState]| {
         u32::try_from(rows.iter().filter(|row| states.contains(&row.state)).count()).unwrap_or(u32::MAX)
@@ -441,9 +485,10 @@ pub fn away(object: &SecureWorkspace, why: &str, now: Timestamp) -> SecureWorksp
     let last = object.status.clone().unwrap_or_default();
     let generation = object.metadata.generation.unwrap_or_default();
     let mut conditions = Conditions::after(&last.conditions, generation, now);
-    for known in last.conditions.iter().filter(|known| !matches!(known.type_.as_str(), "Ready" | "Stalled")) {
+    for known in last.conditions.iter().filter(|known| !matches!(&*known.type_, "Ready" | "Stalled" | DOCUMENTS_COMPLETE)) {
         conditions.keep(&known.type_);
     }
+    keep_documents(&mut conditions, &last, generation, now);
     let message = format!("The Connection has been away for long; what is declared may differ from File 360. {why}");
     conditions.set_status("Ready", "Unknown", CONNECTION_UNAVAILABLE, &message);
     SecureWorkspaceStatus { conditions: conditions.finish(), ..last }
@@ -466,5 +511,83 @@ pub fn flipped(last: Option<&SecureWorkspaceStatus>, next: &SecureWorkspaceStatu
         // The end of an outage is the Connection's news; thousands of Events would say the same.
         Some(before) if before.status == "Unknown" && is_good => None,
         _ => Some((!is_good, now.reason.clone(), now.message.clone())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn at(text: &str) -> Timestamp {
+        text.parse().unwrap()
+    }
+
+    /// An object of a generation whose last look, at generation 1, found a document that counts until July.
+    fn object(generation: i64, row: &Value) -> SecureWorkspace {
+        let complete = json!({"type": "DocumentsComplete", "status": "True", "reason": "DocumentsComplete", "message": "",
+            "observedGeneration": 1, "lastTransitionTime": "2027-01-01T00:00:00Z"});
+        let mut row = row.clone();
+        row["name"] = json!("iso");
+        row["validUntil"] = json!("2027-07-01T00:00:00Z");
+        serde_json::from_value(json!({
+            "apiVersion": "file360.io/v1alpha1", "kind": "SecureWorkspace",
+            "metadata": {"name": "w", "namespace": "ns", "generation": generation},
+            "spec": {"connectionRef": {"name": "c"}, "displayName": "W",
+                "requiredDocuments": [{"name": "iso", "match": {"path": "/**"}}]},
+            "status": {"observedGeneration": 1, "conditions": [complete], "requirements": [row],
+                "nextChangeAt": "2027-07-11T00:00:00Z"},
+        }))
+        .unwrap()
+    }
+
+    fn after_a_failure(object: &SecureWorkspace, now: &str) -> String {
+        let report = Report { error: Some(Error::new(Kind::Denied, "no")), ..Report::default() };
+        let next = after(object, &report, at(now));
+        condition(&next.conditions, DOCUMENTS_COMPLETE).map(|known| known.status.clone()).unwrap_or_default()
+    }
+
+    #[test]
+    fn c5_a_failure_keeps_what_was_known_only_while_it_can_be_true() {
+        let (before, later) = ("2027-06-30T23:59:59Z", "2027-07-01T00:00:00Z");
+        let approved = json!({"state": "Approved"});
+        assert_eq!(after_a_failure(&object(1, &approved), before), "True");
+        assert_eq!(after_a_failure(&object(1, &approved), later), "Unknown");
+        assert_eq!(after_a_failure(&object(2, &approved), before), "Unknown", "of another spec nothing is known");
+        assert_eq!(after_a_failure(&object(1, &json!({"state": "Waived"})), later), "Unknown");
+        let in_grace = json!({"state": "ExpiringSoon", "reason": "InGrace"});
+        assert_eq!(after_a_failure(&object(1, &in_grace), later), "True", "its grace has not ended");
+        assert_eq!(after_a_failure(&object(1, &in_grace), "2027-07-11T00:00:00Z"), "Unknown");
+    }
+
+    #[test]
+    fn an_outage_says_nothing_new_until_a_document_comes_to_its_end() {
+        let object = object(1, &json!({"state": "Approved"}));
+        assert!(doubtful(&object, at("2027-06-30T00:00:00Z")).is_none());
+        let next = doubtful(&object, at("2027-07-01T00:00:00Z")).unwrap();
+        assert_eq!(condition(&next.conditions, DOCUMENTS_COMPLETE).unwrap().status, "Unknown");
+        let told = SecureWorkspace { status: Some(next), ..object };
+        assert!(doubtful(&told, at("2027-07-02T00:00:00Z")).is_none(), "once");
+        let away = away(&told, "away", at("2027-07-02T00:00:00Z"));
+        assert_eq!(condition(&away.conditions, DOCUMENTS_COMPLETE).unwrap().status, "Unknown");
+    }
+
+    #[test]
+    fn a_pass_that_failed_after_the_look_says_what_the_look_found() {
+        let object = object(1, &json!({"state": "Approved"}));
+        let expired: RequirementStatus = serde_json::from_value(json!({"name": "iso", "state": "Expired"})).unwrap();
+        let found = Documents {
+            requirements: vec![expired],
+            reminder: None,
+            zone: "UTC".into(),
+            content_revision: None,
+            next_change_at: None,
+        };
+        let error = Some(Error::new(Kind::Denied, "a step"));
+        let report = Report { error, documents: Some(found), ..Report::default() };
+        let next = after(&object, &report, at("2027-07-02T00:00:00Z"));
+        assert_eq!(condition(&next.conditions, DOCUMENTS_COMPLETE).unwrap().status, "False");
+        assert_eq!(condition(&next.conditions, "Ready").unwrap().reason, "AccessDenied");
     }
 }
