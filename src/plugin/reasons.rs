@@ -93,7 +93,7 @@ static ENTRIES: &[Entry] = &[
     workspace("Ready", "PlanChanged", "What was approved is not what would be done now.", "Review the new plan and approve it: kubectl file360 approve-plan -n {ns} {name} --hash {hash}"),
     workspace("Ready", "HandedOver", "The workspace was given up and stays as it is.", "Delete this resource, or remove the annotation file360.io/handover to take it up again."),
     workspace("Ready", "RemovalBlocked", "The plan removes more than spec.maxRemovals; nothing was done.", "Review with kubectl file360 plan -n {ns} {name}. If it is meant, raise spec.maxRemovals or set mode: Approve; else correct the spec."),
-    workspace("Ready", "InvalidExpression", "An expression of spec.report cannot be compiled; the message names field, line and column. Nothing runs.", "Correct it; file360-operator check finds such things before they are applied."),
+    workspace("Ready", "InvalidExpression", "An expression of spec.report or spec.requiredDocuments cannot be compiled; the message names field, line and column. Nothing runs.", "Correct it; file360-operator check finds such things before they are applied."),
     workspace("Ready", "InvalidSpec", "The spec asks for something that cannot be.", "Correct the field that the message names; file360-operator check finds such things before they are applied."),
     workspace("Ready", "SharingCeilingExceeded", "The sharing rule, declared or not, is wider than the Connection's sharing.max.", "Declare a narrower spec.sharing, or ask the owner of the Connection."),
     workspace("Ready", "SharingDenied", "The workspace's sharing rule in File 360 does not let the guest in.", "Declare spec.sharing so that it does, or remove the guest."),
