@@ -34,6 +34,14 @@ async fn forget(world: &World, route: &str, item: &str, version: u64) {
         [("grant_type", "client_credentials"), ("client_id", remote::CLIENT_ID), ("client_secret", remote::CLIENT_SECRET)];
     let answer = http.post(format!("{}/oauth2/token", world.remote.url)).form(&form).send().await.unwrap();
     let token: Value = answer.json().await.unwrap();
+    // A record that is still on its way would come back.
+    let facet = format!("{}/v1/items/{item}/versions/{version}/facets/{}", world.remote.url, names.facet);
+    eventually("the record", || async {
+        let answer = http.get(&facet).bearer_auth(token["access_token"].as_str().unwrap()).send().await;
+        let status = answer.map_err(|error| error.to_string())?.status();
+        status.is_success().then_some(()).ok_or_else(|| status.to_string())
+    })
+    .await;
     let put = json!({"items": [{"itemId": item, "version": version, "name": names.facet, "value": null}]});
     let request =
         http.post(format!("{}/v1/facets/batch", world.remote.url)).bearer_auth(token["access_token"].as_str().unwrap());
