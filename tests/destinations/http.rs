@@ -109,7 +109,7 @@ impl Place for Crm {
     }
 
     async fn start_again(&self) {
-        self.server.start_again().await;
+        self.server.start_again();
     }
 
     async fn spoil_credential(&self) -> &'static str {

@@ -25,7 +25,7 @@ use reqwest::Method;
 use serde_json::{Value, json};
 
 use self::cluster::Fake;
-use crate::counterparts::free_port;
+use crate::counterparts::{free_port, listen_again};
 use crate::suite::{self, Secrets, delivery, delivery_of, hostile_names, route, version_of};
 
 /// Who reads what, as File 360 would tell.

@@ -264,7 +264,8 @@ async fn rclone_passes_over_conditions_and_existing_collections_and_honours_lock
     assert_eq!(call("PUT", &[("if", &format!("({token})"))], "with it").await.status(), 201);
     assert_eq!(call("UNLOCK", &[("lock-token", &token)], "").await.status(), 204);
     let target = format!("{}/taken.txt", rclone().endpoint);
-    std::fs::write(rclone().root().join("taken.txt"), "kept").unwrap();
+    let taken = http().put(&target).basic_auth(WebDavServer::USER, Some(WebDavServer::PASSWORD)).body("kept");
+    assert_eq!(taken.send().await.unwrap().status(), 201);
     assert_eq!(call("MOVE", &[("destination", &target), ("overwrite", "F")], "").await.status(), 412);
     assert_eq!(std::fs::read_to_string(rclone().root().join("taken.txt")).unwrap(), "kept");
 }

@@ -16,6 +16,8 @@ use sha2::Digest as _;
 use tempfile::TempDir;
 
 pub use ports::free_port;
+#[allow(unused_imports, reason = "not every test binary has a server that goes away")]
+pub use ports::listen_again;
 
 /// How long a program may take to answer on a busy machine.
 const PATIENCE: Duration = Duration::from_mins(1);

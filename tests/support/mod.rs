@@ -13,7 +13,7 @@ pub mod remote;
 pub mod search;
 pub mod world;
 
-pub use counterparts::free_port;
+pub use counterparts::{free_port, listen_again};
 
 use std::future::Future;
 use std::time::{Duration, Instant};

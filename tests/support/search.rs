@@ -7,7 +7,7 @@
 #![allow(dead_code, missing_docs, reason = "each test binary uses a part of it")]
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::{SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
@@ -19,7 +19,7 @@ use http::{HeaderMap, Method, StatusCode};
 use parking_lot::Mutex;
 use serde_json::{Map, Value, json};
 
-use super::free_port;
+use super::{free_port, listen_again};
 
 /// Largest request that it takes unless told otherwise, as OpenSearch does.
 const MAX_REQUEST: usize = 100 * 1024 * 1024;
@@ -70,7 +70,7 @@ impl Fake {
 
     /// At the same address, with what it had.
     pub fn start_again(&self) {
-        let listener = TcpListener::bind(self.address).unwrap();
+        let listener = listen_again(self.address);
         listener.set_nonblocking(true).unwrap();
         let handle = Handle::new();
         *self.handle.lock() = handle.clone();

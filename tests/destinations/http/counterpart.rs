@@ -6,7 +6,6 @@ use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
 
 use axum::Router;
 use axum::body::Body;
@@ -21,6 +20,8 @@ use parking_lot::Mutex;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio::io::AsyncWriteExt as _;
+
+use crate::counterparts::{free_port, listen_again};
 
 /// One request that arrived whole.
 #[derive(Clone, Debug)]
@@ -73,14 +74,14 @@ impl Counterpart {
     /// Starts on a free loopback port, inside a runtime, and answers 200 with `{}`.
     pub fn start(tls: Option<Arc<rustls::ServerConfig>>) -> Self {
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        let port = free_port();
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).unwrap();
         let state = State {
             folder: tempfile::tempdir().unwrap(),
             seen: Mutex::default(),
             begun: AtomicUsize::new(0),
             respond: Mutex::new(Arc::new(|_| Box::pin(async { axum::Json(serde_json::json!({})).into_response() }))),
         };
-        let port = listener.local_addr().unwrap().port();
         let counterpart = Self { port, tls, state: Arc::new(state), running: Mutex::new(None) };
         counterpart.serve(listener);
         counterpart
@@ -153,16 +154,8 @@ impl Counterpart {
     }
 
     /// Opens the same port again.
-    pub async fn start_again(&self) {
-        let begun = Instant::now();
-        let listener = loop {
-            match TcpListener::bind((Ipv4Addr::LOCALHOST, self.port)) {
-                Ok(listener) => break listener,
-                Err(error) => assert!(begun.elapsed() < Duration::from_mins(1), "the port stays taken: {error}"),
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        };
-        self.serve(listener);
+    pub fn start_again(&self) {
+        self.serve(listen_again((Ipv4Addr::LOCALHOST, self.port).into()));
     }
 }
 
