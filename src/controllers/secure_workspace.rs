@@ -328,7 +328,7 @@ impl SecureWorkspaces {
             }
         };
         let mut pass = pass::Pass::new(&self.ctx, &self.store, key.clone(), object);
-        let result = pass.run().await;
+        let result = Box::pin(pass.run()).await;
         if let (Err(_), Some(due)) = (&result, pass.due_after_failure()) {
             self.queue.push_after(key.clone(), due);
         }

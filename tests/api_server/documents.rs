@@ -1,10 +1,12 @@
 //! Required documents: from missing to complete and on to expired, by the feed and by the clock.
 
+use std::fmt::Write as _;
+
 use serde_json::{Value, json};
 
 use crate::plugin;
 use crate::routes::{arrived, route};
-use crate::support::case_system::CaseSystem;
+use crate::support::case_system::{Accepted, CaseSystem};
 use crate::support::world::{World, condition};
 use crate::support::{eventually, kubernetes};
 
@@ -42,7 +44,7 @@ pub async fn upload(world: &World, workspace: &str, path: &str, mime: &str, meta
     let mut url = format!("{}/v1/items/{}/files?name={name}", world.remote.url, folder["id"].as_str().unwrap());
     for (key, value) in metadata {
         let value: String = url::form_urlencoded::byte_serialize(value.as_bytes()).collect();
-        url.push_str(&format!("&metadata[{key}]={value}"));
+        write!(url, "&metadata[{key}]={value}").unwrap();
     }
     world.remote.send_file("POST", &url, mime, path.as_bytes().to_vec()).await["id"].as_str().unwrap().to_owned()
 }
@@ -436,7 +438,7 @@ async fn r8_routes_hear_what_became_of_a_document_once() {
     becomes(&world, "w", "iso", "InReview").await;
     plugin::run(&world, &["documents", "reject", "w", "iso", "--reason", "blurred"]).await.ends(0);
     arrived(&cases, 3).await;
-    let said: Vec<Value> = cases.accepted().iter().map(|accepted| accepted.json()).collect();
+    let said: Vec<Value> = cases.accepted().iter().map(Accepted::json).collect();
     let told = |event: &str, state: &str| json!({"document": "iso", "state": state, "event": event});
     let wanted =
         [told("DocumentApproved", "Approved"), told("DocumentExpired", "Expired"), told("DocumentRejected", "Rejected")];

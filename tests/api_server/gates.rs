@@ -45,11 +45,12 @@ pub fn gated(tickets: &CaseSystem, cases: &CaseSystem, gate: Value) -> Value {
             "decision": {"callback": {"hmacRef": {"name": "callbacks"}}},
         },
     });
-    for (name, value) in gate.as_object().into_iter().flatten() {
+    let Value::Object(gate) = gate else { panic!("not an object: {gate}") };
+    for (name, value) in gate {
         if value.is_null() {
-            whole.as_object_mut().unwrap().remove(name);
+            whole.as_object_mut().unwrap().remove(&name);
         } else {
-            whole[name] = value.clone();
+            whole[name] = value;
         }
     }
     let to = json!([{"name": "case", "http": {"url": format!("{}/cases", cases.url)}, "send": "Content"}]);
@@ -151,7 +152,7 @@ async fn audited(world: &World, action: &str) -> Vec<Value> {
         if page["hasMore"] != true {
             return all;
         }
-        cursor = page["nextCursor"].as_str().expect("a cursor").to_owned();
+        page["nextCursor"].as_str().expect("a cursor").clone_into(&mut cursor);
     }
 }
 

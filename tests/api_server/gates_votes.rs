@@ -1,6 +1,6 @@
 //! Who votes on an Approval, and what nobody can do to one: against the shipped ValidatingAdmissionPolicy in a real API server.
 
-use kube::api::{Api, DynamicObject, Patch, PatchParams, PostParams};
+use kube::api::{Api, DynamicObject, ListParams, Patch, PatchParams, PostParams};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::{Client, Config};
 use serde_json::{Value, json};
@@ -32,7 +32,7 @@ async fn voter(world: &World, plane: &ControlPlane, name: &str) -> Api<DynamicOb
     let client = Client::try_from(config).unwrap();
     let api = kubernetes::api(&client, &world.namespace, "file360.io/v1alpha1", "Approval");
     eventually("the right to read", || async {
-        api.list(&Default::default()).await.map(drop).map_err(|error| error.to_string())
+        api.list(&ListParams::default()).await.map(drop).map_err(|error| error.to_string())
     })
     .await;
     api

@@ -13,8 +13,9 @@ use crate::support::{eventually, kubernetes};
 /// A report to a path of the case system.
 fn report(cases: &CaseSystem, name: &str, more: Value) -> Value {
     let mut http = json!({"url": format!("{}/{name}", cases.url)});
-    for (field, value) in more.as_object().into_iter().flatten() {
-        http[field] = value.clone();
+    let Value::Object(more) = more else { panic!("not an object: {more}") };
+    for (field, value) in more {
+        http[field] = value;
     }
     json!({"name": name, "http": http})
 }

@@ -144,9 +144,10 @@ impl Gates {
                 approval.clone()
             }
             None => {
-                let decision = match pending.iter().any(|one| is_asked_again(approval, one)) {
-                    true => ApprovalDecision::Superseded,
-                    false => became(&*view.tenant.session.driver, approval).await?,
+                let decision = if pending.iter().any(|one| is_asked_again(approval, one)) {
+                    ApprovalDecision::Superseded
+                } else {
+                    became(&*view.tenant.session.driver, approval).await?
                 };
                 let by = match decision {
                     ApprovalDecision::Superseded => "a change in File 360",
