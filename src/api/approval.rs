@@ -124,7 +124,7 @@ pub struct ApprovalSubject {
     /// The share.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub share: Option<SharedThing>,
-    /// For deletions and grants: when it was asked for, in File 360. A later one asks again.
+    /// Since when it waits, in File 360. What is held back or asked for once more is another thing, and is asked about again.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "date_time")]
     pub since: Option<Timestamp>,
@@ -189,8 +189,11 @@ pub struct Requester {
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 #[x_kube(
-    validation = Rule::new("!has(oldSelf.decision) || (has(self.decision) && self.decision == oldSelf.decision)")
-        .message("a decision is final"),
+    validation = Rule::new(
+        "!has(oldSelf.decision) || (has(self.decision) && (self.decision == oldSelf.decision || \
+         (self.decision == 'Superseded' && !has(oldSelf.evidence))))"
+    )
+    .message("a decision is final; until it takes effect, a change of what it is about supersedes it"),
     validation = Rule::new("!has(oldSelf.decidedAt) || (has(self.decidedAt) && self.decidedAt == oldSelf.decidedAt)")
         .message("a decision is final: so is its time"),
 )]
@@ -210,7 +213,7 @@ pub struct ApprovalStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 16))]
     pub summary: Option<String>,
-    /// What was decided. Final.
+    /// What was decided. Final, but that a change of what it is about supersedes it before it takes effect.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decision: Option<ApprovalDecision>,
     /// When.

@@ -196,6 +196,11 @@ impl Approvals {
         Ok(written)
     }
 
+    /// Ends a decision that could not take effect, because what it was about changed before.
+    pub async fn overtaken(&self, key: &ObjectKey) -> Result<Arc<Approval>> {
+        self.write(key, |_, status| status::overtake(status)).await
+    }
+
     /// Whether an approval may take effect. While the policy is in force, nobody but the operator writes decisions. Without it, anybody who may write
     /// the status may have: then only what follows once more from what was signed or polled counts. The policy is looked at right before.
     pub async fn is_believed(&self, approval: &Approval) -> bool {

@@ -7,6 +7,7 @@
 mod carry;
 mod pass;
 pub mod register;
+mod thing;
 mod tickets;
 
 use std::collections::{HashMap, HashSet};

@@ -331,6 +331,34 @@ async fn a2_a_change_supersedes_and_asks_again_while_the_earlier_version_stays_v
     assert_eq!(world.remote.get(&format!("/v1/items/{item}")).await["locked"], true);
 }
 
+#[tokio::test]
+async fn a2_an_approved_file_that_is_renamed_is_hidden_and_asked_about_again() {
+    let (world, inbound) = world().await;
+    let (tickets, cases) = (CaseSystem::start().await, CaseSystem::start().await);
+    let workspace = claims(&world, "pricing").await;
+    let_in(&world, &workspace).await;
+    route(&world, gated(&tickets, &cases, json!({"actions": ["Upload", "Modify"]}))).await;
+    let item = world.remote.upload(&workspace, "/Inbox", "price.txt", b"a secret price").await;
+    let first = name_of(&approvals(&world, 1).await[0]);
+    let url = |approval: &str| format!("{inbound}/callbacks/{}/{approval}", world.namespace);
+    assert_eq!(call_back(&url(&first), KEY, "d-1", now(), &json!({"decision": "Approved"})).await.0, 200);
+    decided(&world, &first, "Approved").await;
+    assert_eq!(seen(&world, &workspace, &item).await["item"], json!([200, 1]));
+
+    let editor = world.remote.principal("User", "user1").await;
+    world.remote.change("PUT", &format!("/v1/workspaces/{workspace}/members/{editor}"), json!({"role": "Editor"})).await;
+    let headers = [("On-Behalf-Of", editor.as_str()), ("if-match", "*")];
+    let rename = Some(json!({"name": "price list.txt"}));
+    let (status, body) = world.remote.call("PATCH", &format!("/v1/items/{item}"), &headers, rename).await;
+    assert_eq!(status, 200, "{body}");
+    let all = approvals(&world, 2).await;
+    assert_eq!(seen(&world, &workspace, &item).await["item"][0], 404, "the earlier approval does not count for it");
+    let second = all.iter().map(name_of).find(|name| *name != first).unwrap();
+    assert_eq!(call_back(&url(&second), KEY, "d-2", now(), &json!({"decision": "Approved"})).await.0, 200);
+    decided(&world, &second, "Approved").await;
+    assert_eq!(seen(&world, &workspace, &item).await["item"], json!([200, 1]));
+}
+
 async fn put(world: &World, path: &str, content: &str) -> (u16, Value) {
     // Content is no JSON: the call is made by hand.
     let token = reqwest::Client::builder().no_proxy().build().unwrap();

@@ -30,6 +30,19 @@ pub fn decide(status: &mut ApprovalStatus, made: &Made, now: Timestamp) {
     status.reason = made.reason.as_deref().map(|reason| clean(reason, 1024));
 }
 
+/// Ends a decision that has not taken effect: what it was about changed before. Nothing else ever changes a decision, and this one lets nothing
+/// through. Who had decided stays.
+pub fn overtake(status: &mut ApprovalStatus) {
+    let Some(decision) = status.decision.filter(|found| *found != ApprovalDecision::Superseded) else { return };
+    if status.evidence.is_some() {
+        return;
+    }
+    let before = status.reason.as_deref().map(|reason| format!(": {reason}")).unwrap_or_default();
+    let reason = format!("it changed before this could take effect ({decision:?}{before})");
+    status.decision = Some(ApprovalDecision::Superseded);
+    status.reason = Some(clean(&reason, 1024));
+}
+
 /// What is asked, for people.
 pub fn asks(spec: &ApprovalSpec) -> String {
     let what = match spec.subject.kind {
@@ -129,6 +142,27 @@ fn waiting(object: &Approval, last: &[Condition], judged: Option<&Judged>) -> St
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a2_a_decision_is_overtaken_by_a_change_only_until_it_takes_effect() {
+        let approved = || ApprovalStatus {
+            decision: Some(ApprovalDecision::Approved),
+            decided_by: Some("ann".into()),
+            reason: Some("fine".into()),
+            ..ApprovalStatus::default()
+        };
+        let mut status = approved();
+        overtake(&mut status);
+        overtake(&mut status);
+        assert_eq!((status.decision, status.decided_by.as_deref()), (Some(ApprovalDecision::Superseded), Some("ann")));
+        assert_eq!(status.reason.as_deref(), Some("it changed before this could take effect (Approved: fine)"));
+        let mut status = ApprovalStatus { evidence: Some(crate::api::approval::Evidence::default()), ..approved() };
+        overtake(&mut status);
+        assert_eq!(status.decision, Some(ApprovalDecision::Approved), "it has taken effect");
+        let mut open = ApprovalStatus::default();
+        overtake(&mut open);
+        assert_eq!(open.decision, None, "nobody decided");
+    }
 
     #[test]
     fn a3_the_first_decision_stands() {

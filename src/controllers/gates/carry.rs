@@ -8,7 +8,8 @@ use sha2::{Digest, Sha256};
 use tracing::{info, warn};
 
 use super::Gates;
-use super::pass::{Thing, View};
+use super::pass::View;
+use super::thing::{Thing, thing_of};
 use crate::api::Approval;
 use crate::api::approval::{ApprovalDecision, Evidence, SubjectKind, VoteDecision};
 use crate::api::gate::OnApproved;
@@ -90,6 +91,8 @@ impl Gates {
             Err(error) if error.kind == Kind::NotFound || error.code == "already-decided" => {
                 warn!(item = %thing.item.id, %error, "It was decided in File 360 already; that stands");
             }
+            // It was changed or asked for again since it was listed: that is another thing, and nobody has decided about it (A2).
+            Err(error) if error.code == "superseded" => return self.overtaken(thing, approvals, error).await,
             Err(error) => return Err(error.while_doing("decide about something pending")),
         }
         for approval in approvals {
@@ -97,6 +100,20 @@ impl Gates {
             self.note(approval, &evidence).await?;
         }
         Ok(())
+    }
+
+    /// A decision came too late for what it was about. What it was made for alone ends with it; one that is about more, such as that a gate goes,
+    /// fails, so that the next pass lists anew.
+    async fn overtaken(&self, thing: &Thing, approvals: &[Arc<Approval>], error: Error) -> Result<()> {
+        let (single, wider): (Vec<_>, Vec<_>) =
+            approvals.iter().partition(|approval| is_about_pending(approval.spec.subject.kind));
+        for approval in single {
+            let key = ObjectKey::of(&**approval);
+            info!(object = %key, item = %thing.item.id, "It changed before the decision took effect: superseded");
+            let ended = self.approvals.overtaken(&key).await?;
+            self.without_effect(&ended).await?;
+        }
+        if wider.is_empty() { Ok(()) } else { Err(error.while_doing("decide about something pending")) }
     }
 
     /// Notes that a decision has been carried out that changes nothing in File 360.
@@ -138,7 +155,7 @@ impl Gates {
         let decided = match decision_of(approval) {
             Some(_) => {
                 // It was carried out up to here.
-                if let Some(thing) = super::pass::thing_of(view, approval).await? {
+                if let Some(thing) = thing_of(&*view.tenant.session.driver, approval).await? {
                     self.put_aside(view, &thing, approval).await?;
                 }
                 approval.clone()
@@ -189,16 +206,14 @@ pub(super) fn gate_of(view: &View<'_>, approval: &Approval) -> Option<Arc<Gate>>
 type Identity<'a> = (&'a str, Option<u64>, bool, Option<&'a str>, Option<&'a str>, Option<jiff::Timestamp>);
 
 fn identity(pending: &Pending) -> Identity<'_> {
-    let since = pending.since.filter(|_| pending.version.is_none());
-    (&pending.item_id, pending.version, pending.delete, pending.link.as_deref(), pending.member.as_deref(), since)
+    (&pending.item_id, pending.version, pending.delete, pending.link.as_deref(), pending.member.as_deref(), pending.since)
 }
 
 fn identity_of(approval: &Approval) -> Identity<'_> {
     let subject = &approval.spec.subject;
     let share = subject.share.as_ref();
     let (link, member) = (share.and_then(|share| share.link.as_deref()), share.and_then(|share| share.member.as_deref()));
-    let since = subject.since.filter(|_| subject.version.is_none());
-    (&subject.file_id, subject.version, subject.kind == SubjectKind::Deletion, link, member, since)
+    (&subject.file_id, subject.version, subject.kind == SubjectKind::Deletion, link, member, subject.since)
 }
 
 /// Whether something pending is what an Approval is about, asked for again: nobody has approved the first.

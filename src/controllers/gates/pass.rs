@@ -13,6 +13,7 @@ use sha2::{Digest, Sha256};
 use tracing::{debug, warn};
 
 use super::register::{Entry, Register};
+use super::thing::{Thing, list, read};
 use super::{Found, Gates, SHOWN, Tenant};
 use crate::api::Approval;
 use crate::api::approval::{ApprovalDecision, ApprovalSpec, ApprovalSubject, Requester, SharedThing, SubjectKind};
@@ -25,13 +26,11 @@ use crate::controllers::approval::{decision_of, is_carried_out, name_of};
 use crate::controllers::file_route::GatedRoute;
 use crate::error::{Error, Kind, Result, clean};
 use crate::expression::Variables;
-use crate::file360::model::{Audience, GateAction, Item, ItemKind, ItemState, Link, Pending, Version};
+use crate::file360::model::{GateAction, ItemKind, Pending};
 use crate::hex::hex;
 use crate::reconcile::ObjectKey;
 use crate::routes::gate::{Gate, ORPHANED};
 
-/// Pages of pending things that are read at most.
-const MOST_PAGES: usize = 1_000;
 /// Things that are looked at at once.
 const AT_ONCE: usize = 8;
 /// Looked at again this soon while something is not known yet.
@@ -50,14 +49,6 @@ pub(super) struct View<'a> {
     own: HashMap<String, HashSet<String>>,
     /// The newest pending version of each file.
     newest: HashMap<String, u64>,
-}
-
-/// Something pending, as it was read.
-pub(super) struct Thing {
-    pub pending: Pending,
-    pub item: Item,
-    pub version: Option<Version>,
-    link: Option<Link>,
 }
 
 /// What one route's gates make of a thing.
@@ -85,7 +76,7 @@ impl Gates {
         let known = self.approvals.all_where(|approval| {
             super::connection_of(&ObjectKey::of(approval), &approval.spec) == *connection && approval.spec.route.is_some()
         });
-        let pending = list(tenant).await?;
+        let pending = list(&*tenant.session.driver).await?;
         let mut view = self.view(connection, tenant, &register);
         for one in &pending {
             if let Some(version) = one.version {
@@ -128,10 +119,10 @@ impl Gates {
 
     /// Looks at one thing: lets it through, refuses it, or says which routes hold it.
     async fn look(&self, view: &View<'_>, pending: &Pending) -> Result<Vec<ObjectKey>> {
-        let Some(thing) = read(view, pending).await? else { return Ok(Vec::new()) };
+        let Some(thing) = read(&*view.tenant.session.driver, pending).await? else { return Ok(Vec::new()) };
         let mut entries = view.register.over(&pending.workspace_id, &thing.item.path);
         // A gate that does not hold such things says nothing about this one, and lets nothing through that others hold.
-        let actions = actions_of(&thing);
+        let actions = thing.actions();
         entries.retain(|(_, entry)| holds(entry, &actions));
         // One verdict for each route, whatever number of its gates is over the thing.
         entries.sort_by_key(|(_, entry)| (entry.key(), standing(view, entry)));
@@ -213,7 +204,7 @@ impl Gates {
         let running = route.running.as_ref().filter(|running| running.scope.contains(&thing.item.workspace_id));
         let Some(running) = running else { return Ok(Asked::Unknown) };
         let compiled = &running.engine.route;
-        let actions = actions_of(thing);
+        let actions = thing.actions();
         let gate: Option<&Arc<Gate>> = if thing.item.kind == ItemKind::Folder {
             // What is in it may be anything: the first gate that holds such things holds it.
             compiled.gates.iter().flatten().find(|gate| gate.holds(&actions))
@@ -337,8 +328,8 @@ impl Gates {
         let tenant = &*view.tenant.session.driver;
         view.register.open(tenant, key, &super::carry::cause(approval)).await?;
         for one in pending.iter().filter(|one| one.workspace_id == entry.workspace) {
-            let Some(thing) = read(view, one).await? else { continue };
-            let actions = actions_of(&thing);
+            let Some(thing) = read(tenant, one).await? else { continue };
+            let actions = thing.actions();
             let over = view.register.over(&one.workspace_id, &thing.item.path);
             let is_held = over.iter().any(|(other, entry)| other != key && holds(entry, &actions));
             if entry.covers(&thing.item.path) && holds(entry, &actions) && !is_held {
@@ -393,95 +384,6 @@ fn listed(entry: &Entry, approval: String) -> OrphanedGate {
     }
 }
 
-async fn list(tenant: &Tenant) -> Result<Vec<Pending>> {
-    let mut all = Vec::new();
-    let mut cursor: Option<String> = None;
-    for _ in 0..MOST_PAGES {
-        let page = tenant.session.driver.pending(None, cursor.as_deref()).await?;
-        all.extend(page.items);
-        match page.next_cursor {
-            Some(next) if cursor.as_ref() != Some(&next) => cursor = Some(next),
-            Some(_) => return Err(Error::new(Kind::Malformed, "the listing of pending things repeats its cursor")),
-            None => return Ok(all),
-        }
-    }
-    Err(Error::new(Kind::Malformed, "the listing of pending things does not end"))
-}
-
-/// What went away between two reads is not there.
-fn gone_is_none<T>(read: Result<T>) -> Result<Option<T>> {
-    match read {
-        Err(error) if error.kind == Kind::NotFound => Ok(None),
-        read => read.map(Some),
-    }
-}
-
-/// Reads what a pending entry is about; `None`: it is gone.
-async fn read(view: &View<'_>, pending: &Pending) -> Result<Option<Thing>> {
-    let driver = &view.tenant.session.driver;
-    let Some(item) = driver.item(&pending.item_id).await? else { return Ok(None) };
-    let version = match pending.version {
-        Some(number) => match gone_is_none(driver.versions(&item.id).await)? {
-            Some(versions) => match versions.into_iter().find(|found| found.version == number) {
-                Some(found) => Some(found),
-                None => return Ok(None),
-            },
-            None => return Ok(None),
-        },
-        None => None,
-    };
-    let link = match &pending.link {
-        Some(id) => match gone_is_none(driver.links(&pending.workspace_id).await)? {
-            Some(links) => match links.into_iter().find(|link| link.id == *id) {
-                Some(link) => Some(link),
-                None => return Ok(None),
-            },
-            None => return Ok(None),
-        },
-        None => None,
-    };
-    Ok(Some(Thing { pending: pending.clone(), item, version, link }))
-}
-
-/// What an Approval is about, as it is now; `None`: it is gone.
-pub(super) async fn thing_of(view: &View<'_>, approval: &Approval) -> Result<Option<Thing>> {
-    let subject = &approval.spec.subject;
-    let share = subject.share.clone().unwrap_or_default();
-    let pending = Pending {
-        workspace_id: subject.workspace_id.clone(),
-        item_id: subject.file_id.clone(),
-        version: subject.version,
-        delete: subject.kind == SubjectKind::Deletion,
-        link: share.link,
-        member: share.member,
-        requested_by: None,
-        since: subject.since,
-    };
-    read(view, &pending).await
-}
-
-/// Which actions of a gate hold such a thing.
-fn actions_of(thing: &Thing) -> Vec<GateAction> {
-    match &thing.pending {
-        Pending { version: Some(1), .. } => vec![GateAction::Upload],
-        Pending { version: Some(_), .. } => match thing.item.state {
-            ItemState::Pending => vec![GateAction::Upload],
-            ItemState::Available => vec![GateAction::Modify],
-            // Whether it was visible before is not seen any more.
-            ItemState::Quarantined | ItemState::Trashed => vec![GateAction::Upload, GateAction::Modify],
-        },
-        Pending { delete: true, .. } => vec![GateAction::Delete],
-        Pending { member: Some(_), .. } => vec![GateAction::ShareExternal],
-        _ => {
-            let is_outside =
-                thing.link.as_ref().is_none_or(|link| matches!(link.audience, Audience::Guests | Audience::Anyone));
-            let mut actions = vec![GateAction::ShareLink];
-            actions.extend(is_outside.then_some(GateAction::ShareExternal));
-            actions
-        }
-    }
-}
-
 /// Whether a registered gate holds back one of these.
 fn holds(entry: &Entry, actions: &[GateAction]) -> bool {
     actions.iter().any(|action| entry.actions.contains(action))
@@ -525,7 +427,7 @@ fn spec_of(view: &View<'_>, entry: &Entry, thing: &Thing) -> ApprovalSpec {
             version: pending.version,
             digest,
             share: (kind == SubjectKind::Share).then_some(share),
-            since: pending.since.filter(|_| pending.version.is_none()),
+            since: pending.since,
             path: Some(clean(&thing.item.path, 1024)),
         },
         route: Some(entry.route.clone()),

@@ -243,7 +243,7 @@ impl Gates {
         });
         let route = approval.spec.route.as_deref().unwrap_or_default();
         let route = view.routes.get(&ObjectKey::new(&approval.namespace().unwrap_or_default(), route));
-        let thing = super::pass::thing_of(view, approval).await?;
+        let thing = super::thing::thing_of(&*view.tenant.session.driver, approval).await?;
         let data =
             |file: Value| json!({"file": file, "workspace": {"id": subject.workspace_id, "name": approval.spec.workspace}});
         if let (Some(thing), Some(route)) = (thing, route) {
