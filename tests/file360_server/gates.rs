@@ -263,6 +263,68 @@ async fn a1_shares_that_are_moved_below_a_gate_or_loosened_there_wait() {
 }
 
 #[tokio::test]
+async fn a1_a_policy_withholds_the_shares_that_it_finds_and_the_files_stay() {
+    let it = scene(&["Upload"]).await;
+    it.share_with_anyone().await;
+    let root = format!("/v1/items/{}", it.ws["rootId"].as_str().unwrap());
+    let file = it.released("known.txt").await;
+    let share = |at: String, body: Value| {
+        let reader = it.reader.clone();
+        async move { reader.post(&format!("{at}/links"), body).send().await.expect(201) }
+    };
+    let beside = share(item(&it.inbox), json!({"audience": "Anyone"})).await;
+    let below = share(item(&file), json!({"audience": "Anyone"})).await;
+    let above = share(root, json!({"audience": "Guests"})).await;
+    let inside = share(item(&it.gated), json!({"audience": "Members"})).await;
+    let member = |principal: String, path: &'static str| {
+        let at = format!("/v1/workspaces/{}/members/{principal}?path={path}", id(&it.ws));
+        it.reader.put(&at, json!({"role": "Viewer"})).send()
+    };
+    let (near, far) = (it.api.guest("near@partner.example").await, it.api.guest("far@partner.example").await);
+    member(it.api.principal("User", "bob").await, "/").await.expect(201);
+    member(near.clone(), "/").await.expect(201);
+    member(far.clone(), "/Inbox").await.expect(201);
+    assert!(it.api.all("/v1/pending").await.is_empty());
+
+    let close =
+        || it.api.put(&format!("{}/intake", item(&it.gated)), json!({"actions": ["Upload", "ShareExternal"]})).send();
+    close().await.expect(200);
+    let waiting = it.api.all("/v1/pending").await;
+    let mut what: Vec<&str> =
+        waiting.iter().map(|one| one["link"].as_str().or_else(|| one["member"].as_str()).expect("a share")).collect();
+    what.sort_unstable();
+    let mut expected = [id(&below), id(&above), near.as_str()];
+    expected.sort_unstable();
+    assert_eq!(what, expected, "not {beside}, {inside}");
+    let asked = waiting.iter().find(|one| one["link"] == below["id"]).unwrap();
+    assert_eq!(asked["requestedBy"]["name"], "neighbour", "who had shared: {asked}");
+    it.is_visible(&file).await;
+    close().await.expect(200);
+    it.decide(&file, json!({"link": id(&below), "decision": "Release"})).await.expect(200);
+    close().await.expect(200);
+    assert_eq!(it.api.all("/v1/pending").await.len(), 2, "the same policy again withholds nothing again");
+}
+
+#[tokio::test]
+async fn a2_another_password_of_a_link_is_no_other_link_and_none_is() {
+    let it = scene(&["ShareLink"]).await;
+    it.share_with_anyone().await;
+    let link = json!({"audience": "Members", "password": "correct horse"});
+    let link = it.reader.post(&format!("{}/links", item(&it.gated)), link).send().await.expect(201);
+    let seen = it.api.all("/v1/pending").await[0]["since"].clone();
+    it.fixture.server.clock().set_offset_seconds(60);
+    let path = format!("/v1/links/{}", id(&link));
+    let change = |password: Value| it.reader.patch(&path, json!({"password": password})).header("if-match", "*").send();
+    change(json!("battery staple")).await.expect(200);
+    assert_eq!(it.api.all("/v1/pending").await[0]["since"], seen, "what was asked is what it still is");
+    it.decide(&it.gated, json!({"link": id(&link), "decision": "Release", "since": seen})).await.expect(200);
+    change(json!("tr0ub4dor")).await.expect(200);
+    assert!(it.api.all("/v1/pending").await.is_empty());
+    change(Value::Null).await.expect(200);
+    assert_ne!(it.api.all("/v1/pending").await[0]["since"], seen);
+}
+
+#[tokio::test]
 async fn a2_a_decision_about_a_share_is_for_the_state_that_was_decided() {
     let it = scene(&["ShareLink", "ShareExternal"]).await;
     it.share_with_anyone().await;

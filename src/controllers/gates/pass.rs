@@ -26,7 +26,7 @@ use crate::controllers::approval::{decision_of, is_carried_out, name_of};
 use crate::controllers::file_route::GatedRoute;
 use crate::error::{Error, Kind, Result, clean};
 use crate::expression::Variables;
-use crate::file360::model::{GateAction, ItemKind, Pending};
+use crate::file360::model::{ItemKind, Pending};
 use crate::hex::hex;
 use crate::reconcile::ObjectKey;
 use crate::routes::gate::{Gate, ORPHANED};
@@ -120,10 +120,8 @@ impl Gates {
     /// Looks at one thing: lets it through, refuses it, or says which routes hold it.
     async fn look(&self, view: &View<'_>, pending: &Pending) -> Result<Vec<ObjectKey>> {
         let Some(thing) = read(&*view.tenant.session.driver, pending).await? else { return Ok(Vec::new()) };
-        let mut entries = view.register.over(&pending.workspace_id, &thing.item.path);
         // A gate that does not hold such things says nothing about this one, and lets nothing through that others hold.
-        let actions = thing.actions();
-        entries.retain(|(_, entry)| holds(entry, &actions));
+        let mut entries = view.register.of(&pending.workspace_id, |entry| thing.is_held_by(entry));
         // One verdict for each route, whatever number of its gates is over the thing.
         entries.sort_by_key(|(_, entry)| (entry.key(), standing(view, entry)));
         entries.dedup_by_key(|(_, entry)| entry.key());
@@ -329,10 +327,8 @@ impl Gates {
         view.register.open(tenant, key, &super::carry::cause(approval)).await?;
         for one in pending.iter().filter(|one| one.workspace_id == entry.workspace) {
             let Some(thing) = read(tenant, one).await? else { continue };
-            let actions = thing.actions();
-            let over = view.register.over(&one.workspace_id, &thing.item.path);
-            let is_held = over.iter().any(|(other, entry)| other != key && holds(entry, &actions));
-            if entry.covers(&thing.item.path) && holds(entry, &actions) && !is_held {
+            let held_by = view.register.of(&one.workspace_id, |entry| thing.is_held_by(entry));
+            if thing.is_held_by(entry) && held_by.iter().all(|(other, _)| other == key) {
                 self.release(view, &thing, std::slice::from_ref(approval)).await?;
             }
         }
@@ -382,11 +378,6 @@ fn listed(entry: &Entry, approval: String) -> OrphanedGate {
         path: clean(&entry.path, 1024),
         approval,
     }
-}
-
-/// Whether a registered gate holds back one of these.
-fn holds(entry: &Entry, actions: &[GateAction]) -> bool {
-    actions.iter().any(|action| entry.actions.contains(action))
 }
 
 /// The Approval about a thing, for the route of an entry; without what its rule asks for.

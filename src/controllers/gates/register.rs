@@ -57,9 +57,19 @@ impl Entry {
 
     /// Whether a path of its workspace is in the folder.
     pub fn covers(&self, path: &str) -> bool {
-        let (folder, path) = (fold(self.path.trim_end_matches('/')), fold(path));
-        path == folder || path.strip_prefix(&folder).is_some_and(|rest| rest.starts_with('/'))
+        is_within(path, &self.path)
     }
+
+    /// Whether a share of what is at a path opens something in the folder: what is in it, and the folders above it.
+    pub fn is_opened_from(&self, path: &str) -> bool {
+        self.covers(path) || is_within(&self.path, path)
+    }
+}
+
+/// Whether a path is a folder's or below it.
+fn is_within(path: &str, folder: &str) -> bool {
+    let (folder, path) = (fold(folder.trim_end_matches('/')), fold(path));
+    path == folder || path.strip_prefix(&folder).is_some_and(|rest| rest.starts_with('/'))
 }
 
 /// What a route's gates hold back in one workspace.
@@ -116,11 +126,11 @@ impl Register {
         self.entries.lock().iter().map(|(key, entry)| (key.clone(), entry.clone())).collect()
     }
 
-    /// Those over a path of a workspace.
-    pub fn over(&self, workspace: &str, path: &str) -> Vec<(String, Entry)> {
+    /// Those in a workspace that `holds` is true of.
+    pub fn of(&self, workspace: &str, holds: impl Fn(&Entry) -> bool) -> Vec<(String, Entry)> {
         let entries = self.entries.lock();
-        let over = entries.iter().filter(|(_, entry)| entry.workspace == workspace && entry.covers(path));
-        over.map(|(key, entry)| (key.clone(), entry.clone())).collect()
+        let of = entries.iter().filter(|(_, entry)| entry.workspace == workspace && holds(entry));
+        of.map(|(key, entry)| (key.clone(), entry.clone())).collect()
     }
 
     fn key(&self, declared: &Declared, workspace: &str) -> String {
@@ -271,6 +281,15 @@ mod tests {
             ("/Inbox", "/", false),
         ] {
             assert_eq!(entry(path).covers(file), covered, "{path} {file}");
+        }
+        for (path, shared, opened) in [
+            ("/Inbox", "/", true),
+            ("/A/Inbox", "/a", true),
+            ("/A/Inbox", "/A/Inbox/x.pdf", true),
+            ("/A/Inbox", "/A/In", false),
+            ("/A/Inbox", "/B", false),
+        ] {
+            assert_eq!(entry(path).is_opened_from(shared), opened, "a share of {shared} for {path}");
         }
     }
 }

@@ -1,10 +1,11 @@
 //! What waits for a decision in a tenant: listed, read, and told which actions of a gate hold it.
 
+use super::register::Entry;
 use crate::api::Approval;
 use crate::api::approval::SubjectKind;
 use crate::error::{Error, Kind, Result};
 use crate::file360::File360;
-use crate::file360::model::{Audience, GateAction, Item, Link, Pending, Version};
+use crate::file360::model::{Audience, GateAction, Item, ItemKind, Link, Pending, Version};
 
 /// Pages of pending things that are read at most.
 const MOST_PAGES: usize = 1_000;
@@ -39,6 +40,17 @@ impl Thing {
                 actions
             }
         }
+    }
+
+    /// Whether a registered gate holds it back. A share of a folder opens what is below: a gate there holds it too.
+    pub fn is_held_by(&self, entry: &Entry) -> bool {
+        let is_share = self.pending.link.is_some() || self.pending.member.is_some();
+        let is_there = if is_share && self.item.kind == ItemKind::Folder {
+            entry.is_opened_from(&self.item.path)
+        } else {
+            entry.covers(&self.item.path)
+        };
+        is_there && self.actions().iter().any(|action| entry.actions.contains(action))
     }
 
     /// The version was visible in its time: it waits since later than it arrived.
@@ -158,5 +170,32 @@ mod tests {
         for (n, is_shown) in [(1, false), (3, false), (1, true), (3, true)] {
             assert_eq!(version(n, "Pending", is_shown, 60).actions(), [Upload, Modify], "{n} {is_shown}");
         }
+    }
+
+    #[test]
+    fn a1_a_guest_of_the_whole_workspace_is_held_by_the_gates_below_and_a_version_is_not() {
+        let entry = |path: &str, action| Entry {
+            namespace: "a".into(),
+            route: "r".into(),
+            workspace: "w".into(),
+            path: path.into(),
+            folder: None,
+            actions: vec![action],
+            min_approvals: 1,
+            separates: false,
+            orphaned_at: None,
+        };
+        let mut guest = version(1, "Available", true, 0);
+        guest.pending.version = None;
+        guest.pending.member = Some("p".into());
+        guest.item.path = "/".into();
+        guest.item.kind = ItemKind::Folder;
+        assert!(guest.is_held_by(&entry("/Inbox", GateAction::ShareExternal)));
+        assert!(!guest.is_held_by(&entry("/Inbox", GateAction::ShareLink)), "a grant is no link");
+        guest.item.path = "/Other".into();
+        assert!(!guest.is_held_by(&entry("/Inbox", GateAction::ShareExternal)));
+        let file = version(1, "Pending", false, 0);
+        assert!(!file.is_held_by(&entry("/Inbox", Upload)), "it is at /a");
+        assert!(file.is_held_by(&entry("/", Upload)));
     }
 }

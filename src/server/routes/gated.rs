@@ -44,7 +44,8 @@ pub fn apply(tx: &mut Tx<'_, '_, '_>, before: &Placed, after: Gate, change: Chan
         return Err(Refusal::new(409, "pending", detail).audited());
     }
     if change.moved {
-        withhold_shares(tx, before, if decides { was } else { Gate::default() }, after)?;
+        let actor = serde_json::to_string(&tx.actor)?;
+        withhold_shares(tx, before, if decides { was } else { Gate::default() }, after, Some(&actor))?;
     }
     let arrives = change.moved && after.upload && !was.upload;
     if !arrives && !again {
@@ -57,8 +58,8 @@ pub fn apply(tx: &mut Tx<'_, '_, '_>, before: &Placed, after: Gate, change: Chan
 
 /// Withholds what is brought back from the trash to a place with a gate: other people decided there, or nobody.
 pub fn restored(tx: &mut Tx<'_, '_, '_>, back: &Placed) -> Result<(), Refusal> {
-    let gate = back.gate();
-    withhold_shares(tx, back, Gate::default(), gate)?;
+    let (gate, actor) = (back.gate(), serde_json::to_string(&tx.actor)?);
+    withhold_shares(tx, back, Gate::default(), gate, Some(&actor))?;
     if gate.upload {
         withhold(tx, back, Extent::EveryVersion, false)?;
     }
@@ -85,49 +86,74 @@ fn withhold(tx: &mut Tx<'_, '_, '_>, placed: &Placed, extent: Extent, shown: boo
     Ok(!files.is_empty())
 }
 
-/// Makes the links and the guests' grants at or below an item wait that the gate holds back and `was` did not.
-fn withhold_shares(tx: &mut Tx<'_, '_, '_>, placed: &Placed, was: Gate, gate: Gate) -> Result<(), Refusal> {
+/// Withholds the shares that a policy on a folder, which held back `was` before, finds there: what is below it, and what is above it, because that
+/// opens what is below. Who had shared stays who asks. The files that are there stay visible.
+pub fn closed(tx: &mut Tx<'_, '_, '_>, folder: &str, was: Gate) -> Result<(), Refusal> {
+    let placed = items::by_id(tx, folder)?;
+    let gate = placed.gate();
+    withhold_shares(tx, &placed, was, gate, None)
+}
+
+/// Makes the links and the guests' grants wait that the gate holds back and `was` did not: at or below an item; without an `actor`, who asks for
+/// them from now on, also above it.
+fn withhold_shares(
+    tx: &mut Tx<'_, '_, '_>,
+    placed: &Placed,
+    was: Gate,
+    gate: Gate,
+    actor: Option<&str>,
+) -> Result<(), Refusal> {
     let (any, outside) = (gate.share_link && !was.share_link, gate.share_external && !was.share_external);
     if !any && !outside {
         return Ok(());
     }
-    let (workspace, actor) = (placed.item.workspace_id.as_str(), serde_json::to_string(&tx.actor)?);
+    let (workspace, now) = (placed.item.workspace_id.as_str(), tx.now.as_millisecond());
     let mut find = tx.db.prepare_cached(
-        "SELECT id, item_id FROM links WHERE workspace_id = ?1 AND state = 0 AND (?2 OR (?3 AND audience >= ?4))",
+        "SELECT id, item_id FROM links WHERE workspace_id = ?1 AND state = 0 AND (?2 OR (?3 AND audience >= ?4))
+             AND (expires_at IS NULL OR expires_at > ?5)",
     )?;
-    let links = pairs(find.query_map(params![workspace, any, outside, Audience::Guests as u8], pair)?)?;
+    let links = pairs(find.query_map(params![workspace, any, outside, Audience::Guests as u8, now], pair)?)?;
     for (link, item) in links {
         let on = items::by_id(tx, &item)?;
-        if on.ids().contains(&placed.item.id.as_str()) {
+        if is_open_by(&on, placed, actor) {
             let mut hold = tx.db.prepare_cached(
-                "UPDATE links SET state = 1, rev = rev + 1, requested_by = ?2, requested_at = ?3 WHERE id = ?1",
+                "UPDATE links SET state = 1, rev = rev + 1, requested_by = coalesce(?2, requested_by), requested_at = ?3 WHERE id = ?1",
             )?;
-            hold.execute(params![link, actor, tx.now.as_millisecond()])?;
+            hold.execute(params![link, actor, now])?;
             tx.changed(workspace, ChangeKind::LinkChanged, super::links::news(&link, &on))?;
         }
     }
     if outside {
-        withhold_guests(tx, placed, &actor)?;
+        withhold_guests(tx, placed, actor)?;
     }
-    tx.note(|about| about.item_id = Some(placed.item.id.clone()));
+    tx.note(|about| {
+        about.item_id = Some(placed.item.id.clone());
+        about.path = Some(placed.path());
+    });
     Ok(())
 }
 
-fn withhold_guests(tx: &mut Tx<'_, '_, '_>, placed: &Placed, actor: &str) -> Result<(), Refusal> {
-    let workspace = placed.item.workspace_id.as_str();
+/// Whether a share on an item is one that a change of `placed` is about.
+fn is_open_by(on: &Placed, placed: &Placed, actor: Option<&str>) -> bool {
+    on.ids().contains(&placed.item.id.as_str()) || (actor.is_none() && placed.ids().contains(&on.item.id.as_str()))
+}
+
+fn withhold_guests(tx: &mut Tx<'_, '_, '_>, placed: &Placed, actor: Option<&str>) -> Result<(), Refusal> {
+    let (workspace, now) = (placed.item.workspace_id.as_str(), tx.now.as_millisecond());
     let mut find = tx.db.prepare_cached(
         "SELECT m.principal_id, m.folder_id FROM members AS m CROSS JOIN principals AS p ON p.id = m.principal_id
-         WHERE m.workspace_id = ?1 AND m.state = 0 AND p.kind = ?2",
+         WHERE m.workspace_id = ?1 AND m.state = 0 AND p.kind = ?2 AND (m.expires_at IS NULL OR m.expires_at > ?3)",
     )?;
-    let grants = pairs(find.query_map(params![workspace, crate::file360::model::PrincipalKind::Guest as u8], pair)?)?;
+    let guest = crate::file360::model::PrincipalKind::Guest as u8;
+    let grants = pairs(find.query_map(params![workspace, guest, now], pair)?)?;
     for (guest, folder) in grants {
         let on = items::by_id(tx, &folder)?;
-        if on.ids().contains(&placed.item.id.as_str()) {
+        if is_open_by(&on, placed, actor) {
             let mut hold = tx.db.prepare_cached(
-                "UPDATE members SET state = 1, requested_by = ?4, requested_at = ?5
+                "UPDATE members SET state = 1, requested_by = coalesce(?4, requested_by), requested_at = ?5
                  WHERE workspace_id = ?1 AND principal_id = ?2 AND folder_id = ?3",
             )?;
-            hold.execute(params![workspace, guest, folder, actor, tx.now.as_millisecond()])?;
+            hold.execute(params![workspace, guest, folder, actor, now])?;
             tx.changed(workspace, ChangeKind::MemberRemoved, News::about(&guest).on(&folder).at(on.path()))?;
         }
     }

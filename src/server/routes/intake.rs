@@ -25,7 +25,8 @@ fn policy(placed: &Placed) -> Result<Intake, Refusal> {
     Ok(Intake { actions })
 }
 
-/// `PUT /v1/items/{id}/intake`. Less than before holds back less of what is to come; what is pending stays pending.
+/// `PUT /v1/items/{id}/intake`. Less than before holds back less of what is to come; what is pending stays pending. More than before withholds the
+/// shares that are there.
 pub fn put(tx: &mut Tx<'_, '_, '_>) -> Outcome {
     let placed = items::by_id(tx, tx.call.param("id"))?;
     placed.authorize(tx)?;
@@ -37,12 +38,14 @@ pub fn put(tx: &mut Tx<'_, '_, '_>) -> Outcome {
     wanted.actions.sort_unstable();
     wanted.actions.dedup();
     if policy(&placed)? != wanted {
+        let was = placed.gate();
         let text = (!wanted.actions.is_empty()).then(|| serde_json::to_string(&wanted.actions)).transpose()?;
         tx.db
             .prepare_cached("UPDATE items SET intake = ?2, rev = rev + 1 WHERE id = ?1")?
             .execute(params![placed.item.id, text])?;
         tx.details(serde_json::json!({"actions": wanted.actions}));
         announce(tx, &placed, None)?;
+        super::gated::closed(tx, &placed.item.id, was)?;
     }
     let after = items::by_id(tx, &placed.item.id)?;
     Ok(Answer::ok(&wanted)?.tagged(&after.item.etag()))

@@ -315,7 +315,8 @@ fn change(tx: &mut Tx<'_, '_, '_>, patch: &LinkPatch, hash: Option<String>) -> O
     if changed {
         let mut update = tx.db.prepare_cached(
             "UPDATE links SET audience = ?2, expires_at = ?3, password_hash = ?4, max_downloads = ?5, download = ?6, managed = ?7,
-                 state = max(state, ?8), ended = 0, rev = rev + 1, requested_by = ?9, requested_at = ?10 WHERE id = ?1",
+                 state = max(state, ?8), ended = 0, rev = rev + 1, requested_by = CASE WHEN ?11 THEN ?9 ELSE requested_by END,
+                 requested_at = CASE WHEN ?11 THEN ?10 ELSE requested_at END WHERE id = ?1",
         )?;
         update.execute(params![
             after.id,
@@ -328,6 +329,7 @@ fn change(tx: &mut Tx<'_, '_, '_>, patch: &LinkPatch, hash: Option<String>) -> O
             loosened,
             serde_json::to_string(&tx.actor)?,
             tx.now.as_millisecond(),
+            after.opens_as() != before.opens_as(),
         ])?;
         drop(update);
         tx.changed(&after.workspace_id, ChangeKind::LinkChanged, news(&after.id, &placed))?;
@@ -343,6 +345,11 @@ impl Record {
             || before.expires_at.is_some_and(|end| self.expires_at.is_none_or(|at| at > end))
             || before.max_downloads.is_some_and(|most| self.max_downloads.is_none_or(|now| now > most))
             || (self.download && !before.download)
+    }
+
+    /// What a decision about it is for: whom it opens for, how long, how often and how far, and whether it asks for a password; not which.
+    fn opens_as(&self) -> (Audience, Option<Timestamp>, bool, Option<u32>, bool) {
+        (self.audience, self.expires_at, self.password_hash.is_some(), self.max_downloads, self.download)
     }
 
     fn shape_and_more(&self) -> (Audience, Option<Timestamp>, Option<&str>, Option<u32>, bool, bool) {
