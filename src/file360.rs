@@ -71,6 +71,9 @@ pub trait File360: Content + Send + Sync {
     /// What the service says about itself. Proves that endpoint, trust and credential work.
     async fn service(&self) -> Result<Service>;
 
+    /// Who the caller is there, as the feed of changes names it; `None`: the tenant does not say.
+    async fn identity(&self) -> Result<Option<Principal>>;
+
     /// How far each feature is there, given what the service said last. What is [`Level::Unsupported`](feature::Level::Unsupported) is
     /// refused by every call that asks for it ([`Kind::Unsupported`](crate::error::Kind::Unsupported)), before anything is done.
     fn enforcement(&self, service: &Service) -> Enforcement;

@@ -1,6 +1,7 @@
 //! What one Connection shares with every resource that names it: the driver, who is who, which workspace belongs to which
 //! resource, and the one reader of the change feed.
 
+mod echo;
 mod feed;
 mod index;
 
@@ -12,6 +13,7 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::broadcast;
 use tokio_util::sync::CancellationToken;
 
+pub use echo::Identity;
 pub use feed::{Foreign, Wake};
 pub use index::{Index, Row};
 
@@ -28,6 +30,8 @@ pub struct Session {
     pub driver: Arc<dyn File360>,
     /// What it says about itself.
     pub service: Service,
+    /// Who the operator is there: its own changes come back in the feed.
+    pub identity: Identity,
     /// How far each feature is there.
     pub enforcement: Enforcement,
     /// Identity of this cluster there.
@@ -53,11 +57,18 @@ const PAGES_KEPT: usize = 16;
 
 impl Session {
     /// A session that counts as connected; its feed is read by [`Session::follow`].
-    pub fn new(driver: Arc<dyn File360>, service: Service, cluster_id: Arc<str>, stop: CancellationToken) -> Self {
+    pub fn new(
+        driver: Arc<dyn File360>,
+        service: Service,
+        identity: Identity,
+        cluster_id: Arc<str>,
+        stop: CancellationToken,
+    ) -> Self {
         Self {
             enforcement: driver.enforcement(&service),
             driver,
             service,
+            identity,
             cluster_id,
             index: Index::default(),
             principals: Mutex::default(),

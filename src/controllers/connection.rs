@@ -31,7 +31,7 @@ use crate::file360::model::Service;
 use crate::file360::{self, File360};
 use crate::reconcile::queue::Queue;
 use crate::reconcile::{ObjectKey, backoff, publish};
-use crate::session::{Foreign, Session, Unavailable, Wake};
+use crate::session::{Foreign, Identity, Session, Unavailable, Wake};
 use credentials::Credentials;
 
 const KIND: &str = "Connection";
@@ -285,7 +285,8 @@ impl Connections {
         let fingerprint = credentials.fingerprint.clone();
         let (driver, service) = driver(&self.ctx, connection, credentials).await?;
         let stop = self.ctx.stop_writes.child_token();
-        let session = Arc::new(Session::new(driver, service, self.ctx.cluster_id.clone(), stop));
+        let identity = Identity::of(driver.identity().await?);
+        let session = Arc::new(Session::new(driver, service, identity, self.ctx.cluster_id.clone(), stop));
         if session.enforcement.has(Feature::Fencing) || connection.spec.driver() == Driver::Connector {
             // One fence for each Connection: two Connections to one tenant do not shut each other out.
             let consumer = format!("operator.{}.{}", key.namespace, key.name);

@@ -43,6 +43,10 @@ impl File360 for Connector {
         self.read_service().await
     }
 
+    async fn identity(&self) -> Result<Option<Principal>> {
+        self.who_am_i().await
+    }
+
     fn enforcement(&self, service: &Service) -> Enforcement {
         Enforcement::of_connector(service)
     }

@@ -81,6 +81,10 @@ impl File360 for WebDav {
         self.describe().await
     }
 
+    async fn identity(&self) -> Result<Option<Principal>> {
+        Ok(None)
+    }
+
     async fn take_fence(&self, _: &str, _: &str, _: &str) -> Result<u64> {
         lacking("fences")
     }

@@ -27,7 +27,7 @@ use crate::file360::{self, File360};
 use crate::outbound::guard::Guard;
 use crate::outbound::trust::Trust;
 use crate::reconcile::ObjectKey;
-use crate::session::Session;
+use crate::session::{Identity, Session};
 use crate::telemetry::http::Readiness;
 use crate::telemetry::metrics::Metrics;
 
@@ -115,7 +115,7 @@ impl Tenant {
             ctx.namespaces.set(&namespace, labels(cluster, &namespace).await?);
         }
         let stop = CancellationToken::new();
-        let session = Session::new(self.driver.clone(), self.service.clone(), cluster_id.into(), stop);
+        let session = Session::new(self.driver.clone(), self.service.clone(), Identity::default(), cluster_id.into(), stop);
         ctx.sessions.set(&self.key, self.connection.clone(), Ok(Arc::new(session)));
         pass::preview(&ctx, object).await.map_err(|error| refused(&error))
     }

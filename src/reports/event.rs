@@ -49,8 +49,8 @@ pub fn of_change(kind: ChangeKind, share_is_there: bool) -> Option<ReportEvent> 
     })
 }
 
-/// An entry of the feed as it is kept.
-pub fn occurrence(change: &Change, event: ReportEvent) -> Occurrence {
+/// An entry of the feed as it is kept. `by_operator`: the operator did it.
+pub fn occurrence(change: &Change, event: ReportEvent, by_operator: bool) -> Occurrence {
     let is_about_item = matches!(event, ReportEvent::FileUploaded | ReportEvent::FileChanged | ReportEvent::FileDeleted);
     Occurrence {
         id: change.id.clone(),
@@ -58,6 +58,7 @@ pub fn occurrence(change: &Change, event: ReportEvent) -> Occurrence {
         at: change.time,
         by: Some(change.actor.clone()),
         caused_by: change.caused_by.as_deref().map(|cause| crate::error::clean(cause, LONGEST_CAUSE)),
+        by_operator,
         item: if is_about_item { change.subject.clone() } else { change.item_id.clone() },
         path: change.path.clone(),
         version: change.version,
@@ -153,7 +154,7 @@ fn event_facts(entry: &Entry, uid: &str) -> Value {
     facts["actor"] = actor_facts(what.by.as_ref());
     facts["causedBy"] = json!(what.caused_by.as_deref().unwrap_or_default());
     // What the resource itself brought about is no news to the system that declared it.
-    facts["own"] = json!(what.caused_by.as_deref() == Some(uid));
+    facts["own"] = json!(what.by_operator && what.caused_by.as_deref() == Some(uid));
     facts
 }
 
@@ -237,6 +238,7 @@ fn missed_facts(missed: &Missed) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::session::Identity;
 
     fn object() -> SecureWorkspace {
         let manifest = json!({
@@ -260,9 +262,13 @@ mod tests {
         serde_json::from_value(change).unwrap()
     }
 
+    fn identity() -> Identity {
+        Identity::of(serde_json::from_value(json!({"id": "operator", "kind": "Client", "name": "operator"})).unwrap())
+    }
+
     fn told(change: &Change, looked: &Looked) -> Telling {
         let event = of_change(change.kind, looked.link.is_some()).unwrap();
-        let entry = Entry::new(1, occurrence(change, event), None);
+        let entry = Entry::new(1, occurrence(change, event, identity().is(&change.actor)), None);
         telling(&object(), "cluster", &about(), "crm", &Due::Entry(Box::new(entry)), looked)
     }
 
@@ -281,9 +287,13 @@ mod tests {
 
     #[test]
     fn r8_what_the_resource_caused_itself_is_told_apart() {
-        let more = json!({"subject": "p", "path": "/", "causedBy": "uid"});
+        let operator = json!({"kind": "Client", "id": "operator", "name": "operator"});
+        let more = json!({"subject": "p", "path": "/", "causedBy": "uid", "actor": operator});
         let own = told(&change("memberSet", &more), &Looked::default());
         assert_eq!((&own.data["event"]["own"], &own.extensions["causedby"]), (&json!(true), &json!("uid")));
+        let more = json!({"subject": "p", "path": "/", "causedBy": "uid"});
+        let forged = told(&change("memberSet", &more), &Looked::default());
+        assert_eq!(forged.data["event"]["own"], false, "somebody else says so");
         let more = json!({"subject": "p", "path": "/", "causedBy": "another"});
         let other = told(&change("memberRemoved", &more), &Looked::default());
         assert_eq!((&other.data["event"]["own"], &other.data["access"]["removed"]), (&json!(false), &json!(true)));

@@ -128,6 +128,9 @@ pub struct Occurrence {
     /// Uid of the resource that caused it, or what else the caller said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub caused_by: Option<String>,
+    /// The operator did it: the server says so, not the caller.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub by_operator: bool,
     /// The item it is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub item: Option<String>,
@@ -222,8 +225,19 @@ impl Outbox {
         let id = format!("{}-{}", self.series, self.next);
         let caused_by = Some(self.uid.clone());
         let facts = facts.filter(|facts| facts.to_string().len() <= LARGEST_FACTS);
-        let what =
-            Occurrence { id, event, at, by: None, caused_by, item: None, path: None, version: None, subject: None, facts };
+        let what = Occurrence {
+            id,
+            event,
+            at,
+            by: None,
+            caused_by,
+            by_operator: true,
+            item: None,
+            path: None,
+            version: None,
+            subject: None,
+            facts,
+        };
         self.put(what, only.map(str::to_owned));
     }
 
@@ -400,6 +414,7 @@ mod tests {
             at: now(),
             by: None,
             caused_by: None,
+            by_operator: false,
             item: Some("i".into()),
             path: Some("/a".into()),
             version: Some(1),

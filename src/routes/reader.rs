@@ -243,7 +243,7 @@ impl Reader {
         let Some(workspace) = change.workspace_id.as_deref().filter(|id| self.source.scope.contains(id)) else {
             return Ok(());
         };
-        let is_own = change.caused_by.as_deref() == Some(&self.uid);
+        let is_own = self.session.identity.caused(change, &self.uid);
         match change.kind {
             ChangeKind::WorkspaceUpdated => self.source.forget_workspace(workspace),
             ChangeKind::FolderChanged => self.source.forget_folders(),

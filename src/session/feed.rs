@@ -229,7 +229,7 @@ impl Session {
         let Some(row) = self.index.get(workspace) else { return false };
         self.index.saw(workspace, revision);
         let Some((key, uid)) = row.resource else { return false };
-        if change.caused_by.as_deref() == Some(&*uid) {
+        if self.identity.caused(change, &uid) {
             debug!(workspace.id = workspace, revision, "Own echo");
             return true;
         }
@@ -241,7 +241,7 @@ impl Session {
     /// Handles an entry about a file; whether it was the echo of an own change.
     fn handle_file(&self, change: &Change, workspace: &str, wake: &dyn Wake) -> bool {
         let Some((key, uid)) = self.index.get(workspace).and_then(|row| row.resource) else { return false };
-        let is_own = change.caused_by.as_ref().is_some_and(|cause| **cause == *uid);
+        let is_own = self.identity.caused(change, &uid);
         // What the operator itself notes beside a file comes back without a cause.
         let is_note = change.kind == ChangeKind::FacetChanged && change.facet.as_deref() != Some(DECISION);
         if is_own || is_note {

@@ -18,6 +18,14 @@ use crate::file360::{Cause, Changed, Creation};
 const FENCE_ATTEMPTS: u32 = 10;
 
 impl Connector {
+    pub(super) async fn who_am_i(&self) -> Result<Option<Principal>> {
+        let operation = "ask who the operator is";
+        match self.get(operation, "/v1/me".into(), &[]).await {
+            Err(error) if error.kind == Kind::NotFound => Ok(None),
+            reply => reply?.json(operation).map(Some),
+        }
+    }
+
     pub(super) async fn read_service(&self) -> Result<Service> {
         let service: Service =
             self.get("read the service document", "/v1/service".into(), &[]).await?.json("read the service document")?;

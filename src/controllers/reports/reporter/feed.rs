@@ -186,7 +186,9 @@ impl Reporter {
             .into_iter()
             .map(|change| {
                 let is_open = change.subject.as_ref().is_some_and(|link| links.contains(link));
-                let what = event::of_change(change.kind, is_open).map(|event| event::occurrence(change, event));
+                let by_operator = self.session.identity.is(&change.actor);
+                let what = event::of_change(change.kind, is_open);
+                let what = what.map(|event| event::occurrence(change, event, by_operator));
                 let is_state = matches!(change.kind, ChangeKind::MemberSet | ChangeKind::MemberRemoved);
                 (change.sequence, change.revision.filter(|_| is_state), what)
             })
