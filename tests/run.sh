@@ -14,9 +14,11 @@ step() {
 
 generated() {
   local out; out=$(mktemp -d)
-  cargo run --quiet -- crds --out "$out/crds" && cargo run --quiet -- crds --rbac --out "$out/rbac" || return 1
+  cargo run --quiet -- crds --out "$out/crds" && cargo run --quiet -- crds --rbac --out "$out/rbac" &&
+    cargo run --quiet -- crds --admission --out "$out/admission" || return 1
   for file in "$out"/crds/*; do cmp "$file" "crds/${file##*/}" || { echo "Run: make generate" >&2; return 1; }; done
   for file in "$out"/rbac/*; do cmp "$file" "config/rbac/${file##*/}" || { echo "Run: make generate" >&2; return 1; }; done
+  for file in "$out"/admission/*; do cmp "$file" "config/admission/${file##*/}" || { echo "Run: make generate" >&2; return 1; }; done
   rm -rf "$out"
   tests/chart/sync.sh --check
 }

@@ -34,7 +34,7 @@ pub const MOST_LATE: usize = 16;
     printcolumn(name = "Subject", type_ = "string", json_path = ".spec.subject.kind"),
     printcolumn(name = "File", type_ = "string", json_path = ".spec.subject.path"),
     printcolumn(name = "Requested By", type_ = "string", json_path = ".spec.requestedBy.name"),
-    printcolumn(name = "Expires", type_ = "date", json_path = ".spec.expiresAt"),
+    printcolumn(name = "Expires", type_ = "string", json_path = ".spec.expiresAt"),
     printcolumn(name = "Ticket", type_ = "string", json_path = ".status.ticket.id"),
     printcolumn(name = "Route", type_ = "string", json_path = ".spec.route", priority = 1),
     printcolumn(name = "Workspace", type_ = "string", json_path = ".spec.workspace", priority = 1),

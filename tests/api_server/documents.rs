@@ -324,12 +324,21 @@ async fn c6_one_upload_is_one_status_write_and_what_does_not_matter_is_none() {
     upload(&world, &workspace, "/Inbox/w9.txt", "text/plain", &[("documentType", "w9")]).await;
     becomes(&world, "w", "w9", "Approved").await;
     assert_eq!(writes(&world).await, before + 2.0);
+    // The pass that wrote the status ends after that.
+    let operator = world.operator.as_ref().unwrap();
+    let count = || operator.metric("file360_reconciles_total", "SecureWorkspace");
+    let passes = eventually("the end of the last pass", || async {
+        let before = count().await;
+        tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+        let after = count().await;
+        if before.total_cmp(&after).is_eq() { Ok(after) } else { Err(format!("{before} passes, then {after}")) }
+    })
+    .await;
     let calls = world.remote.calls().await;
-    let passes = world.operator.as_ref().unwrap().metric("file360_reconciles_total", "SecureWorkspace").await;
     // Long enough for an update loop to show: each turn of one takes milliseconds.
     tokio::time::sleep(std::time::Duration::from_secs(3)).await;
     assert_eq!(writes(&world).await, before + 2.0);
-    assert_eq!(world.operator.as_ref().unwrap().metric("file360_reconciles_total", "SecureWorkspace").await, passes);
+    assert_eq!(count().await, passes);
     let after = world.remote.calls().await;
     for operation in ["listFiles", "queryFacets", "batchFacets", "updateItem", "getWorkspace"] {
         assert_eq!(after["requestCounters"][operation], calls["requestCounters"][operation], "{operation}");

@@ -40,6 +40,7 @@ operator=${CARGO_TARGET_DIR:-target}/debug/file360-operator
 bin=$(tests/controlplane/build.sh)
 counterparts=$(tests/counterparts/build.sh versitygw)
 kubectl() { "$bin/kubectl" --kubeconfig "$work/admin.kubeconfig" "$@"; }
+file360() { KUBECONFIG=$work/admin.kubeconfig PATH=$bin:$PATH "${operator%/*}/kubectl-file360" "$@"; }
 
 say "Starting a Kubernetes control plane, the embedded File 360 and the operator"
 mkfifo "$work/control"
@@ -70,19 +71,21 @@ user=$(kubectl config view -o jsonpath='{.contexts[0].context.user}')
 "$bin/kubectl" --kubeconfig "$work/operator.kubeconfig" config set-credentials "$user" \
   --token "$(kubectl create token -n file360-operator file360-operator --duration 24h)" >/dev/null
 metrics=127.0.0.1:$(free_port)
+inbound=127.0.0.1:$(free_port)
 KUBECONFIG=$work/operator.kubeconfig "$operator" run --metrics-address "$metrics" --lease-namespace file360-operator \
-  --outbound-allow 127.0.0.1 >"$work/operator.log" 2>&1 &
+  --inbound-address "$inbound" --public-url "http://$inbound" --outbound-allow 127.0.0.1 >"$work/operator.log" 2>&1 &
 pids+=($!)
 await 30 "the operator's start" curl -fsS "http://$metrics/readyz"
 
 say "Applying the samples"
-for namespace in procurement sales engineering; do
+tomorrow=$(date -u -d tomorrow +%F) today=$(date -u +%F)
+for namespace in procurement sales engineering pricing; do
   kubectl create namespace "$namespace" >/dev/null
   kubectl label namespace "$namespace" file360.io/tenant=true >/dev/null
 done
 kubectl create namespace file360 >/dev/null
 for sample in connection vendor-onboarding deal-room project; do
-  sed "s#http://127.0.0.1:8360#$file360#" "config/samples/$sample.yaml" | kubectl apply -f -
+  sed -e "s#http://127.0.0.1:8360#$file360#" -e "s#until: \"2026-12-31\"#until: \"$tomorrow\"#" "config/samples/$sample.yaml" | kubectl apply -f -
 done
 kubectl wait --for=condition=Ready --timeout=30s -n file360 connection/file360 >/dev/null || fail "the Connection is not ready"
 for workspace in procurement/acme-onboarding sales/project-falcon engineering/bridge-renewal; do
@@ -94,6 +97,7 @@ kubectl get connections,secureworkspaces -A
 token=$(curl -fsS -u people:demo-only-people-secret -d grant_type=client_credentials -d 'scope=read write share' "$file360/oauth2/token" | jq -r .access_token)
 as_people() { curl -fsS -H "Authorization: Bearer $token" "$@"; }
 workspace_id() { kubectl get sws -n "$1" "$2" -o jsonpath='{.status.workspaceId}'; }
+at() { as_people -G --data-urlencode "path=$2" "$file360/v1/workspaces/$1/resolve"; }
 members() { as_people "$file360/v1/workspaces/$1/members" | jq -r '.items[] | "\(.kind) \(.name) \(.role) \(.path)"' | sort; }
 
 say "An outsider uploads through the address in Secret procurement/acme-upload, without an account"
@@ -103,7 +107,7 @@ upload_url=$(kubectl get secret -n procurement acme-upload -o jsonpath='{.data.u
 acme=$(workspace_id procurement acme-onboarding)
 for file in iso9001.pdf photos.zip; do
   kind=other; [ "$file" = iso9001.pdf ] && kind=iso9001
-  curl -fsS -H 'Accept: application/json' -F "documentType=$kind" -F "file=@$work/$file" "$upload_url/files" >/dev/null ||
+  curl -fsS -H 'Accept: application/json' -F "documentType=$kind" -F "issuedOn=$today" -F "file=@$work/$file" "$upload_url/files" >/dev/null ||
     fail "the upload of $file was refused"
 done
 inbox=$(as_people "$file360/v1/workspaces/$acme/resolve?path=/Inbox" | jq -r .id)
@@ -114,6 +118,30 @@ for file in iso9001.pdf photos.zip; do
   have=$(jq -r --arg name "$file" '.items[] | select(.name == $name) | .sha256' "$work/inbox.json")
   [ "$want" = "$have" ] || fail "$file did not arrive as it was sent"
 done
+
+say "Which of the vendor's documents count, and which are missing"
+requirement() { kubectl get sws -n procurement acme-onboarding -o json | jq -r --arg name "$1" '.status.requirements[] | select(.name == $name)'; }
+is() { [ "$(requirement "$1" | jq -r .state)" = "$2" ]; }
+await 20 "the certificate in review" is iso9001 InReview
+# What a document does not accept is refused before anything is kept.
+curl -sS -o /dev/null -w '%{http_code}' -H 'Accept: application/json' -F documentType=nda -F "file=@$work/photos.zip;type=application/zip" \
+  "$upload_url/files" | grep -q '^4' || fail "an archive was taken for a non-disclosure agreement"
+file360 missing -n procurement && fail "nothing is missing"
+for name in insurance nda; do
+  printf '%%PDF-1.7 %s of Acme\n' "$name" >"$work/$name.pdf"
+  curl -fsS -H 'Accept: application/json' -F "documentType=$name" -F "expiryDate=$tomorrow" -F "file=@$work/$name.pdf" "$upload_url/files" >/dev/null
+  await 20 "$name in review" is "$name" InReview
+done
+for name in iso9001 insurance nda; do
+  file360 documents approve -n procurement acme-onboarding "$name" --file "$(requirement "$name" | jq -r .fileId)" \
+    --version "$(requirement "$name" | jq -r .version)" >/dev/null
+done
+kubectl wait --for=condition=DocumentsComplete --timeout=30s -n procurement sws/acme-onboarding >/dev/null || fail "documents are missing"
+is insurance ExpiringSoon || fail "an insurance that ends tomorrow does not expire soon"
+is bank-details Waived || fail "the bank details are waived until tomorrow"
+is w9 NotApplicable || fail "a vendor in the EU is asked for a W-9"
+kubectl get sws -n procurement acme-onboarding
+file360 missing -n procurement --expiring
 
 say "Files move: claims go to a case system and an S3 archive by what they are, invoices from a bucket to the customer with a link"
 mkdir "$work/cases"
@@ -149,7 +177,6 @@ await 20 "the photo at the case system" photo_arrived
 archived() { cmp -s "$work/dent.jpg" "$work/s3/claims/claims/4711/1-dent.jpg"; }
 await 20 "the photo in the archive" archived
 claims=$(workspace_id procurement supplier-claims)
-at() { as_people -G --data-urlencode "path=$2" "$file360/v1/workspaces/$1/resolve"; }
 labelled() { at "$claims" /Inbox/dent.jpg | jq -e '.metadata | .routedTo == "cases" and .caseRef == "CASE-1"' >/dev/null; }
 await 20 "the case's number on the photo" labelled
 unrouted() { at "$claims" /Unrouted/letter.txt >/dev/null 2>&1; }
@@ -181,6 +208,71 @@ account() {
 accounted() { [ "$(account procurement claims)" = 2/1/0 ] && [ "$(account sales publish-invoices)" = 1/0/0 ]; }
 await 20 "the routes' own accounts" accounted
 kubectl get fileroutes -A
+
+say "A deal that is won in the CRM becomes a deal room, and the CRM learns where it is"
+business=$(free_port)
+mkdir "$work/business"
+printf '[{"id": "006-1", "account": "Globex", "amount": 120000, "region": "EU", "owner": "alice"}]' >"$work/business/won.json"
+tests/demo/business_systems.py "$business" "$work/business" &
+pids+=($!)
+apply_business() {
+  sed -e "s#https://[a-z]*.example.com/api#http://127.0.0.1:$business/api#" -e 's#allowedHosts: [a-z.]*#allowedHosts: 127.0.0.1#' \
+    -e "s#every: 5m#every: 1s#" "config/samples/$1.yaml" | kubectl apply -f -
+}
+apply_business won-deals
+rooms() { kubectl get sws -n sales -l type=deal -o json | jq -r '.items[] | select(.status.conditions[]? | .type == "Ready" and .status == "True") | .spec.displayName' | sort; }
+has_room() { rooms | grep -qx "$1 - deal room"; }
+await 30 "the deal room of Globex" has_room Globex
+# The other way: the CRM says so itself. The child is there before the answer is.
+sign() { printf '%s.%s.%s' "$1" "$2" "$3" | openssl dgst -sha256 -hmac "$4" -binary | base64; }
+send() {
+  local url=$1 key=$2 body=$3 type=$4 id timestamp
+  id=msg_$(openssl rand -hex 16) timestamp=$(date +%s)
+  curl -fsS "$url" --data-binary "$body" -H "webhook-id: $id" -H "webhook-timestamp: $timestamp" \
+    -H "webhook-signature: v1,$(sign "$id" "$timestamp" "$body" "$key")" -H "Content-Type: $type"
+}
+secret() { kubectl get secret -n "$1" "$2" -o json | jq -r ".data[\"$3\"]" | base64 -d; }
+won='{"specversion": "1.0", "id": "1", "source": "/crm", "type": "com.example.crm.opportunity.won",
+  "data": {"id": "006-2", "account": "Initech", "amount": 80000, "owner": "alice"}}'
+send "http://$inbound/events/sales/deals" "$(secret sales crm-events 2026-11)" "$won" application/cloudevents+json | grep -q '"created"' ||
+  fail "the event made no deal room"
+await 30 "the deal room of Initech" has_room Initech
+rooms | sed 's/^/   /'
+kubectl get secureworkspacesets -n sales
+apply_business reporting-deal
+crm_knows() { jq -e '.dealRoom | startswith("http")' "$work/business/deal-006-4712.json"; }
+await 30 "the address of the deal room in the CRM" crm_knows
+jq -r '"   the CRM about 006-4712: deal room \(.dealRoom) (\(.what))"' "$work/business/deal-006-4712.json"
+
+say "A price list is seen by nobody before two people said yes in the ticket system"
+apply_business pricing-approvals
+kubectl wait --for=condition=Ready --timeout=30s -n pricing sws/price-lists froute/price-lists >/dev/null || fail "the gate is not in place"
+prices=$(workspace_id pricing price-lists)
+alice=$(as_people -G -d kind=User -d name=alice "$file360/v1/principals" | jq -r '.items[0].id')
+acting=$(curl -fsS -u people:demo-only-people-secret -d grant_type=client_credentials -d 'scope=read write admin' "$file360/oauth2/token" | jq -r .access_token)
+as_alice() { curl -fsS -H "Authorization: Bearer $acting" -H "On-Behalf-Of: $alice" "$@"; }
+printf 'everything is cheaper\n' >"$work/prices.csv"
+list=$(as_alice -X POST -H 'Content-Type: text/csv' -H 'Idempotency-Key: demo-prices' --data-binary "@$work/prices.csv" -g \
+  "$file360/v1/items/$(at "$prices" /Inbox | jq -r .id)/files?name=prices.csv&metadata[documentType]=price-list" | jq -r .id)
+await 20 "the ticket" test -s "$work/business/ticket-1.json"
+jq -r '"   ticket 1: \(.title), from \(.requester)"' "$work/business/ticket-1.json"
+visible() { as_alice -o /dev/null "$file360/v1/items/$list/content" 2>/dev/null; }
+vote() {
+  local url approval
+  url=$(jq -r .callback "$work/business/ticket-1.json") approval=pricing/${url##*/}
+  send "$url" "$(secret pricing tickets-callback current)" "{\"approval\": \"$approval\", \"decision\": \"Approved\", \"by\": \"$1\"}" application/json
+}
+visible && fail "the price list is visible before anybody decided"
+vote bruno@corp.example >/dev/null
+counted() { kubectl get approvals -n pricing -o json | jq -e '.items[0].status.summary | startswith("1")'; }
+await 20 "the first of two approvals" counted
+visible && fail "the price list is visible after one of two approvals"
+ls "$work/business" | grep -q price-list && fail "the ERP system has the price list before it was approved"
+vote chiara@corp.example >/dev/null
+in_erp() { cmp -s "$work/prices.csv" "$work/business/price-list-1"; }
+await 30 "the price list in the ERP system" in_erp
+visible || fail "the price list is not visible after its approval"
+kubectl get approvals -n pricing
 
 say "Engineering documents become findable for those who may read them; the files stay where they are"
 search=${FILE360_OPENSEARCH_URL:-http://127.0.0.1:$(free_port)}
@@ -236,17 +328,20 @@ kubectl delete sws -n procurement acme-onboarding --timeout=30s
 members "$acme" >"$work/acme.txt"
 grep -q '^Guest' "$work/acme.txt" && fail "a guest still has access"
 curl -fsS -o /dev/null "$upload_url" 2>/dev/null && fail "the upload address still works"
-as_people "$file360/v1/items/$inbox/children" | jq -e '.items | length == 2' >/dev/null || fail "the content is gone"
+as_people "$file360/v1/items/$inbox/children" | jq -e '.items | length == 4' >/dev/null || fail "the content is gone"
 sed 's/^/   /' "$work/acme.txt"
 
 say "How it ended"
-kubectl get connections,secureworkspaces,fileroutes -A -o wide
+kubectl get connections,secureworkspaces,secureworkspacesets,fileroutes,approvals -A -o wide
 printf '\n'
 cat <<TEXT
 What you just saw
   • Three manifests became three workspaces in File 360: folders, members, grants, sharing rules, an upload address.
   • An outsider uploaded two files without an account; what the form asked for became their metadata.
   • Files went where rules say; a search index got what is known about drawings and who may read them, and followed both.
+  • The vendor's documents were asked for, refused, reviewed and counted; DocumentsComplete is a condition to wait for.
+  • Won deals became deal rooms, by listing and by event, and the CRM was told where one is.
+  • A price list stayed invisible until two people had approved it in the ticket system; then it went to the ERP system.
   • A change made behind the operator's back was seen through the change feed, put right, and reported with its author.
   • Deleting a resource ended the outsiders' access first and kept the content (deletionPolicy: Retain).
   • The connector contract is this project's own: File 360 publishes no API. See docs/contract.md.
