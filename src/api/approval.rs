@@ -201,7 +201,8 @@ pub struct ApprovalStatus {
     /// The generation that the operator has looked at; -1 before the first time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// `Ready` once it is decided and carried out; `ApproverUnverified` while votes are ignored because nothing proves who cast them.
+    /// `Ready` once it is decided and carried out, `Stalled` while File 360 refuses that; `ApproverUnverified` while votes are ignored because nothing
+    /// proves who cast them; `TicketFailed` while the other system cannot be told.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "conditions")]
     pub conditions: Vec<Condition>,
@@ -238,6 +239,10 @@ pub struct ApprovalStatus {
     /// What File 360's audit log says about it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub evidence: Option<Evidence>,
+    /// Why File 360 refuses what follows from the decision. Tried again when the thing changes, and once an hour.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 512))]
+    pub refusal: Option<String>,
 }
 
 /// What somebody said. It cannot be changed.
@@ -345,6 +350,9 @@ pub struct TicketStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 512))]
     pub error: Option<String>,
+    /// The system refused that call for good: it is tried again once an hour only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<bool>,
 }
 
 /// What File 360's audit log says about a decision: it stays when the Approval and the other system are gone.

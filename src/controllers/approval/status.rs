@@ -40,6 +40,7 @@ pub fn overtake(status: &mut ApprovalStatus) {
     let before = status.reason.as_deref().map(|reason| format!(": {reason}")).unwrap_or_default();
     let reason = format!("it changed before this could take effect ({decision:?}{before})");
     status.decision = Some(ApprovalDecision::Superseded);
+    status.refusal = None;
     status.reason = Some(clean(&reason, 1024));
 }
 
@@ -77,13 +78,22 @@ pub fn describe(object: &Approval, status: &mut ApprovalStatus, judged: Option<&
     let mut conditions = Conditions::after(&last, generation, now);
     match (status.decision, &status.evidence) {
         (None, _) => ready(&mut conditions, false, "AwaitingDecision", &waiting(object, &last, judged)),
-        (Some(decision), None) => {
-            ready(&mut conditions, false, "BeingCarriedOut", &format!("{decision:?}; it is being carried out"));
-        }
+        (Some(decision), None) => match &status.refusal {
+            None => ready(&mut conditions, false, "BeingCarriedOut", &format!("{decision:?}; it is being carried out")),
+            Some(why) => {
+                let message = format!("{decision:?}, and File 360 refuses what follows from it: {why}");
+                ready(&mut conditions, false, "Refused", &message);
+                conditions.set("Stalled", true, "Refused", &message);
+            }
+        },
         (Some(decision), Some(_)) => {
             let by = status.decided_by.as_deref().unwrap_or_default();
             ready(&mut conditions, true, reason_of(decision), &format!("{decision:?} by {by}; carried out"));
         }
+    }
+    if let Some((ticket, why)) = status.ticket.as_ref().and_then(|ticket| Some((ticket, ticket.error.as_deref()?))) {
+        let reason = if ticket.refused == Some(true) { "Refused" } else { "Unreachable" };
+        conditions.set("TicketFailed", true, reason, why);
     }
     match judged {
         Some(judged) => {
@@ -142,6 +152,7 @@ fn waiting(object: &Approval, last: &[Condition], judged: Option<&Judged>) -> St
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::approval::TicketStatus;
 
     #[test]
     fn a2_a_decision_is_overtaken_by_a_change_only_until_it_takes_effect() {
@@ -162,6 +173,32 @@ mod tests {
         let mut open = ApprovalStatus::default();
         overtake(&mut open);
         assert_eq!(open.decision, None, "nobody decided");
+    }
+
+    #[test]
+    fn what_is_refused_for_good_is_said_by_a_condition_that_goes_with_its_cause() {
+        let object: Approval = serde_json::from_value(serde_json::json!({
+            "metadata": {"name": "a", "namespace": "n"},
+            "spec": {"connectionRef": {"name": "f"}, "rule": "r", "policyHash": "", "requestedBy": {},
+                "requestedAt": "2026-11-01T00:00:00Z",
+                "subject": {"kind": "FileVersion", "workspaceId": "w", "fileId": "i", "version": 1}},
+        }))
+        .unwrap();
+        let reasons = |status: &ApprovalStatus| {
+            let mut status = status.clone();
+            describe(&object, &mut status, None, Timestamp::UNIX_EPOCH);
+            let of = |one: &Condition| format!("{}={} {}", one.type_, one.status, one.reason);
+            status.conditions.iter().map(of).collect::<Vec<_>>()
+        };
+        let mut status = ApprovalStatus { decision: Some(ApprovalDecision::Approved), ..ApprovalStatus::default() };
+        status.refusal = Some("it is under a hold".into());
+        status.ticket = Some(TicketStatus { error: Some("404".into()), refused: Some(true), ..TicketStatus::default() });
+        assert_eq!(reasons(&status), ["Ready=False Refused", "Stalled=True Refused", "TicketFailed=True Refused"]);
+        status.refusal = None;
+        status.ticket = Some(TicketStatus { error: Some("503".into()), ..TicketStatus::default() });
+        assert_eq!(reasons(&status), ["Ready=False BeingCarriedOut", "TicketFailed=True Unreachable"]);
+        status.ticket = Some(TicketStatus::default());
+        assert_eq!(reasons(&status), ["Ready=False BeingCarriedOut"]);
     }
 
     #[test]
