@@ -91,9 +91,9 @@ pub struct ApprovalSpec {
 }
 
 impl ApprovalSpec {
-    /// How many people have to approve.
+    /// How many people have to approve. Under separation one more when nobody knows who brought it: one of them may have.
     pub fn required(&self) -> u32 {
-        self.min_approvals.unwrap_or(1).max(1)
+        self.min_approvals.unwrap_or(1).max(1) + u32::from(self.separates() && !self.requested_by.is_known())
     }
 
     /// Whether who brought it cannot approve it.
@@ -183,6 +183,13 @@ pub struct Requester {
     #[serde(default, skip_serializing_if = "String::is_empty")]
     #[schemars(length(max = 320))]
     pub name: String,
+}
+
+impl Requester {
+    /// Whether it says who that is.
+    pub fn is_known(&self) -> bool {
+        !self.id.trim().is_empty() || !self.name.trim().is_empty()
+    }
 }
 
 /// What people said and what the operator decided. Everybody but the operator writes at most one entry of `votes`: their own.

@@ -133,6 +133,9 @@ fn waiting(object: &Approval, last: &[Condition], judged: Option<&Judged>) -> St
         return condition(last, "Ready").map_or_else(|| asks(&object.spec), |ready| ready.message.clone());
     };
     let mut text = format!("{} of {} approvals", judged.counted.approvals, object.spec.required());
+    if object.spec.separates() && !object.spec.requested_by.is_known() {
+        text.push_str(" (one more than the rule says: nobody knows who brought it, and that may be one of them)");
+    }
     let whys = judged.counted.ignored.iter().take(4).map(|(by, why)| {
         let why = match why {
             Ignored::Unverified => "nothing proves who cast it",
@@ -173,6 +176,25 @@ mod tests {
         let mut open = ApprovalStatus::default();
         overtake(&mut open);
         assert_eq!(open.decision, None, "nobody decided");
+    }
+
+    #[test]
+    fn that_nobody_knows_who_brought_it_is_said() {
+        let object = |name: &str| -> Approval {
+            serde_json::from_value(serde_json::json!({
+                "metadata": {"name": "a", "namespace": "n"},
+                "spec": {"connectionRef": {"name": "f"}, "rule": "r", "policyHash": "", "requestedBy": {"name": name},
+                    "separationOfDuties": true, "requestedAt": "2026-11-01T00:00:00Z",
+                    "subject": {"kind": "FileVersion", "workspaceId": "w", "fileId": "i", "version": 1}},
+            }))
+            .unwrap()
+        };
+        let said = |name: &str| {
+            let judged = Judged { counted: Tally::default(), is_verified: true };
+            waiting(&object(name), &[], Some(&judged))
+        };
+        assert!(said("").starts_with("0 of 2 approvals (one more than the rule says"), "{}", said(""));
+        assert_eq!(said("ann"), "0 of 1 approvals");
     }
 
     #[test]
