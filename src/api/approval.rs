@@ -91,9 +91,9 @@ pub struct ApprovalSpec {
 }
 
 impl ApprovalSpec {
-    /// How many people have to approve.
+    /// How many people have to approve. Under separation one more when nobody knows who brought it: one of them may have.
     pub fn required(&self) -> u32 {
-        self.min_approvals.unwrap_or(1).max(1)
+        self.min_approvals.unwrap_or(1).max(1) + u32::from(self.separates() && !self.requested_by.is_known())
     }
 
     /// Whether who brought it cannot approve it.
@@ -185,6 +185,13 @@ pub struct Requester {
     pub name: String,
 }
 
+impl Requester {
+    /// Whether it says who that is.
+    pub fn is_known(&self) -> bool {
+        !self.id.trim().is_empty() || !self.name.trim().is_empty()
+    }
+}
+
 /// What people said and what the operator decided. Everybody but the operator writes at most one entry of `votes`: their own.
 #[derive(KubeSchema, Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -201,7 +208,8 @@ pub struct ApprovalStatus {
     /// The generation that the operator has looked at; -1 before the first time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// `Ready` once it is decided and carried out; `ApproverUnverified` while votes are ignored because nothing proves who cast them.
+    /// `Ready` once it is decided and carried out, `Stalled` while File 360 refuses that; `ApproverUnverified` while votes are ignored because nothing
+    /// proves who cast them; `TicketFailed` while the other system cannot be told.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(schema_with = "conditions")]
     pub conditions: Vec<Condition>,
@@ -238,6 +246,10 @@ pub struct ApprovalStatus {
     /// What File 360's audit log says about it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub evidence: Option<Evidence>,
+    /// Why File 360 refuses what follows from the decision. Tried again when the thing changes, and once an hour.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 512))]
+    pub refusal: Option<String>,
 }
 
 /// What somebody said. It cannot be changed.
@@ -345,6 +357,9 @@ pub struct TicketStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 512))]
     pub error: Option<String>,
+    /// The system refused that call for good: it is tried again once an hour only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub refused: Option<bool>,
 }
 
 /// What File 360's audit log says about a decision: it stays when the Approval and the other system are gone.

@@ -28,7 +28,7 @@ use crate::api::approval::{ApprovalDecision, ApprovalSpec, ApprovalStatus, Evide
 use crate::api::{Approval, Connection};
 use crate::controllers::context::Context;
 use crate::controllers::until;
-use crate::error::{Error, Kind, Result};
+use crate::error::{Error, Kind, Result, clean};
 use crate::hex::hex;
 use crate::reconcile::publish::{MANAGER, difference};
 use crate::reconcile::queue::Queue;
@@ -224,9 +224,20 @@ impl Approvals {
         let now = self.ctx.now();
         self.write(key, |object, status| {
             status.evidence.get_or_insert_with(|| evidence.clone());
+            status.refusal = None;
             status::describe(object, status, None, now);
         })
         .await
+    }
+
+    /// Notes why File 360 refuses what follows from the decision.
+    pub async fn refused(&self, key: &ObjectKey, why: &str) -> Result<()> {
+        let now = self.ctx.now();
+        let written = self.write(key, |object, status| {
+            status.refusal = Some(clean(why, 512));
+            status::describe(object, status, None, now);
+        });
+        written.await.map(drop)
     }
 
     /// Changes the status; tried again when somebody else wrote at the same time, so that no vote is lost. Nothing is written when nothing

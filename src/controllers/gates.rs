@@ -6,6 +6,7 @@
 
 mod carry;
 mod pass;
+mod refusals;
 pub mod register;
 mod thing;
 mod tickets;
@@ -37,6 +38,7 @@ use crate::file360::model::{ChangeKind, GateAction};
 use crate::reconcile::{ObjectKey, backoff};
 use crate::routes::build;
 use crate::session::Session;
+use refusals::Refusals;
 use register::{Declared, Register};
 
 /// How often it is looked whether a Connection has a new session.
@@ -60,8 +62,8 @@ pub struct Gates {
     tenants: Mutex<HashMap<ObjectKey, Arc<Tenant>>>,
     /// When the other system was asked last.
     polled: Mutex<HashMap<ObjectKey, Instant>>,
-    /// Systems that failed: how often, and when they are tried again.
-    later: Mutex<HashMap<ObjectKey, (u32, Instant)>>,
+    /// Systems that failed, and when they are tried again.
+    later: Mutex<HashMap<ObjectKey, tickets::Later>>,
     connections: Arc<Connections>,
 }
 
@@ -74,6 +76,8 @@ struct Tenant {
     /// The same for those who talk to other systems.
     wake_tickets: Notify,
     found: Mutex<Found>,
+    /// Decisions that File 360 refuses.
+    refusals: Refusals<String>,
     keeper: Mutex<Option<AbortOnDropHandle<()>>>,
 }
 
@@ -220,6 +224,7 @@ impl Gates {
                     wake: Notify::new(),
                     wake_tickets: Notify::new(),
                     found: Mutex::new(found),
+                    refusals: Refusals::default(),
                     keeper: Mutex::default(),
                 });
                 tenants.insert(connection.clone(), tenant.clone());

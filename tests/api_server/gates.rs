@@ -359,6 +359,39 @@ async fn a2_an_approved_file_that_is_renamed_is_hidden_and_asked_about_again() {
     assert_eq!(seen(&world, &workspace, &item).await["item"], json!([200, 1]));
 }
 
+#[tokio::test]
+async fn what_is_refused_for_good_is_said_and_goes_on_when_its_cause_is_gone() {
+    let (world, inbound) = world().await;
+    let (tickets, cases) = (CaseSystem::start().await, CaseSystem::start().await);
+    let workspace = claims(&world, "pricing").await;
+    let_in(&world, &workspace).await;
+    tickets.answer_with(Some(422));
+    route(&world, gated(&tickets, &cases, json!({"actions": ["Delete"]}))).await;
+    let item = world.remote.upload(&workspace, "/Inbox", "price.txt", b"a price").await;
+    arrived(&cases, 1).await;
+    let (status, _) = world.remote.call("DELETE", &format!("/v1/items/{item}"), &[("if-match", "*")], None).await;
+    assert_eq!(status, 202);
+    let approval = name_of(&approvals(&world, 1).await[0]);
+    let object = world.condition("Approval", &approval, "TicketFailed", "True").await;
+    assert_eq!(condition(&object, "TicketFailed")["reason"], "Refused", "{}", object["status"]);
+
+    world.remote.change("PUT", "/v1/holds/smith", json!({"matter": "2026-CV-17"})).await;
+    let hold = format!("/v1/items/{item}/holds/smith");
+    let (status, body) = world.remote.call("PUT", &hold, &[], None).await;
+    assert!((200..300).contains(&status), "{body}");
+    let url = format!("{inbound}/callbacks/{}/{approval}", world.namespace);
+    assert_eq!(call_back(&url, KEY, "d-1", now(), &json!({"decision": "Approved"})).await.0, 200);
+    let object = world.condition("Approval", &approval, "Stalled", "True").await;
+    assert_eq!(condition(&object, "Ready")["reason"], "Refused");
+    assert!(object["status"]["refusal"].as_str().unwrap().contains("hold"), "{}", object["status"]);
+    assert_eq!(seen(&world, &workspace, &item).await["item"], json!([200, 1]), "the hold is stronger than the approval");
+    let (status, body) = world.remote.call("DELETE", &format!("{hold}?reason=settled"), &[], None).await;
+    assert!((200..300).contains(&status), "{body}");
+    let object = decided(&world, &approval, "Approved").await;
+    assert!(object["status"]["refusal"].is_null() && condition(&object, "Stalled").is_null(), "{}", object["status"]);
+    assert_eq!(seen(&world, &workspace, &item).await["item"][0], 404, "deleted");
+}
+
 async fn put(world: &World, path: &str, content: &str) -> (u16, Value) {
     // Content is no JSON: the call is made by hand.
     let token = reqwest::Client::builder().no_proxy().build().unwrap();

@@ -40,6 +40,7 @@ pub fn overtake(status: &mut ApprovalStatus) {
     let before = status.reason.as_deref().map(|reason| format!(": {reason}")).unwrap_or_default();
     let reason = format!("it changed before this could take effect ({decision:?}{before})");
     status.decision = Some(ApprovalDecision::Superseded);
+    status.refusal = None;
     status.reason = Some(clean(&reason, 1024));
 }
 
@@ -77,13 +78,22 @@ pub fn describe(object: &Approval, status: &mut ApprovalStatus, judged: Option<&
     let mut conditions = Conditions::after(&last, generation, now);
     match (status.decision, &status.evidence) {
         (None, _) => ready(&mut conditions, false, "AwaitingDecision", &waiting(object, &last, judged)),
-        (Some(decision), None) => {
-            ready(&mut conditions, false, "BeingCarriedOut", &format!("{decision:?}; it is being carried out"));
-        }
+        (Some(decision), None) => match &status.refusal {
+            None => ready(&mut conditions, false, "BeingCarriedOut", &format!("{decision:?}; it is being carried out")),
+            Some(why) => {
+                let message = format!("{decision:?}, and File 360 refuses what follows from it: {why}");
+                ready(&mut conditions, false, "Refused", &message);
+                conditions.set("Stalled", true, "Refused", &message);
+            }
+        },
         (Some(decision), Some(_)) => {
             let by = status.decided_by.as_deref().unwrap_or_default();
             ready(&mut conditions, true, reason_of(decision), &format!("{decision:?} by {by}; carried out"));
         }
+    }
+    if let Some((ticket, why)) = status.ticket.as_ref().and_then(|ticket| Some((ticket, ticket.error.as_deref()?))) {
+        let reason = if ticket.refused == Some(true) { "Refused" } else { "Unreachable" };
+        conditions.set("TicketFailed", true, reason, why);
     }
     match judged {
         Some(judged) => {
@@ -123,6 +133,9 @@ fn waiting(object: &Approval, last: &[Condition], judged: Option<&Judged>) -> St
         return condition(last, "Ready").map_or_else(|| asks(&object.spec), |ready| ready.message.clone());
     };
     let mut text = format!("{} of {} approvals", judged.counted.approvals, object.spec.required());
+    if object.spec.separates() && !object.spec.requested_by.is_known() {
+        text.push_str(" (one more than the rule says: nobody knows who brought it, and that may be one of them)");
+    }
     let whys = judged.counted.ignored.iter().take(4).map(|(by, why)| {
         let why = match why {
             Ignored::Unverified => "nothing proves who cast it",
@@ -142,6 +155,7 @@ fn waiting(object: &Approval, last: &[Condition], judged: Option<&Judged>) -> St
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::api::approval::TicketStatus;
 
     #[test]
     fn a2_a_decision_is_overtaken_by_a_change_only_until_it_takes_effect() {
@@ -162,6 +176,51 @@ mod tests {
         let mut open = ApprovalStatus::default();
         overtake(&mut open);
         assert_eq!(open.decision, None, "nobody decided");
+    }
+
+    #[test]
+    fn that_nobody_knows_who_brought_it_is_said() {
+        let object = |name: &str| -> Approval {
+            serde_json::from_value(serde_json::json!({
+                "metadata": {"name": "a", "namespace": "n"},
+                "spec": {"connectionRef": {"name": "f"}, "rule": "r", "policyHash": "", "requestedBy": {"name": name},
+                    "separationOfDuties": true, "requestedAt": "2026-11-01T00:00:00Z",
+                    "subject": {"kind": "FileVersion", "workspaceId": "w", "fileId": "i", "version": 1}},
+            }))
+            .unwrap()
+        };
+        let said = |name: &str| {
+            let judged = Judged { counted: Tally::default(), is_verified: true };
+            waiting(&object(name), &[], Some(&judged))
+        };
+        assert!(said("").starts_with("0 of 2 approvals (one more than the rule says"), "{}", said(""));
+        assert_eq!(said("ann"), "0 of 1 approvals");
+    }
+
+    #[test]
+    fn what_is_refused_for_good_is_said_by_a_condition_that_goes_with_its_cause() {
+        let object: Approval = serde_json::from_value(serde_json::json!({
+            "metadata": {"name": "a", "namespace": "n"},
+            "spec": {"connectionRef": {"name": "f"}, "rule": "r", "policyHash": "", "requestedBy": {},
+                "requestedAt": "2026-11-01T00:00:00Z",
+                "subject": {"kind": "FileVersion", "workspaceId": "w", "fileId": "i", "version": 1}},
+        }))
+        .unwrap();
+        let reasons = |status: &ApprovalStatus| {
+            let mut status = status.clone();
+            describe(&object, &mut status, None, Timestamp::UNIX_EPOCH);
+            let of = |one: &Condition| format!("{}={} {}", one.type_, one.status, one.reason);
+            status.conditions.iter().map(of).collect::<Vec<_>>()
+        };
+        let mut status = ApprovalStatus { decision: Some(ApprovalDecision::Approved), ..ApprovalStatus::default() };
+        status.refusal = Some("it is under a hold".into());
+        status.ticket = Some(TicketStatus { error: Some("404".into()), refused: Some(true), ..TicketStatus::default() });
+        assert_eq!(reasons(&status), ["Ready=False Refused", "Stalled=True Refused", "TicketFailed=True Refused"]);
+        status.refusal = None;
+        status.ticket = Some(TicketStatus { error: Some("503".into()), ..TicketStatus::default() });
+        assert_eq!(reasons(&status), ["Ready=False BeingCarriedOut", "TicketFailed=True Unreachable"]);
+        status.ticket = Some(TicketStatus::default());
+        assert_eq!(reasons(&status), ["Ready=False BeingCarriedOut"]);
     }
 
     #[test]

@@ -213,6 +213,21 @@ mod tests {
     }
 
     #[test]
+    fn under_separation_one_more_approves_what_nobody_knows_who_brought() {
+        let principals = known(&[("ann@corp", "ann"), ("bob@corp", "bob")]);
+        let electorate = Electorate { principals: &principals, is_verified: true };
+        let votes = [vote("ann@corp", Approve, None), vote("bob@corp", Approve, None)];
+        for (id, name) in [("", ""), (" ", ""), ("", "\t")] {
+            let mut unknown = spec(1, true);
+            unknown.requested_by = Requester { kind: "User".into(), id: id.into(), name: name.into() };
+            assert_eq!(decided(&tally(&unknown, &votes[..1], electorate)), None, "ann may have brought it");
+            assert_eq!(decided(&tally(&unknown, &votes, electorate)), Some(Approved), "one of them has not");
+            unknown.separation_of_duties = None;
+            assert_eq!(decided(&tally(&unknown, &votes[..1], electorate)), Some(Approved));
+        }
+    }
+
+    #[test]
     fn one_person_under_two_names_counts_once() {
         let principals = known(&[("bob@corp", "bob"), ("bob", "bob")]);
         let electorate = Electorate { principals: &principals, is_verified: true };

@@ -9,6 +9,7 @@ use tracing::{info, warn};
 
 use super::Gates;
 use super::pass::View;
+use super::refusals::is_for_good;
 use super::thing::{Thing, thing_of};
 use crate::api::Approval;
 use crate::api::approval::{ApprovalDecision, Evidence, SubjectKind, VoteDecision};
@@ -17,7 +18,7 @@ use crate::controllers::approval::tally::Made;
 use crate::controllers::approval::{decision_of, is_carried_out};
 use crate::error::{Error, Kind, Result, clean};
 use crate::file360::content::IdempotencyKey;
-use crate::file360::model::{Decision, DecisionInput, ItemPatch, ItemState, Pending, VersionState};
+use crate::file360::model::{Decision, DecisionInput, Item, ItemPatch, ItemState, Pending, VersionState};
 use crate::file360::{Cause, File360};
 use crate::hex::hex;
 use crate::reconcile::ObjectKey;
@@ -30,8 +31,44 @@ pub(super) fn cause(approval: &Approval) -> Cause {
 }
 
 impl Gates {
+    /// Releases or rejects a thing, unless File 360 refuses that: then the Approvals say so, and it is not tried again as long as nothing changes.
+    /// Whether it was carried out.
+    pub(super) async fn conclude(
+        &self,
+        view: &View<'_>,
+        thing: &Thing,
+        approvals: &[Arc<Approval>],
+        decision: Decision,
+    ) -> Result<bool> {
+        let (key, state) = (refusal_key(&thing.pending), state_of(thing, approvals, decision));
+        let refusals = &view.tenant.refusals;
+        if refusals.has(&key, &state) {
+            return Ok(false);
+        }
+        let done = match decision {
+            Decision::Release => self.release(view, thing, approvals).await,
+            Decision::Reject => self.carry_out(view, thing, approvals, decision).await,
+        };
+        match done {
+            Err(error) if is_for_good(&error) => {
+                warn!(item = %thing.item.id, path = thing.item.path, %error, "File 360 refuses a decision");
+                refusals.add(key, state);
+                for approval in approvals.iter().filter(|approval| !is_carried_out(approval)) {
+                    let text = error.to_string();
+                    self.approvals.refused(&ObjectKey::of(&**approval), &text).await?;
+                    self.ctx.event(&**approval, true, "Refused", &clean(&text, 512)).await;
+                }
+                Ok(false)
+            }
+            done => {
+                refusals.remove(&key);
+                done.map(|()| true)
+            }
+        }
+    }
+
     /// Lets a thing take effect: no gate holds it, or every gate that holds it has its Approval.
-    pub(super) async fn release(&self, view: &View<'_>, thing: &Thing, approvals: &[Arc<Approval>]) -> Result<()> {
+    async fn release(&self, view: &View<'_>, thing: &Thing, approvals: &[Arc<Approval>]) -> Result<()> {
         let tenant = &*view.tenant.session.driver;
         for approval in approvals {
             if locks(view, approval) && thing.pending.version.is_some() {
@@ -40,11 +77,6 @@ impl Gates {
             }
         }
         self.carry_out(view, thing, approvals, Decision::Release).await
-    }
-
-    /// Refuses a thing.
-    pub(super) async fn refuse(&self, view: &View<'_>, thing: &Thing, approval: &Arc<Approval>) -> Result<()> {
-        self.carry_out(view, thing, std::slice::from_ref(approval), Decision::Reject).await
     }
 
     /// A new file that was rejected moves where the gate says.
@@ -200,6 +232,19 @@ pub(super) fn gate_of(view: &View<'_>, approval: &Approval) -> Option<Arc<Gate>>
     let running = view.routes.get(&key)?.running.as_ref()?;
     let mut gates = running.engine.route.gates.iter().flatten();
     gates.find(|gate| gate.rule == spec.rule && gate.policy_hash == spec.policy_hash).cloned()
+}
+
+/// Names something pending.
+pub(super) fn refusal_key(pending: &Pending) -> String {
+    format!("{:?}", identity(pending))
+}
+
+/// What File 360's answer to a decision depends on, as far as it is seen.
+fn state_of(thing: &Thing, approvals: &[Arc<Approval>], decision: Decision) -> String {
+    let link = thing.link.as_ref().map(|link| &link.etag);
+    let by: Vec<Option<String>> = approvals.iter().map(|approval| approval.uid()).collect();
+    let Item { etag, holds, retain_until, record, .. } = &thing.item;
+    format!("{decision:?} {etag} {holds:?} {retain_until:?} {record} {link:?} {by:?}")
 }
 
 /// What makes something pending the same thing.

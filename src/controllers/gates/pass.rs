@@ -12,6 +12,7 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 use tracing::{debug, warn};
 
+use super::carry::refusal_key;
 use super::register::{Entry, Register};
 use super::thing::{Thing, list, read};
 use super::{Found, Gates, SHOWN, Tenant};
@@ -26,7 +27,7 @@ use crate::controllers::approval::{decision_of, is_carried_out, name_of};
 use crate::controllers::file_route::GatedRoute;
 use crate::error::{Error, Kind, Result, clean};
 use crate::expression::Variables;
-use crate::file360::model::{ItemKind, Pending};
+use crate::file360::model::{Decision, ItemKind, Pending};
 use crate::hex::hex;
 use crate::reconcile::ObjectKey;
 use crate::routes::gate::{Gate, ORPHANED};
@@ -77,6 +78,7 @@ impl Gates {
             super::connection_of(&ObjectKey::of(approval), &approval.spec) == *connection && approval.spec.route.is_some()
         });
         let pending = list(&*tenant.session.driver).await?;
+        tenant.refusals.keep(&pending.iter().map(refusal_key).collect());
         let mut view = self.view(connection, tenant, &register);
         for one in &pending {
             if let Some(version) = one.version {
@@ -99,7 +101,7 @@ impl Gates {
             }
         }
         self.report(connection, tenant, &found);
-        failure.map_or(Ok(None), Err)
+        failure.map_or(Ok(tenant.refusals.next()), Err)
     }
 
     /// What a pass looks at.
@@ -137,12 +139,13 @@ impl Gates {
                 Verdict::Refuse(approval) => refused = Some(approval),
             }
         }
-        match refused {
-            Some(approval) => self.refuse(view, &thing, &approval).await?,
-            None if holding.is_empty() => self.release(view, &thing, &let_by).await?,
+        let is_done = match refused {
+            Some(approval) => self.conclude(view, &thing, &[approval], Decision::Reject).await?,
+            None if holding.is_empty() => self.conclude(view, &thing, &let_by, Decision::Release).await?,
             None => return Ok(holding),
-        }
-        Ok(Vec::new())
+        };
+        // What File 360 refuses to let through or to end is held on.
+        Ok(if is_done { Vec::new() } else { entries.iter().map(|(_, entry)| entry.key()).collect() })
     }
 
     async fn verdict(&self, view: &View<'_>, entry: &Entry, thing: &Thing) -> Result<Verdict> {
@@ -293,8 +296,8 @@ impl Gates {
             }
         };
         if decision_of(&approval) == Some(ApprovalDecision::Approved) && self.approvals.is_believed(&approval).await {
-            self.take_away(view, key, entry, &approval, pending).await?;
-            return Ok(None);
+            let is_gone = self.take_away(view, key, entry, &approval, pending).await?;
+            return Ok((!is_gone).then(|| listed(entry, approval.name_any())));
         }
         Ok(Some(listed(entry, approval.name_any())))
     }
@@ -315,6 +318,24 @@ impl Gates {
         self.without_effect(&made).await
     }
 
+    /// What becomes of a thing whose gate may go: what was decided about it alone stands, and what nobody decided about goes with the gate.
+    async fn without_its_gate(&self, single: &ObjectKey, gate: &Arc<Approval>) -> Result<(Arc<Approval>, Decision)> {
+        let Some(known) = self.approvals.get(single) else { return Ok((gate.clone(), Decision::Release)) };
+        let decision = decision_of(&known);
+        let is_believed = decision == Some(ApprovalDecision::Approved) && self.approvals.is_believed(&known).await;
+        if decision.is_none() {
+            let by = format!("{}, which takes the gate away", gate.name_any());
+            let made = Made { decision: ApprovalDecision::Superseded, by, reason: None };
+            let ended = self.approvals.decide(single, &made).await?;
+            self.without_effect(&ended).await?;
+        }
+        Ok(match own_fate(decision, is_believed) {
+            Some(own) => (known, own),
+            None => (gate.clone(), Decision::Release),
+        })
+    }
+
+    /// Opens the folder and lets through what nothing else holds; whether that is all done.
     async fn take_away(
         &self,
         view: &View<'_>,
@@ -322,21 +343,39 @@ impl Gates {
         entry: &Entry,
         approval: &Arc<Approval>,
         pending: &[Pending],
-    ) -> Result<()> {
+    ) -> Result<bool> {
         let tenant = &*view.tenant.session.driver;
         view.register.open(tenant, key, &super::carry::cause(approval)).await?;
+        let mut is_refused = false;
         for one in pending.iter().filter(|one| one.workspace_id == entry.workspace) {
             let Some(thing) = read(tenant, one).await? else { continue };
             let held_by = view.register.of(&one.workspace_id, |entry| thing.is_held_by(entry));
-            if thing.is_held_by(entry) && held_by.iter().all(|(other, _)| other == key) {
-                self.release(view, &thing, std::slice::from_ref(approval)).await?;
+            if !thing.is_held_by(entry) || held_by.iter().any(|(other, _)| other != key) {
+                continue;
             }
+            let single = ObjectKey::new(asked_in(view, entry), &name_of(&spec_of(view, entry, &thing)));
+            let (by, decision) = self.without_its_gate(&single, approval).await?;
+            is_refused |= !self.conclude(view, &thing, &[by], decision).await?;
+        }
+        if is_refused {
+            // As long as something is held, its gate is known, and so is that it may go.
+            return Ok(false);
         }
         view.register.forget(tenant, key).await?;
         if !is_carried_out(approval) {
             self.without_effect(approval).await?;
         }
-        Ok(())
+        Ok(true)
+    }
+}
+
+/// What a decision about one thing alone makes of it when its gate goes; `None`: it goes with the gate. That anybody may have written an approval
+/// does not make it a rejection.
+fn own_fate(decision: Option<ApprovalDecision>, is_believed: bool) -> Option<Decision> {
+    match decision? {
+        ApprovalDecision::Approved => is_believed.then_some(Decision::Release),
+        ApprovalDecision::Rejected | ApprovalDecision::TimedOut => Some(Decision::Reject),
+        ApprovalDecision::Superseded => None,
     }
 }
 
@@ -474,4 +513,24 @@ fn asked_in<'a>(view: &'a View<'_>, entry: &'a Entry) -> &'a str {
 fn connection_ref(view: &View<'_>, entry: &Entry) -> ConnectionRef {
     let namespace = (*view.connection.namespace != *asked_in(view, entry)).then(|| view.connection.namespace.to_string());
     ConnectionRef { name: view.connection.name.to_string(), namespace }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn d3_taking_a_gate_away_lets_nothing_through_that_was_rejected_by_itself() {
+        use ApprovalDecision::{Approved, Rejected, Superseded, TimedOut};
+        for (decision, is_believed, fate) in [
+            (Some(Rejected), false, Some(Decision::Reject)),
+            (Some(TimedOut), true, Some(Decision::Reject)),
+            (Some(Approved), true, Some(Decision::Release)),
+            (Some(Approved), false, None),
+            (Some(Superseded), true, None),
+            (None, true, None),
+        ] {
+            assert_eq!(own_fate(decision, is_believed), fate, "{decision:?}");
+        }
+    }
 }

@@ -12,6 +12,7 @@ use tokio::time::Instant;
 use tracing::{debug, info};
 
 use super::pass::View;
+use super::refusals::{AGAIN, is_for_good};
 use super::{Gates, Tenant, connection_of};
 use crate::api::Approval;
 use crate::api::approval::{ApprovalDecision, ApprovalStatus, MOST_VOTES, TicketStatus, Vote, VoteVia};
@@ -29,6 +30,23 @@ use crate::routes::gate::{Gate, Polled, Request, Ticket, with_approval};
 const AT_ONCE: usize = 8;
 /// Systems that do not answer are tried again at the latest after this long.
 const LONGEST_WAIT: Duration = Duration::from_mins(2);
+
+/// What is to be told: another thing is not refused because one is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Ask,
+    Follow,
+    Close,
+}
+
+/// A call that failed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Later {
+    stage: Stage,
+    failures: u32,
+    /// When it is tried again.
+    at: Instant,
+}
 
 /// An Approval whose gate asks another system.
 struct Case {
@@ -62,8 +80,9 @@ impl Gates {
         let key = ObjectKey::of(&*approval);
         let gate = super::carry::gate_of(view, &approval)?;
         let request = gate.request.as_ref()?;
-        if let Some((_, at)) = self.later.lock().get(&key).filter(|(_, at)| *at > Instant::now()) {
-            return Some(at.saturating_duration_since(Instant::now()));
+        let (stage, now) = (stage_of(&approval), Instant::now());
+        if let Some(later) = self.later.lock().get(&key).filter(|later| later.at > now && later.stage == stage) {
+            return Some(later.at.saturating_duration_since(now));
         }
         let (variables, data) = match self.told(view, &approval).await {
             Ok(told) => told,
@@ -120,7 +139,7 @@ impl Gates {
             ticket.id.clone_from(&made.id);
             ticket.url.clone_from(&made.url);
             ticket.created_at = Some(now);
-            ticket.error = None;
+            works(ticket);
         })
         .await?;
         let id = made.id.as_deref().unwrap_or("without an id");
@@ -135,7 +154,7 @@ impl Gates {
         request.update(&variables, &event, &data, &event.id).await?;
         self.set_ticket(case, |ticket| {
             ticket.reminders = Some(number);
-            ticket.error = None;
+            works(ticket);
         })
         .await
     }
@@ -148,7 +167,7 @@ impl Gates {
         let now = self.ctx.now();
         self.set_ticket(case, |ticket| {
             ticket.closed_at = Some(now);
-            ticket.error = None;
+            works(ticket);
         })
         .await
     }
@@ -165,6 +184,7 @@ impl Gates {
         let key = format!("{}-poll-{}", event.id, self.ctx.now().as_millisecond());
         let polled = request.poll(&variables, &key).await?;
         self.polled.lock().insert(case.key.clone(), Instant::now());
+        self.set_ticket(case, works).await?;
         if let Some(Polled { decision, by }) = polled {
             let vote = Vote { by, decision, reason: None, at: self.ctx.now(), via: Some(VoteVia::Poll), id: None };
             self.approvals.write(&case.key, |_, status| cast(status, &vote)).await?;
@@ -179,12 +199,19 @@ impl Gates {
 
     /// Waits longer with every failure, and says why.
     async fn failed(&self, case: &Case, error: &Error) -> Duration {
-        let failures = self.later.lock().get(&case.key).map_or(0, |(failures, _)| *failures).saturating_add(1);
-        let wait = error.retry_after.unwrap_or_else(|| backoff::delay(failures, rand::random()).min(LONGEST_WAIT));
-        self.later.lock().insert(case.key.clone(), (failures, Instant::now() + wait));
-        info!(object = %case.key, %error, failures, "The system that decides could not be told");
+        let stage = stage_of(&case.approval);
+        let before = self.later.lock().get(&case.key).filter(|later| later.stage == stage).map_or(0, |later| later.failures);
+        let failures = before.saturating_add(1);
+        let is_refused = is_for_good(error);
+        let wait = if is_refused { AGAIN } else { wait_after(failures, error) };
+        self.later.lock().insert(case.key.clone(), Later { stage, failures, at: Instant::now() + wait });
+        info!(object = %case.key, %error, failures, is_refused, "The system that decides could not be told");
         let text = clean(&error.to_string(), 512);
-        if let Err(error) = self.set_ticket(case, |ticket| ticket.error = Some(text.clone())).await {
+        let noted = self.set_ticket(case, |ticket| {
+            ticket.error = Some(text.clone());
+            ticket.refused = is_refused.then_some(true);
+        });
+        if let Err(error) = noted.await {
             debug!(object = %case.key, %error, "The failure could not be noted");
         }
         wait
@@ -278,6 +305,26 @@ fn is_unfinished(approval: &Approval) -> bool {
 fn known_ticket(approval: &Approval) -> Ticket {
     let ticket = approval.status.as_ref().and_then(|status| status.ticket.clone()).unwrap_or_default();
     Ticket { id: ticket.id, url: ticket.url }
+}
+
+/// The last call succeeded.
+fn works(ticket: &mut TicketStatus) {
+    (ticket.error, ticket.refused) = (None, None);
+}
+
+fn stage_of(approval: &Approval) -> Stage {
+    let ticket = approval.status.as_ref().and_then(|status| status.ticket.as_ref());
+    match (decision_of(approval), ticket.and_then(|ticket| ticket.created_at)) {
+        (Some(_), _) => Stage::Close,
+        (None, Some(_)) => Stage::Follow,
+        (None, None) => Stage::Ask,
+    }
+}
+
+/// How long a call that failed waits, unless it is refused for good.
+fn wait_after(failures: u32, error: &Error) -> Duration {
+    let own = || backoff::delay(failures, rand::random()).min(LONGEST_WAIT);
+    error.retry_after.map_or_else(own, |asked| asked.min(AGAIN))
 }
 
 /// Adds what somebody said, unless it is decided or they have said something before.
