@@ -54,12 +54,15 @@ pub struct Judgement {
 /// Everything that follows at `now`.
 pub fn judge(rules: &Rules, asked: &Asked, library: &Library, now: Timestamp) -> Judgement {
     let mut judgement = Judgement::default();
+    let mut claimed: Vec<Vec<&Claimed>> = vec![Vec::new(); rules.rules.len()];
+    for file in &library.files {
+        claimed[file.rule].push(file);
+    }
     for (at, rule) in rules.rules.iter().enumerate() {
-        let files: Vec<&Claimed> = library.files.iter().filter(|file| file.rule == at).collect();
         let mut candidates = Vec::new();
-        for file in &files {
+        for &file in &claimed[at] {
             let found = versions(rules, rule, file, library);
-            for one in &found {
+            for one in found.iter().chain(&refused(rule, file, library)) {
                 judgement.note(library, one, now);
             }
             if rule.lock && !file.item.locked && found.iter().any(|one| one.counts_as_shown(&file.item, now)) {
@@ -138,14 +141,17 @@ impl Judgement {
         let (reason, message) = one.reason_and_message(false);
         let before = library.recorded.get(file).and_then(|versions| versions.get(version));
         let state = one.candidate.state(now);
-        let was = match before.filter(|before| before.name == one.name) {
-            Some(before) if before.state == state => before.was,
-            before => before.map(|before| before.state),
+        let (was, turn) = match before {
+            Some(before) if before.name == one.name && before.state == state => (before.was, before.turn),
+            // What another document was told about it is no news of this one.
+            Some(before) => (Some(before.state).filter(|_| before.name == one.name), before.turn + 1),
+            None => (None, 1),
         };
         let record = Recorded {
             name: one.name.clone(),
             state,
             was,
+            turn,
             reason,
             message,
             valid_until: one.valid_until(),
@@ -305,6 +311,32 @@ fn hidden(rules: &Rules, rule: &Rule, file: &Claimed, version: u64, library: &Li
     Some(Weighed { known, counted })
 }
 
+/// Versions that are not shown any more, and that somebody decided against. They stand for nothing, but whoever follows the document hears it.
+fn refused(rule: &Rule, file: &Claimed, library: &Library) -> Vec<Known> {
+    let id = &file.item.id;
+    let shown = file.item.version.unwrap_or(u64::MAX);
+    let of_file = library.decisions.get(id).into_iter().flatten().map(|(version, _)| *version);
+    let refused = of_file.filter(|version| *version < shown).filter_map(|version| {
+        let recorded = library.recorded.get(id).and_then(|versions| versions.get(&version));
+        let decision = decided(library, rule, id, version, recorded.map(|recorded| recorded.sha256.as_str()))?;
+        let stage = match decision.outcome {
+            Outcome::Rejected => {
+                Stage::Rejected { by: decision.by.clone(), why: decision.reason.clone().unwrap_or_default() }
+            }
+            Outcome::Approved => return None,
+        };
+        let received_at = recorded.map_or(decision.at, |recorded| recorded.received_at);
+        Some(Known {
+            candidate: Candidate { file: id.clone(), version, received_at, stage },
+            name: rule.name.clone(),
+            path: file.item.path.clone(),
+            sha256: decision.sha256.clone(),
+            date: recorded.and_then(|recorded| recorded.date.clone()),
+        })
+    });
+    refused.collect()
+}
+
 fn row(rule: &Rule, known: &[Known], situation: &Situation, now: Timestamp) -> RequirementStatus {
     let verdict = machine::verdict(situation, now);
     let about = verdict.about.and_then(|at| known.get(at));
@@ -349,6 +381,7 @@ mod tests {
 
     use super::*;
     use crate::api::documents::RequiredDocument;
+    use crate::api::file_route::FileEvent;
     use crate::routes::environment::Surroundings;
 
     fn at(text: &str) -> Timestamp {
@@ -559,6 +592,41 @@ mod tests {
         shelf.put(large);
         let row = &shelf.look(NOW).requirements[0];
         assert_eq!((row.state, row.version), (DocumentState::Rejected, Some(2)));
+    }
+
+    #[test]
+    fn a_rejection_is_recorded_though_a_newer_version_hides_what_was_rejected() {
+        let mut shelf = Shelf::of(reviewed());
+        shelf.put(item("f", 1, json!({"expiry": "2028-01-31"})));
+        shelf.look(NOW);
+        shelf.decide("f", 1, Outcome::Rejected);
+        shelf.put(item("f", 2, json!({"expiry": "2029-01-31"})));
+        let look = shelf.look(NOW);
+        let of_first = look.records.iter().find(|(_, version, _)| *version == 1).map(|(_, _, record)| record);
+        let record = of_first.expect("the rejection of the hidden version");
+        assert_eq!((record.state, record.message.as_deref()), (DocumentState::Rejected, Some("because")));
+        assert_eq!(record.tells().map(|(event, _)| event), Some(FileEvent::DocumentRejected));
+        assert_eq!((look.requirements[0].state, look.requirements[0].version), (DocumentState::InReview, Some(2)));
+        assert!(shelf.look(NOW).records.is_empty(), "told once");
+    }
+
+    #[test]
+    fn a_state_that_comes_back_is_told_as_another_event() {
+        let mut open = reviewed();
+        open[0]["review"]["required"] = json!(false);
+        let mut shelf = Shelf::of(open);
+        let mut told = Vec::new();
+        for expiry in ["2028-01-31", "2028-01-31", "?", "2028-01-31", "2020-01-31", "2028-01-31", "2020-01-31"] {
+            shelf.put(item("f", 1, json!({"expiry": expiry})));
+            shelf.look(NOW);
+            told.push(shelf.library.recorded["f"][&1].tells().unwrap());
+        }
+        use FileEvent::{DocumentApproved as Approved, DocumentExpired as Expired, DocumentRejected as Rejected};
+        let events: Vec<FileEvent> = told.iter().map(|(event, _)| *event).collect();
+        assert_eq!(events, [Approved, Approved, Rejected, Approved, Expired, Approved, Expired]);
+        assert_eq!(told[0], told[1], "nothing happened");
+        let occasions: BTreeSet<&String> = told.iter().map(|(_, occasion)| occasion).collect();
+        assert_eq!(occasions.len(), 6, "{occasions:?}");
     }
 
     #[test]
