@@ -16,9 +16,9 @@ use super::tenant::{Tenant, TenantArgs, refused};
 use super::text::{Printer, line};
 use super::{Access, Failure, Outcome, failed};
 use crate::api::documents::DocumentState;
-use crate::documents::record::{DECISION, Decision, Outcome as Way, REQUIREMENT, Recorded, parse};
-use crate::file360::content::IdempotencyKey;
-use crate::file360::model::{FacetPut, Item};
+use crate::documents::decisions::{self, Made};
+use crate::documents::record::{Decision, Outcome as Way, REQUIREMENT, Recorded, parse};
+use crate::file360::model::Item;
 use crate::reconcile::ObjectKey;
 
 /// Commands about required documents.
@@ -198,17 +198,16 @@ fn in_review(recorded: Option<&Value>, document: &str, sha256: &str) -> Result<R
     })
 }
 
-/// The first decision about a version stands.
+/// The first decision about a version stands: File 360 takes one only while there is none, so that of two at the same time one counts.
 async fn record(tenant: &Tenant, item: &Item, version: u64, decision: &Decision) -> Result<(), Failure> {
-    let made = tenant.driver.facet(&item.id, version, DECISION).await.map_err(|error| refused(&error))?;
-    if let Some(made) = made {
-        let by = line(made.value["by"].as_str().unwrap_or("somebody"), 254);
-        return Err(failed(format!("version {version} was decided before, by {by}; a decision is not taken back")));
+    let made = decisions::make(&*tenant.driver, &item.id, version, decision).await.map_err(|error| refused(&error))?;
+    match made {
+        Made::New => Ok(()),
+        Made::Before(by) => {
+            let by = line(&by, 254);
+            Err(failed(format!("version {version} was decided before, by {by}; a decision is not taken back")))
+        }
     }
-    let value: Option<Value> = serde_json::to_value(decision).ok();
-    let put = FacetPut { item_id: item.id.clone(), version, name: DECISION.into(), value, announce: true };
-    let key = IdempotencyKey(format!("{:032x}", rand::random::<u128>()));
-    tenant.driver.put_facets(&[put], &key).await.map_err(|error| refused(&error))
 }
 
 /// The name that the API server knows the user by.
