@@ -298,6 +298,10 @@ pub struct DocumentsStatus {
     /// Time zone in which dates were read.
     #[schemars(length(max = 64))]
     pub time_zone: String,
+    /// Fingerprint of the labels of the SecureWorkspace with which this was computed; tells after a restart whether they changed meanwhile.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 16))]
+    pub labels: Option<String>,
     /// State of the workspace's files that this was computed from; tells after a restart whether something happened meanwhile.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]

@@ -245,10 +245,9 @@ impl SecureWorkspaces {
         }
         let content = match status.documents.as_ref() {
             None => None,
-            Some(documents) => {
+            Some(_) => {
                 let zone = pass::zone_name(object, &lookup.connection);
-                let same = row.content.is_some_and(|now| i64::try_from(now).ok() == documents.content_revision);
-                if !same || documents.time_zone != zone {
+                if !documents::are_as_seen(object, row.content, &zone) {
                     return false;
                 }
                 Some(row.content)
