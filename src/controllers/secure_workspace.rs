@@ -10,6 +10,7 @@ pub mod pass;
 pub mod plan;
 pub mod reminders;
 pub mod reports;
+pub mod reviews;
 pub mod secrets;
 pub mod status;
 mod store;

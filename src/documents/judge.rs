@@ -11,7 +11,7 @@ use super::rules::{Asked, Rule, Rules};
 use crate::api::documents::{DocumentReason, DocumentState, Replacement, RequirementStatus};
 use crate::error::clean;
 use crate::expression::Failed;
-use crate::file360::model::{Item, ItemState};
+use crate::file360::model::{Actor, Item, ItemState};
 
 /// Longest message of a requirement.
 const MESSAGE: usize = 500;
@@ -45,10 +45,31 @@ pub struct Judgement {
     pub requirements: Vec<RequirementStatus>,
     /// What differs from what is recorded: file, version, and what to record.
     pub records: Vec<(String, u64, Recorded)>,
+    /// Versions that wait for a decision.
+    pub reviews: Vec<Review>,
     /// Files to lock, with their entity tags.
     pub locks: Vec<(String, String)>,
     /// When the clock alone changes it.
     pub next_change_at: Option<Timestamp>,
+}
+
+/// A version that waits for a decision.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Review {
+    /// Position of the requirement.
+    pub rule: usize,
+    /// The file.
+    pub file: String,
+    /// The version.
+    pub version: u64,
+    /// Its content.
+    pub sha256: String,
+    /// The date of its validity, as it is written now.
+    pub date: Option<String>,
+    /// Where it is.
+    pub path: String,
+    /// Who uploaded it.
+    pub by: Option<Actor>,
 }
 
 /// Everything that follows at `now`.
@@ -65,6 +86,7 @@ pub fn judge(rules: &Rules, asked: &Asked, library: &Library, now: Timestamp) ->
             for one in found.iter().chain(&refused(rule, file, library)) {
                 judgement.note(library, one, now);
             }
+            judgement.reviews.extend(found.iter().find_map(|one| one.waits(at, &file.item)).filter(|_| asked.required[at]));
             if rule.lock && !file.item.locked && found.iter().any(|one| one.counts_as_shown(&file.item, now)) {
                 judgement.locks.push((file.item.id.clone(), file.item.etag.clone()));
             }
@@ -101,6 +123,19 @@ impl Known {
     fn counts_as_shown(&self, item: &Item, now: Timestamp) -> bool {
         let counts = matches!(self.candidate.state(now), DocumentState::Approved | DocumentState::ExpiringSoon);
         counts && item.version == Some(self.candidate.version)
+    }
+
+    /// It waits for a decision.
+    fn waits(&self, rule: usize, item: &Item) -> Option<Review> {
+        (self.candidate.stage == Stage::Undecided).then(|| Review {
+            rule,
+            file: item.id.clone(),
+            version: self.candidate.version,
+            sha256: self.sha256.clone(),
+            date: self.date.clone(),
+            path: self.path.clone(),
+            by: item.created_by.clone(),
+        })
     }
 
     fn reason_and_message(&self, in_grace: bool) -> (Option<DocumentReason>, Option<String>) {
@@ -441,6 +476,7 @@ mod tests {
                 at: at("2027-01-01T00:00:00Z"),
                 sha256: format!("sha-{file}-{version}"),
                 date: date.map(Into::into),
+                approval: None,
             };
             self.library.decisions.entry(file.into()).or_default().insert(version, decision);
         }

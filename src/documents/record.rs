@@ -95,6 +95,9 @@ pub struct Decision {
     /// The date of its validity that was decided about, as it was written then. What is written there afterwards does not count.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub date: Option<String>,
+    /// The Approval that decided it, with its policy: `namespace/name sha256`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approval: Option<String>,
 }
 
 /// The content of a facet; `None`: it is not one of these.

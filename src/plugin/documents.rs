@@ -128,6 +128,7 @@ async fn decide(
 ) -> Outcome {
     let cluster = Cluster::connect(access).await?;
     let seen = cluster.get(&args.workspace.clone().workspace()?).await?;
+    may_decide_alone(&seen, &args.document)?;
     let (file, version) = waiting_version(&seen, &args.document)?;
     let by = who_am_i(&cluster).await?;
     let (namespace, name) = seen.connection();
@@ -151,6 +152,7 @@ async fn decide(
         at: Timestamp::now(),
         sha256: sha256.to_owned(),
         date: shown.date,
+        approval: None,
     };
     record(&tenant, &item, version, &decision).await?;
     let said = match way {
@@ -171,6 +173,19 @@ async fn decide(
         }
         Waited::TooLate(now) => Err(too_late("see the decision", &now, args.waiting.timeout)),
     }
+}
+
+/// Who may decide alone, may: not where several have to, or who uploaded it may not.
+fn may_decide_alone(seen: &Seen, document: &str) -> Result<(), Failure> {
+    let asked = seen.spec["requiredDocuments"].as_array().into_iter().flatten().find(|one| one["name"] == document);
+    let review = asked.map_or(&Value::Null, |one| &one["review"]);
+    if review["minApprovals"].as_u64().unwrap_or(1) > 1 || review["separationOfDuties"] == true {
+        return Err(failed(format!(
+            "the review of {} asks for votes; see kubectl get approvals, then kubectl file360 approve or reject NAME",
+            line(document, 63)
+        )));
+    }
+    Ok(())
 }
 
 /// File and version that wait in review for a document.
@@ -240,6 +255,18 @@ mod tests {
         for name in ["missing", "other"] {
             assert!(waiting_version(&seen, name).is_err(), "{name}");
         }
+    }
+
+    #[test]
+    fn nobody_decides_alone_where_several_have_to_or_the_uploader_may_not() {
+        let may = |review: Value| {
+            let object = json!({"apiVersion": "file360.io/v1alpha1", "kind": "SecureWorkspace", "metadata": {"name": "acme", "namespace": "ns"},
+                "spec": {"requiredDocuments": [{"name": "iso", "match": {"path": "/**"}, "review": review}]}});
+            may_decide_alone(&Seen::of(Kind::SecureWorkspace, &serde_json::from_value(object).unwrap()), "iso").is_ok()
+        };
+        assert!(may(json!({"required": true})) && may(json!({"required": true, "minApprovals": 1})));
+        assert!(!may(json!({"required": true, "minApprovals": 2})));
+        assert!(!may(json!({"required": true, "separationOfDuties": true})));
     }
 
     #[test]

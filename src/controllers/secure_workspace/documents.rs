@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use super::pass::Pass;
-use super::{reminders, reports};
+use super::{reminders, reports, reviews};
 use crate::api::SecureWorkspace;
 use crate::api::documents::{DocumentState, DocumentsStatus, ReminderStatus, RequirementStatus};
 use crate::api::secure_workspace::SecureWorkspaceSpec;
@@ -78,7 +78,7 @@ pub async fn look(
     rules: &Rules,
     workspace: &Workspace,
     may_change: bool,
-) -> Result<(Documents, Judgement)> {
+) -> Result<(Documents, Judgement, Library)> {
     let surroundings = Arc::new(surroundings(pass, workspace));
     let mut asked = rules.asked(&surroundings);
     let library = read(session, rules, &mut asked, workspace, &surroundings).await?;
@@ -93,18 +93,20 @@ pub async fn look(
         next_change_at: judgement.next_change_at,
         requirements: judgement.requirements.clone(),
     };
-    Ok((documents, judgement))
+    Ok((documents, judgement, library))
 }
 
-/// Does what follows from a look: locks, pages of upload requests, mails and reports. One failure keeps none of the others; the first is
+/// Does what follows from a look: Approvals, locks, pages of upload requests, mails and reports. One failure keeps none of the others; the first is
 /// returned.
 pub async fn follow(
     pass: &Pass<'_>,
     session: &Arc<Session>,
     rules: &Rules,
     judgement: &Judgement,
+    library: &Library,
     documents: &mut Documents,
 ) -> Result<()> {
+    let asked = reviews::pursue(pass, session, rules, judgement, library).await;
     let locked = lock(pass, session, judgement).await;
     let told = tell_outsiders(pass, session, rules, judgement).await;
     let reported = report(pass, session, documents).await;
@@ -113,7 +115,7 @@ pub async fn follow(
         documents.reminder = reminder;
         documents.next_change_at = documents.next_change_at.into_iter().chain(again).min();
     });
-    let result = locked.and_then(|own| told.and(reported).and(sent).map(|()| own));
+    let result = locked.and_then(|own| told.and(reported).and(sent).and(asked).map(|()| own));
     documents.content_revision = match &result {
         Ok(own) => documents.content_revision.map(|revision| revision + own),
         // What is left to do is found again by looking again.
