@@ -648,6 +648,7 @@ mod tests {
 
     #[test]
     fn a_state_that_comes_back_is_told_as_another_event() {
+        use FileEvent::{DocumentApproved as Approved, DocumentExpired as Expired, DocumentRejected as Rejected};
         let mut open = reviewed();
         open[0]["review"]["required"] = json!(false);
         let mut shelf = Shelf::of(open);
@@ -657,7 +658,6 @@ mod tests {
             shelf.look(NOW);
             told.push(shelf.library.recorded["f"][&1].tells().unwrap());
         }
-        use FileEvent::{DocumentApproved as Approved, DocumentExpired as Expired, DocumentRejected as Rejected};
         let events: Vec<FileEvent> = told.iter().map(|(event, _)| *event).collect();
         assert_eq!(events, [Approved, Approved, Rejected, Approved, Expired, Approved, Expired]);
         assert_eq!(told[0], told[1], "nothing happened");
