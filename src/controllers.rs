@@ -59,6 +59,7 @@ pub async fn run(ctx: Arc<Context>) {
     let routes = FileRoutes::new(ctx.clone(), references.clone(), clients.clone());
     let sets = SecureWorkspaceSets::new(ctx.clone(), references, clients);
     let approvals = Approvals::new(ctx.clone());
+    ctx.approvals_are(&approvals);
     connections.serves(workspaces.clone(), routes.clone(), sets.clone(), approvals.clone());
     routes.reads(workspaces.clone());
     sets.reads(workspaces.clone());
@@ -69,13 +70,14 @@ pub async fn run(ctx: Arc<Context>) {
     let after_connections = {
         let (ctx, connections, workspaces) = (ctx.clone(), connections.clone(), workspaces.clone());
         let (routes, sets) = (routes.clone(), sets.clone());
+        let reviews = secure_workspace::reviews::follow(approvals.clone(), workspaces.clone());
         async move {
             connections.settled(PATIENCE).await;
             while !ctx.namespaces.is_listed() {
                 tokio::time::sleep(Duration::from_millis(20)).await;
             }
             tokio::select! {
-                _ = async { tokio::join!(workspaces.run(), routes.run(), sets.run(), approvals.run(), gates.run()) } => {}
+                _ = async { tokio::join!(workspaces.run(), routes.run(), sets.run(), approvals.run(), gates.run(), reviews) } => {}
                 () = reports.run() => {}
             }
         }

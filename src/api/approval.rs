@@ -128,6 +128,10 @@ pub struct ApprovalSubject {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "date_time")]
     pub since: Option<Timestamp>,
+    /// Of a required document: the date of its validity, as it was written when it was asked for. Another date asks again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 80))]
+    pub date: Option<String>,
     /// Where the file was when it was asked for; for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]

@@ -105,9 +105,16 @@ pub struct DocumentValidity {
 #[serde(rename_all = "camelCase")]
 pub struct DocumentReview {
     /// Each version waits `InReview` for a decision. A decision is for one version and its content: a new version waits again, and what was
-    /// approved before counts meanwhile. Default false: what arrives and fits is approved.
+    /// approved before counts meanwhile. Each has an Approval, on which people vote. Default false: what arrives and fits is approved.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub required: Option<bool>,
+    /// How many people have to approve; one rejection is enough. Default: 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1, max = 16))]
+    pub min_approvals: Option<u32>,
+    /// Who uploaded a version cannot approve it, and only voters whom `spec.principals` of the Connection names count. Default false.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub separation_of_duties: Option<bool>,
 }
 
 /// What is done to a file that is approved.
@@ -298,6 +305,10 @@ pub struct DocumentsStatus {
     /// Time zone in which dates were read.
     #[schemars(length(max = 64))]
     pub time_zone: String,
+    /// Fingerprint of the labels of the SecureWorkspace with which this was computed; tells after a restart whether they changed meanwhile.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 16))]
+    pub labels: Option<String>,
     /// State of the workspace's files that this was computed from; tells after a restart whether something happened meanwhile.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(range(min = 0))]

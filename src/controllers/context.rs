@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::debug;
 
 use super::reports::Reports;
+use crate::controllers::approval::Approvals;
 use crate::controllers::gates::Gates;
 use crate::inbound::PublicUrl;
 use crate::outbound::guard::Guard;
@@ -109,6 +110,7 @@ pub struct Context {
     /// Who tells other systems about workspaces; only where controllers run.
     pub reports: OnceLock<Arc<Reports>>,
     gates: OnceLock<Weak<Gates>>,
+    approvals: OnceLock<Weak<Approvals>>,
     recorder: Recorder,
 }
 
@@ -178,10 +180,21 @@ impl Context {
             bandwidths: SharedBandwidth::default(),
             reports: OnceLock::new(),
             gates: OnceLock::new(),
+            approvals: OnceLock::new(),
             tuning: parts.tuning,
             // No burst: the first second is like the others.
             outage_marks: RateLimiter::direct(Quota::per_second(OUTAGE_MARKS_PER_SECOND).allow_burst(NonZeroU32::MIN)),
         })
+    }
+
+    /// Tells who looks after Approvals.
+    pub fn approvals_are(&self, approvals: &Arc<Approvals>) {
+        let _ = self.approvals.set(Arc::downgrade(approvals));
+    }
+
+    /// Who looks after Approvals, where controllers run.
+    pub fn approvals(&self) -> Option<Arc<Approvals>> {
+        self.approvals.get().and_then(Weak::upgrade)
     }
 
     /// Tells who looks after gates.

@@ -10,6 +10,7 @@ pub mod pass;
 pub mod plan;
 pub mod reminders;
 pub mod reports;
+pub mod reviews;
 pub mod secrets;
 pub mod status;
 mod store;
@@ -245,10 +246,9 @@ impl SecureWorkspaces {
         }
         let content = match status.documents.as_ref() {
             None => None,
-            Some(documents) => {
+            Some(_) => {
                 let zone = pass::zone_name(object, &lookup.connection);
-                let same = row.content.is_some_and(|now| i64::try_from(now).ok() == documents.content_revision);
-                if !same || documents.time_zone != zone {
+                if !documents::are_as_seen(object, row.content, &zone) {
                     return false;
                 }
                 Some(row.content)

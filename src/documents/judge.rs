@@ -11,7 +11,7 @@ use super::rules::{Asked, Rule, Rules};
 use crate::api::documents::{DocumentReason, DocumentState, Replacement, RequirementStatus};
 use crate::error::clean;
 use crate::expression::Failed;
-use crate::file360::model::{Item, ItemState};
+use crate::file360::model::{Actor, Item, ItemState};
 
 /// Longest message of a requirement.
 const MESSAGE: usize = 500;
@@ -45,23 +45,48 @@ pub struct Judgement {
     pub requirements: Vec<RequirementStatus>,
     /// What differs from what is recorded: file, version, and what to record.
     pub records: Vec<(String, u64, Recorded)>,
+    /// Versions that wait for a decision.
+    pub reviews: Vec<Review>,
     /// Files to lock, with their entity tags.
     pub locks: Vec<(String, String)>,
     /// When the clock alone changes it.
     pub next_change_at: Option<Timestamp>,
 }
 
+/// A version that waits for a decision.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Review {
+    /// Position of the requirement.
+    pub rule: usize,
+    /// The file.
+    pub file: String,
+    /// The version.
+    pub version: u64,
+    /// Its content.
+    pub sha256: String,
+    /// The date of its validity, as it is written now.
+    pub date: Option<String>,
+    /// Where it is.
+    pub path: String,
+    /// Who uploaded it.
+    pub by: Option<Actor>,
+}
+
 /// Everything that follows at `now`.
 pub fn judge(rules: &Rules, asked: &Asked, library: &Library, now: Timestamp) -> Judgement {
     let mut judgement = Judgement::default();
+    let mut claimed: Vec<Vec<&Claimed>> = vec![Vec::new(); rules.rules.len()];
+    for file in &library.files {
+        claimed[file.rule].push(file);
+    }
     for (at, rule) in rules.rules.iter().enumerate() {
-        let files: Vec<&Claimed> = library.files.iter().filter(|file| file.rule == at).collect();
         let mut candidates = Vec::new();
-        for file in &files {
+        for &file in &claimed[at] {
             let found = versions(rules, rule, file, library);
-            for one in &found {
+            for one in found.iter().chain(&refused(rule, file, library)) {
                 judgement.note(library, one, now);
             }
+            judgement.reviews.extend(found.iter().find_map(|one| one.waits(at, &file.item)).filter(|_| asked.required[at]));
             if rule.lock && !file.item.locked && found.iter().any(|one| one.counts_as_shown(&file.item, now)) {
                 judgement.locks.push((file.item.id.clone(), file.item.etag.clone()));
             }
@@ -98,6 +123,19 @@ impl Known {
     fn counts_as_shown(&self, item: &Item, now: Timestamp) -> bool {
         let counts = matches!(self.candidate.state(now), DocumentState::Approved | DocumentState::ExpiringSoon);
         counts && item.version == Some(self.candidate.version)
+    }
+
+    /// It waits for a decision.
+    fn waits(&self, rule: usize, item: &Item) -> Option<Review> {
+        (self.candidate.stage == Stage::Undecided).then(|| Review {
+            rule,
+            file: item.id.clone(),
+            version: self.candidate.version,
+            sha256: self.sha256.clone(),
+            date: self.date.clone(),
+            path: self.path.clone(),
+            by: item.created_by.clone(),
+        })
     }
 
     fn reason_and_message(&self, in_grace: bool) -> (Option<DocumentReason>, Option<String>) {
@@ -138,14 +176,17 @@ impl Judgement {
         let (reason, message) = one.reason_and_message(false);
         let before = library.recorded.get(file).and_then(|versions| versions.get(version));
         let state = one.candidate.state(now);
-        let was = match before.filter(|before| before.name == one.name) {
-            Some(before) if before.state == state => before.was,
-            before => before.map(|before| before.state),
+        let (was, turn) = match before {
+            Some(before) if before.name == one.name && before.state == state => (before.was, before.turn),
+            // What another document was told about it is no news of this one.
+            Some(before) => (Some(before.state).filter(|_| before.name == one.name), before.turn + 1),
+            None => (None, 1),
         };
         let record = Recorded {
             name: one.name.clone(),
             state,
             was,
+            turn,
             reason,
             message,
             valid_until: one.valid_until(),
@@ -305,6 +346,32 @@ fn hidden(rules: &Rules, rule: &Rule, file: &Claimed, version: u64, library: &Li
     Some(Weighed { known, counted })
 }
 
+/// Versions that are not shown any more, and that somebody decided against. They stand for nothing, but whoever follows the document hears it.
+fn refused(rule: &Rule, file: &Claimed, library: &Library) -> Vec<Known> {
+    let id = &file.item.id;
+    let shown = file.item.version.unwrap_or(u64::MAX);
+    let of_file = library.decisions.get(id).into_iter().flatten().map(|(version, _)| *version);
+    let refused = of_file.filter(|version| *version < shown).filter_map(|version| {
+        let recorded = library.recorded.get(id).and_then(|versions| versions.get(&version));
+        let decision = decided(library, rule, id, version, recorded.map(|recorded| recorded.sha256.as_str()))?;
+        let stage = match decision.outcome {
+            Outcome::Rejected => {
+                Stage::Rejected { by: decision.by.clone(), why: decision.reason.clone().unwrap_or_default() }
+            }
+            Outcome::Approved => return None,
+        };
+        let received_at = recorded.map_or(decision.at, |recorded| recorded.received_at);
+        Some(Known {
+            candidate: Candidate { file: id.clone(), version, received_at, stage },
+            name: rule.name.clone(),
+            path: file.item.path.clone(),
+            sha256: decision.sha256.clone(),
+            date: recorded.and_then(|recorded| recorded.date.clone()),
+        })
+    });
+    refused.collect()
+}
+
 fn row(rule: &Rule, known: &[Known], situation: &Situation, now: Timestamp) -> RequirementStatus {
     let verdict = machine::verdict(situation, now);
     let about = verdict.about.and_then(|at| known.get(at));
@@ -349,6 +416,7 @@ mod tests {
 
     use super::*;
     use crate::api::documents::RequiredDocument;
+    use crate::api::file_route::FileEvent;
     use crate::routes::environment::Surroundings;
 
     fn at(text: &str) -> Timestamp {
@@ -408,6 +476,7 @@ mod tests {
                 at: at("2027-01-01T00:00:00Z"),
                 sha256: format!("sha-{file}-{version}"),
                 date: date.map(Into::into),
+                approval: None,
             };
             self.library.decisions.entry(file.into()).or_default().insert(version, decision);
         }
@@ -559,6 +628,41 @@ mod tests {
         shelf.put(large);
         let row = &shelf.look(NOW).requirements[0];
         assert_eq!((row.state, row.version), (DocumentState::Rejected, Some(2)));
+    }
+
+    #[test]
+    fn a_rejection_is_recorded_though_a_newer_version_hides_what_was_rejected() {
+        let mut shelf = Shelf::of(reviewed());
+        shelf.put(item("f", 1, json!({"expiry": "2028-01-31"})));
+        shelf.look(NOW);
+        shelf.decide("f", 1, Outcome::Rejected);
+        shelf.put(item("f", 2, json!({"expiry": "2029-01-31"})));
+        let look = shelf.look(NOW);
+        let of_first = look.records.iter().find(|(_, version, _)| *version == 1).map(|(_, _, record)| record);
+        let record = of_first.expect("the rejection of the hidden version");
+        assert_eq!((record.state, record.message.as_deref()), (DocumentState::Rejected, Some("because")));
+        assert_eq!(record.tells().map(|(event, _)| event), Some(FileEvent::DocumentRejected));
+        assert_eq!((look.requirements[0].state, look.requirements[0].version), (DocumentState::InReview, Some(2)));
+        assert!(shelf.look(NOW).records.is_empty(), "told once");
+    }
+
+    #[test]
+    fn a_state_that_comes_back_is_told_as_another_event() {
+        use FileEvent::{DocumentApproved as Approved, DocumentExpired as Expired, DocumentRejected as Rejected};
+        let mut open = reviewed();
+        open[0]["review"]["required"] = json!(false);
+        let mut shelf = Shelf::of(open);
+        let mut told = Vec::new();
+        for expiry in ["2028-01-31", "2028-01-31", "?", "2028-01-31", "2020-01-31", "2028-01-31", "2020-01-31"] {
+            shelf.put(item("f", 1, json!({"expiry": expiry})));
+            shelf.look(NOW);
+            told.push(shelf.library.recorded["f"][&1].tells().unwrap());
+        }
+        let events: Vec<FileEvent> = told.iter().map(|(event, _)| *event).collect();
+        assert_eq!(events, [Approved, Approved, Rejected, Approved, Expired, Approved, Expired]);
+        assert_eq!(told[0], told[1], "nothing happened");
+        let occasions: BTreeSet<&String> = told.iter().map(|(_, occasion)| occasion).collect();
+        assert_eq!(occasions.len(), 6, "{occasions:?}");
     }
 
     #[test]

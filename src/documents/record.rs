@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::api::documents::{DocumentReason, DocumentState};
+use crate::api::file_route::FileEvent;
 
 /// Name of the facet with a [`Recorded`].
 pub const REQUIREMENT: &str = "requirement";
@@ -26,6 +27,9 @@ pub struct Recorded {
     /// The state before this one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub was: Option<DocumentState>,
+    /// How often its state changed: tells a state from the same one before it.
+    #[serde(default)]
+    pub turn: u64,
     /// Why.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<DocumentReason>,
@@ -48,6 +52,14 @@ pub struct Recorded {
 }
 
 impl Recorded {
+    /// What routes hear about it: the event, and what tells this event from every other about the version. The same state for the same time is
+    /// the same event, however often it is told; the same state again, after another one, is another.
+    pub fn tells(&self) -> Option<(FileEvent, String)> {
+        let event = FileEvent::of_document(self.state, self.was)?;
+        let until = self.valid_until.map(|until| format!("/{until}")).unwrap_or_default();
+        Some((event, format!("document/{}/{event:?}/{}{until}", self.name, self.turn)))
+    }
+
     /// It counted once.
     pub fn was_approved(&self) -> bool {
         matches!(self.state, DocumentState::Approved | DocumentState::ExpiringSoon | DocumentState::Expired)
@@ -83,6 +95,9 @@ pub struct Decision {
     /// The date of its validity that was decided about, as it was written then. What is written there afterwards does not count.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub date: Option<String>,
+    /// The Approval that decided it, with its policy: `namespace/name sha256`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approval: Option<String>,
 }
 
 /// The content of a facet; `None`: it is not one of these.

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use jiff::tz::TimeZone;
 use jiff::{Span, Timestamp};
+use sha2::{Digest, Sha256};
 
 use super::calendar::{self, Moment, NoDate};
 use super::machine::Term;
@@ -11,6 +12,7 @@ use crate::api::documents::{DocumentAccept, DocumentValidity, DocumentWaiver, Re
 use crate::api::file_route::FileEvent;
 use crate::expression::{Expression, Failed, InvalidField, Variables};
 use crate::file360::model::{Accept, Item, ItemKind};
+use crate::hex::hex;
 use crate::routes::environment::{Facts, Surroundings, workspace_value};
 use crate::routes::items;
 use crate::routes::paths::PathPattern;
@@ -45,6 +47,12 @@ pub struct Rule {
     pub accept: Accept,
     /// Somebody decides about each version.
     pub review: bool,
+    /// How many have to approve.
+    pub min_approvals: u32,
+    /// Who uploaded it cannot approve it.
+    pub separates: bool,
+    /// SHA-256 over what the spec says about it.
+    pub policy_hash: String,
     /// What is approved is locked.
     pub lock: bool,
     /// The waiver that ends last.
@@ -200,6 +208,9 @@ impl Rule {
             name: spec.name.clone(),
             title: spec.title.clone().unwrap_or_else(|| spec.name.clone()),
             review: spec.review.as_ref().is_some_and(|review| review.required == Some(true)),
+            min_approvals: spec.review.as_ref().and_then(|review| review.min_approvals).unwrap_or(1).max(1),
+            separates: spec.review.as_ref().is_some_and(|review| review.separation_of_duties == Some(true)),
+            policy_hash: hex(&Sha256::digest(serde_json::to_vec(spec).unwrap_or_default())),
             lock: spec.on_approved.as_ref().is_some_and(|then| then.lock == Some(true)),
             waiver: last_waiver(spec.waivers.iter().flatten(), zone)?,
             path: PathPattern::new(&spec.matching.path),

@@ -133,6 +133,9 @@ pub trait Content: Send + Sync {
     /// is gone is [`Kind::NotFound`](crate::error::Kind::NotFound) for all.
     async fn put_facets(&self, facets: &[FacetPut], key: &IdempotencyKey) -> Result<()>;
 
+    /// Makes a facet with a content, unless there is one: then nothing changes ([`Kind::Stale`](crate::error::Kind::Stale)). Of many at once, one does.
+    async fn create_facet(&self, facet: &FacetPut) -> Result<()>;
+
     /// The caller's facet of that name on a version.
     async fn facet(&self, item: &str, version: u64, name: &str) -> Result<Option<Facet>>;
 

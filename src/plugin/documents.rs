@@ -16,9 +16,9 @@ use super::tenant::{Tenant, TenantArgs, refused};
 use super::text::{Printer, line};
 use super::{Access, Failure, Outcome, failed};
 use crate::api::documents::DocumentState;
-use crate::documents::record::{DECISION, Decision, Outcome as Way, REQUIREMENT, Recorded, parse};
-use crate::file360::content::IdempotencyKey;
-use crate::file360::model::{FacetPut, Item};
+use crate::documents::decisions::{self, Made};
+use crate::documents::record::{Decision, Outcome as Way, REQUIREMENT, Recorded, parse};
+use crate::file360::model::Item;
 use crate::reconcile::ObjectKey;
 
 /// Commands about required documents.
@@ -128,6 +128,7 @@ async fn decide(
 ) -> Outcome {
     let cluster = Cluster::connect(access).await?;
     let seen = cluster.get(&args.workspace.clone().workspace()?).await?;
+    may_decide_alone(&seen, &args.document)?;
     let (file, version) = waiting_version(&seen, &args.document)?;
     let by = who_am_i(&cluster).await?;
     let (namespace, name) = seen.connection();
@@ -151,6 +152,7 @@ async fn decide(
         at: Timestamp::now(),
         sha256: sha256.to_owned(),
         date: shown.date,
+        approval: None,
     };
     record(&tenant, &item, version, &decision).await?;
     let said = match way {
@@ -171,6 +173,19 @@ async fn decide(
         }
         Waited::TooLate(now) => Err(too_late("see the decision", &now, args.waiting.timeout)),
     }
+}
+
+/// Who may decide alone, may: not where several have to, or who uploaded it may not.
+fn may_decide_alone(seen: &Seen, document: &str) -> Result<(), Failure> {
+    let asked = seen.spec["requiredDocuments"].as_array().into_iter().flatten().find(|one| one["name"] == document);
+    let review = asked.map_or(&Value::Null, |one| &one["review"]);
+    if review["minApprovals"].as_u64().unwrap_or(1) > 1 || review["separationOfDuties"] == true {
+        return Err(failed(format!(
+            "the review of {} asks for votes; see kubectl get approvals, then kubectl file360 approve or reject NAME",
+            line(document, 63)
+        )));
+    }
+    Ok(())
 }
 
 /// File and version that wait in review for a document.
@@ -198,17 +213,16 @@ fn in_review(recorded: Option<&Value>, document: &str, sha256: &str) -> Result<R
     })
 }
 
-/// The first decision about a version stands.
+/// The first decision about a version stands: File 360 takes one only while there is none, so that of two at the same time one counts.
 async fn record(tenant: &Tenant, item: &Item, version: u64, decision: &Decision) -> Result<(), Failure> {
-    let made = tenant.driver.facet(&item.id, version, DECISION).await.map_err(|error| refused(&error))?;
-    if let Some(made) = made {
-        let by = line(made.value["by"].as_str().unwrap_or("somebody"), 254);
-        return Err(failed(format!("version {version} was decided before, by {by}; a decision is not taken back")));
+    let made = decisions::make(&*tenant.driver, &item.id, version, decision).await.map_err(|error| refused(&error))?;
+    match made {
+        Made::New => Ok(()),
+        Made::Before(by) => {
+            let by = line(&by, 254);
+            Err(failed(format!("version {version} was decided before, by {by}; a decision is not taken back")))
+        }
     }
-    let value: Option<Value> = serde_json::to_value(decision).ok();
-    let put = FacetPut { item_id: item.id.clone(), version, name: DECISION.into(), value, announce: true };
-    let key = IdempotencyKey(format!("{:032x}", rand::random::<u128>()));
-    tenant.driver.put_facets(&[put], &key).await.map_err(|error| refused(&error))
 }
 
 /// The name that the API server knows the user by.
@@ -241,6 +255,18 @@ mod tests {
         for name in ["missing", "other"] {
             assert!(waiting_version(&seen, name).is_err(), "{name}");
         }
+    }
+
+    #[test]
+    fn nobody_decides_alone_where_several_have_to_or_the_uploader_may_not() {
+        let may = |review: Value| {
+            let object = json!({"apiVersion": "file360.io/v1alpha1", "kind": "SecureWorkspace", "metadata": {"name": "acme", "namespace": "ns"},
+                "spec": {"requiredDocuments": [{"name": "iso", "match": {"path": "/**"}, "review": review}]}});
+            may_decide_alone(&Seen::of(Kind::SecureWorkspace, &serde_json::from_value(object).unwrap()), "iso").is_ok()
+        };
+        assert!(may(json!({"required": true})) && may(json!({"required": true, "minApprovals": 1})));
+        assert!(!may(json!({"required": true, "minApprovals": 2})));
+        assert!(!may(json!({"required": true, "separationOfDuties": true})));
     }
 
     #[test]

@@ -117,7 +117,7 @@ impl Tenant {
         let stop = CancellationToken::new();
         let session = Session::new(self.driver.clone(), self.service.clone(), Identity::default(), cluster_id.into(), stop);
         ctx.sessions.set(&self.key, self.connection.clone(), Ok(Arc::new(session)));
-        pass::preview(&ctx, object).await.map_err(|error| refused(&error))
+        Box::pin(pass::preview(&ctx, object)).await.map_err(|error| refused(&error))
     }
 
     async fn cluster_id(&self, cluster: &Cluster, object: &SecureWorkspace) -> Result<String, Failure> {

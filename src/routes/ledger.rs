@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::warn;
 
 use super::attempts::Receipt;
-use super::delivery::{Origin, RouteId};
+use super::delivery::{Origin, RouteId, key};
 use super::window::Token;
 use super::work::Concerns;
 use crate::error::{Error, Kind, Result};
@@ -73,6 +73,13 @@ pub struct Record {
 }
 
 impl Record {
+    /// Whether it tells what became of this occasion, and not of an earlier one.
+    pub fn is_about(&self, route: &RouteId, origin: &Origin, occasion: &str) -> bool {
+        self.to.iter().any(|(slot, entry)| {
+            slot.split_once('/').is_some_and(|(rule, to)| entry.key == key(route, origin, rule, to, occasion))
+        })
+    }
+
     /// Destinations that mirror were brought up to date. What the `others` have, and the rule that took the file to them, stays as it was.
     pub fn goes_on_from(&mut self, before: &Self, others: impl Fn(&str) -> bool) {
         let kept: Vec<_> = before.to.iter().filter(|(slot, _)| others(slot)).collect();

@@ -17,11 +17,11 @@ use super::delivery::Origin;
 use super::engine::{Checkpoint, Engine};
 use super::inventory::Request;
 use super::items::ItemSource;
-use super::recorded::Recorded;
+use super::recorded::{Noted, Recorded};
 use super::window::{About, Token};
 use super::work::{Concerns, Work};
 use crate::api::file_route::FileEvent;
-use crate::documents::record::REQUIREMENT;
+use crate::documents::record::{REQUIREMENT, Recorded as Document};
 use crate::error::{Error, Kind, Result};
 use crate::file360::model::{Actor, Change, ChangeKind, ChangePage, Item};
 use crate::hex::hex;
@@ -335,24 +335,39 @@ impl Reader {
 
     /// A required document came into another state.
     async fn document(&self, change: &Change, batch: &Token) -> Result<()> {
-        if !self.follows_documents() || change.path.as_deref().is_some_and(|path| !self.source.pattern.matches(path)) {
+        // Facets of other clients are not the operator's, whatever their name.
+        if !self.follows_documents() || self.session.identity.is_not(&change.actor) {
+            return Ok(());
+        }
+        if change.path.as_deref().is_some_and(|path| !self.source.pattern.matches(path)) {
             return Ok(());
         }
         let (Some(item), Some(version)) = (&change.subject, change.version) else { return Ok(()) };
-        let Some((event, occasion)) = self.document_event(item, version).await? else { return Ok(()) };
+        let Some(recorded) = self.source.recorded_document(item, version).await? else { return Ok(()) };
+        let Some((event, occasion)) = self.hears(&recorded) else { return Ok(()) };
         let Some(mut work) = work(change, event) else { return Ok(()) };
         work.occasion = occasion;
         self.push(work, batch).await
     }
 
-    /// What a route hears about a required document: the event, and what tells its deliveries apart.
-    async fn document_event(&self, item: &str, version: u64) -> Result<Option<(FileEvent, String)>> {
-        let Some(recorded) = self.source.recorded_document(item, version).await? else { return Ok(None) };
-        let wanted = |event: &FileEvent| self.engine.route.events.contains(event);
-        let Some(event) = FileEvent::of_document(recorded.state, recorded.was).filter(wanted) else { return Ok(None) };
-        let until = recorded.valid_until.map(|until| format!("/{until}")).unwrap_or_default();
-        // The same state for the same time is the same news, however often it is told.
-        Ok(Some((event, format!("document/{}/{event:?}{until}", recorded.name))))
+    /// What the route hears about a required document: the event, and what tells its deliveries apart.
+    fn hears(&self, recorded: &Document) -> Option<(FileEvent, String)> {
+        recorded.tells().filter(|(event, _)| self.engine.route.events.contains(event))
+    }
+
+    /// What a scan found beside a file: of its versions, the newest that has something to tell, unless that was heard before.
+    async fn noted(&self, item: &Item, noted: &[(u64, Document)], batch: &Token) -> Result<()> {
+        let told = noted.iter().rev().find_map(|(version, recorded)| Some((*version, self.hears(recorded)?)));
+        let Some((version, (event, occasion))) = told else { return Ok(()) };
+        let mut work = scanned(item);
+        work.origin = Origin::Item { workspace: item.workspace_id.clone(), item: item.id.clone(), version };
+        (work.event, work.occasion) = (event, occasion);
+        if let Some(record) = self.engine.recorded(&work.origin).await?
+            && record.is_about(&self.engine.route.id, &work.origin, &work.occasion)
+        {
+            return Ok(());
+        }
+        self.push(work, batch).await
     }
 
     fn follows_documents(&self) -> bool {
@@ -380,14 +395,6 @@ impl Reader {
 
     /// A file without a record, which a scan found.
     async fn unrecorded(&self, item: &Item, has_older: bool, batch: &Token) -> Result<()> {
-        if self.follows_documents()
-            && let Some(version) = item.version
-            && let Some((event, occasion)) = self.document_event(&item.id, version).await?
-        {
-            let mut work = scanned(item);
-            (work.event, work.occasion) = (event, occasion);
-            self.push(work, batch).await?;
-        }
         let mut work = scanned(item);
         work.may_be_recorded = self.engine.is_at_work(&work.origin);
         if !self.engine.route.takes_up(item, has_older) {
@@ -408,6 +415,7 @@ impl Reader {
     async fn scan(&self, workspace: &str, path: &str, batch: &Token, how: &Scan) -> Result<()> {
         let facet = self.engine.names.facet.as_str();
         let mut files = Recorded::of(&*self.source.tenant, workspace, path, facet);
+        let mut documents = Noted::of(&*self.source.tenant, workspace);
         loop {
             let item = match files.next().await {
                 Ok(Some(item)) => item,
@@ -418,6 +426,9 @@ impl Reader {
             };
             match how {
                 Scan::Unrecorded => {
+                    if self.follows_documents() && self.source.is_ours(&item) {
+                        self.noted(&item, &documents.beside(&item).await?, batch).await?;
+                    }
                     if self.source.is_ours(&item) && files.record(&item).await?.is_none() {
                         self.unrecorded(&item, files.has_older(), batch).await?;
                     }

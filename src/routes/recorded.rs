@@ -6,9 +6,47 @@ use futures::TryStreamExt;
 use futures::stream::BoxStream;
 
 use super::ledger::{Record, pages};
+use crate::documents::record::{REQUIREMENT, Recorded as Document, parse};
 use crate::error::Result;
 use crate::file360::File360;
 use crate::file360::model::{Facet, Item};
+
+/// What the operator noted about files as required documents, read beside a listing of files: both come in the order of their ids.
+pub struct Noted<'a> {
+    facets: BoxStream<'a, Result<Vec<Facet>>>,
+    page: VecDeque<Facet>,
+}
+
+impl<'a> Noted<'a> {
+    /// Everything that is noted in a workspace. It is read only when somebody asks.
+    pub fn of(tenant: &'a dyn File360, workspace: &'a str) -> Self {
+        let facets =
+            pages(move |cursor| async move { tenant.facets(REQUIREMENT, Some(workspace), cursor.as_deref()).await });
+        Self { facets: Box::pin(facets), page: VecDeque::new() }
+    }
+
+    /// What is noted beside the versions of a file, the oldest first, in the order in which files come.
+    pub async fn beside(&mut self, item: &Item) -> Result<Vec<(u64, Document)>> {
+        let mut found = Vec::new();
+        loop {
+            while let Some(facet) = self.page.front() {
+                if facet.item_id > item.id {
+                    return Ok(found);
+                }
+                if facet.item_id == item.id
+                    && let Some(document) = parse(&facet.value)
+                {
+                    found.push((facet.version, document));
+                }
+                self.page.pop_front();
+            }
+            match self.facets.try_next().await? {
+                Some(page) => self.page = page.into(),
+                None => return Ok(found),
+            }
+        }
+    }
+}
 
 /// Reads files and records side by side: both come in the order of their ids, so one page of each is enough.
 pub struct Recorded<'a> {

@@ -20,6 +20,11 @@ impl Identity {
         self.0.as_ref().is_some_and(|(kind, id)| actor.kind == *kind && actor.id.as_ref() == Some(id))
     }
 
+    /// Whether somebody else did it, as far as the tenant says who the operator is.
+    pub fn is_not(&self, actor: &Actor) -> bool {
+        self.0.is_some() && !self.is(actor)
+    }
+
     /// Whether the operator did it for the resource with this uid.
     pub fn caused(&self, change: &Change, uid: &str) -> bool {
         change.caused_by.as_deref() == Some(uid) && self.is(&change.actor)

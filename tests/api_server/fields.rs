@@ -423,7 +423,7 @@ fn cases() -> Vec<Case> {
 }
 
 /// Fields whose difference another test shows, because one workspace on one Connection cannot.
-const ELSEWHERE: [(&str, &str); 13] = [
+const ELSEWHERE: [(&str, &str); 15] = [
     ("connectionRef.name", "connections::the_named_connection_is_used"),
     ("connectionRef.namespace", "tenancy::t1_a_namespace_reaches_only_what_is_granted_to_it"),
     ("workspaceId", "convergence::adopt_only_never_creates_and_finds_a_workspace_by_its_id"),
@@ -433,6 +433,14 @@ const ELSEWHERE: [(&str, &str); 13] = [
     ("access.members", "its parts have cases of their own"),
     ("report[].name", "reports::only_what_was_asked_for_is_told_and_a_new_report_begins_with_provisioned"),
     ("report[].events", "reports::only_what_was_asked_for_is_told_and_a_new_report_begins_with_provisioned"),
+    (
+        "requiredDocuments[].review.minApprovals",
+        "documents_reviews::a2_several_people_decide_about_one_version_and_a_newer_one_asks_again",
+    ),
+    (
+        "requiredDocuments[].review.separationOfDuties",
+        "documents_reviews::a2_several_people_decide_about_one_version_and_a_newer_one_asks_again",
+    ),
     ("reminders.to", "documents::people_outside_are_invited_once_told_of_a_rejection_and_not_disturbed_otherwise"),
     ("reminders.uploadRequest", "documents::mails_carry_the_address_and_name_what_is_asked_for"),
     ("reminders.every", "documents::people_outside_are_invited_once_told_of_a_rejection_and_not_disturbed_otherwise"),

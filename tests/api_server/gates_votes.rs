@@ -14,7 +14,7 @@ use crate::support::{eventually, kubernetes};
 use file360_operator::api::admission;
 
 /// A client that acts as somebody who may vote in the namespace.
-async fn voter(world: &World, plane: &ControlPlane, name: &str) -> Api<DynamicObject> {
+pub async fn voter(world: &World, plane: &ControlPlane, name: &str) -> Api<DynamicObject> {
     let group = "rbac.authorization.k8s.io";
     let role = json!({"apiVersion": format!("{group}/v1"), "kind": "Role", "metadata": {"name": "approver"}, "rules": [
         {"apiGroups": ["file360.io"], "resources": ["approvals"], "verbs": ["get", "list", "create", "update", "patch"]},
@@ -38,17 +38,17 @@ async fn voter(world: &World, plane: &ControlPlane, name: &str) -> Api<DynamicOb
     api
 }
 
-fn vote(by: &str, decision: &str) -> Value {
+pub fn vote(by: &str, decision: &str) -> Value {
     json!({"by": by, "decision": decision, "at": "2026-11-01T00:00:00Z"})
 }
 
-async fn try_status(api: &Api<DynamicObject>, name: &str, status: Value) -> Result<(), String> {
+pub async fn try_status(api: &Api<DynamicObject>, name: &str, status: Value) -> Result<(), String> {
     let patch = json!({"status": status});
     let written = api.patch_status(name, &PatchParams::default(), &Patch::Merge(&patch)).await;
     written.map(drop).map_err(|error| error.to_string())
 }
 
-async fn install_policy(world: &World) {
+pub async fn install_policy(world: &World) {
     let operator = format!("system:serviceaccount:{}:operator", world.namespace);
     let version = "admissionregistration.k8s.io/v1";
     let policy = serde_json::to_value(admission::policy(admission::NAME, &operator)).unwrap();

@@ -13,6 +13,7 @@ mod crash_points;
 mod deletion;
 mod documents;
 mod documents_crash_points;
+mod documents_reviews;
 mod drift;
 mod faults;
 mod fields;

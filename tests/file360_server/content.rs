@@ -330,6 +330,14 @@ async fn facets_are_set_all_or_nothing_and_listed_by_name() {
     let here = driver.facets("route", Some(&other.id), None).await.unwrap().items;
     assert_eq!((here[0].item_id.as_str(), &here[0].value), (elsewhere.id.as_str(), &json!(9)));
     assert_eq!(driver.facet(&puts[1].item_id, 1, "route").await.unwrap().unwrap().value, json!({"n": 1}));
+    // Only one of those who make the same facet does.
+    let new =
+        |by: usize| FacetPut { version: 1, name: "decision".into(), value: Some(json!({"by": by})), ..puts[0].clone() };
+    let made = futures::future::join_all((0..8).map(|by| async move { (by, driver.create_facet(&new(by)).await) })).await;
+    let winner = made.iter().find(|(_, made)| made.is_ok()).map(|(by, _)| *by).unwrap();
+    let losers = made.into_iter().filter(|(by, _)| *by != winner);
+    assert!(losers.map(|(_, made)| failure(made).0).all(|kind| kind == Kind::Stale));
+    assert_eq!(driver.facet(&puts[0].item_id, 1, "decision").await.unwrap().unwrap().value, json!({"by": winner}));
     let removal = FacetPut { value: None, ..puts[1].clone() };
     driver.put_facets(&[removal], &key()).await.unwrap();
     assert_eq!(driver.facet(&puts[1].item_id, 1, "route").await.unwrap(), None);

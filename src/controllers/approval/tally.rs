@@ -149,6 +149,7 @@ mod tests {
                 digest: None,
                 share: None,
                 since: None,
+                date: None,
                 path: None,
             },
             route: None,

@@ -11,9 +11,11 @@ use jiff::{SignedDuration, Timestamp};
 use kube::ResourceExt;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
 use super::pass::Pass;
-use super::{reminders, reports};
+use super::{reminders, reports, reviews};
+use crate::api::SecureWorkspace;
 use crate::api::documents::{DocumentState, DocumentsStatus, ReminderStatus, RequirementStatus};
 use crate::api::secure_workspace::SecureWorkspaceSpec;
 use crate::documents::judge::{Claimed, Judgement, Library, judge};
@@ -25,6 +27,7 @@ use crate::expression::InvalidField;
 use crate::file360::File360;
 use crate::file360::content::IdempotencyKey;
 use crate::file360::model::{Checklist, ChecklistItem, Facet, FacetPut, ItemPatch, Page, Workspace};
+use crate::hex::hex;
 use crate::routes::environment::Surroundings;
 use crate::session::Session;
 
@@ -44,6 +47,8 @@ pub struct Documents {
     pub reminder: Option<ReminderStatus>,
     /// The zone in which dates count.
     pub zone: String,
+    /// Fingerprint of the labels that expressions saw.
+    pub labels: String,
     /// Revision of the workspace's files, own changes included; `None`: the server does not count.
     pub content_revision: Option<u64>,
     /// When the clock alone changes it.
@@ -73,7 +78,7 @@ pub async fn look(
     rules: &Rules,
     workspace: &Workspace,
     may_change: bool,
-) -> Result<(Documents, Judgement)> {
+) -> Result<(Documents, Judgement, Library)> {
     let surroundings = Arc::new(surroundings(pass, workspace));
     let mut asked = rules.asked(&surroundings);
     let library = read(session, rules, &mut asked, workspace, &surroundings).await?;
@@ -82,23 +87,26 @@ pub async fn look(
     let documents = Documents {
         reminder: pass.object.status.as_ref().and_then(|status| status.documents.as_ref()?.reminder.clone()),
         zone: rules.zone_name.clone(),
+        labels: fingerprint(pass.object.labels()),
         // Somebody else may have written meanwhile: then the count does not fit, and the documents are looked at again.
         content_revision: workspace.content_revision.map(|revision| revision + own),
         next_change_at: judgement.next_change_at,
         requirements: judgement.requirements.clone(),
     };
-    Ok((documents, judgement))
+    Ok((documents, judgement, library))
 }
 
-/// Does what follows from a look: locks, pages of upload requests, mails and reports. One failure keeps none of the others; the first is
+/// Does what follows from a look: Approvals, locks, pages of upload requests, mails and reports. One failure keeps none of the others; the first is
 /// returned.
 pub async fn follow(
     pass: &Pass<'_>,
     session: &Arc<Session>,
     rules: &Rules,
     judgement: &Judgement,
+    library: &Library,
     documents: &mut Documents,
 ) -> Result<()> {
+    let asked = reviews::pursue(pass, session, rules, judgement, library).await;
     let locked = lock(pass, session, judgement).await;
     let told = tell_outsiders(pass, session, rules, judgement).await;
     let reported = report(pass, session, documents).await;
@@ -107,13 +115,25 @@ pub async fn follow(
         documents.reminder = reminder;
         documents.next_change_at = documents.next_change_at.into_iter().chain(again).min();
     });
-    let result = locked.and_then(|own| told.and(reported).and(sent).map(|()| own));
+    let result = locked.and_then(|own| told.and(reported).and(sent).and(asked).map(|()| own));
     documents.content_revision = match &result {
         Ok(own) => documents.content_revision.map(|revision| revision + own),
         // What is left to do is found again by looking again.
         Err(_) => None,
     };
     result.map(|_| ())
+}
+
+/// What tells labels from others: whether a document is asked for may depend on them, and they move no generation.
+fn fingerprint(labels: &BTreeMap<String, String>) -> String {
+    hex(&Sha256::digest(json!(labels).to_string())[..8])
+}
+
+/// Whether what the status says about documents was computed from what there is now: files, labels, zone.
+pub fn are_as_seen(object: &SecureWorkspace, content_revision: Option<u64>, zone: &str) -> bool {
+    let Some(seen) = object.status.as_ref().and_then(|status| status.documents.as_ref()) else { return false };
+    let same_files = content_revision.is_some_and(|now| i64::try_from(now).ok() == seen.content_revision);
+    same_files && seen.time_zone == zone && seen.labels.as_deref() == Some(&*fingerprint(object.labels()))
 }
 
 /// Tells other systems what changed, if something did. The same twice is one event.
@@ -356,6 +376,26 @@ mod tests {
         let facts = facts(&[row("iso", DocumentState::Approved), row("w9", DocumentState::Missing)]);
         assert_eq!((&facts["summary"], &facts["missing"], &facts["complete"]), (&json!("1/2"), &json!(1), &json!(false)));
         assert_eq!(facts["requirements"][1]["state"], "Missing");
+    }
+
+    #[test]
+    fn labels_that_changed_while_nobody_looked_are_noticed() {
+        let object = |labels: Value, seen: Value| -> SecureWorkspace {
+            serde_json::from_value(json!({"apiVersion": "file360.io/v1alpha1", "kind": "SecureWorkspace",
+                "metadata": {"name": "acme", "labels": labels}, "spec": {"connectionRef": {"name": "c"}, "displayName": "A"},
+                "status": {"documents": {"summary": "1/1", "required": 1, "approved": 1, "missing": 0, "expired": 0, "expiringSoon": 0,
+                    "inReview": 0, "rejected": 0, "waived": 0, "timeZone": "UTC", "contentRevision": 7, "labels": seen}}}))
+            .unwrap()
+        };
+        let gold = json!({"tier": "gold"});
+        let seen = json!(fingerprint(object(gold.clone(), Value::Null).labels()));
+        assert!(are_as_seen(&object(gold.clone(), seen.clone()), Some(7), "UTC"));
+        assert!(!are_as_seen(&object(json!({"tier": "silver"}), seen.clone()), Some(7), "UTC"));
+        assert!(!are_as_seen(&object(json!({}), seen.clone()), Some(7), "UTC"));
+        assert!(!are_as_seen(&object(gold.clone(), Value::Null), Some(7), "UTC"), "nobody knows");
+        for (revision, zone) in [(Some(8), "UTC"), (None, "UTC"), (Some(7), "Europe/Berlin")] {
+            assert!(!are_as_seen(&object(gold.clone(), seen.clone()), revision, zone), "{revision:?} {zone}");
+        }
     }
 
     fn missing() -> RequirementStatus {

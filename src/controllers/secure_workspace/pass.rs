@@ -244,9 +244,12 @@ impl<'a> Pass<'a> {
             return Ok(());
         }
         let may_change = self.may_change_documents();
-        let (mut found, judgement) = documents::look(self, session, rules, &workspace, may_change).await?;
-        let followed =
-            if may_change { documents::follow(self, session, rules, &judgement, &mut found).await } else { Ok(()) };
+        let (mut found, judgement, library) = documents::look(self, session, rules, &workspace, may_change).await?;
+        let followed = if may_change {
+            documents::follow(self, session, rules, &judgement, &library, &mut found).await
+        } else {
+            Ok(())
+        };
         self.report.documents = Some(found);
         followed
     }

@@ -216,6 +216,7 @@ fn documented(next: &mut SecureWorkspaceStatus, conditions: &mut Conditions<'_>,
     }
     let mut counts = counted(&rows);
     counts.time_zone.clone_from(&documents.zone);
+    counts.labels = Some(documents.labels.clone());
     counts.reminder.clone_from(&documents.reminder);
     let last = next.documents.as_ref();
     let known = last.and_then(|last| last.content_revision);
@@ -263,6 +264,7 @@ pub(super) fn counted(rows: &[RequirementStatus]) -> DocumentsStatus {
         waived: of(&[S::Waived]),
         reminder: None,
         time_zone: String::new(),
+        labels: None,
         content_revision: None,
     }
 }
@@ -581,6 +583,7 @@ mod tests {
             requirements: vec![expired],
             reminder: None,
             zone: "UTC".into(),
+            labels: String::new(),
             content_revision: None,
             next_change_at: None,
         };

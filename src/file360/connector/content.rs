@@ -84,6 +84,10 @@ impl Content for Connector {
         self.batch_facets(facets, key).await
     }
 
+    async fn create_facet(&self, facet: &FacetPut) -> Result<()> {
+        self.put_new_facet(facet).await
+    }
+
     async fn facet(&self, item: &str, version: u64, name: &str) -> Result<Option<Facet>> {
         self.get_facet(item, version, name).await
     }

@@ -181,6 +181,9 @@ pub struct Facet {
 pub struct FacetInput {
     /// Its content, up to 64 KiB of JSON.
     pub value: Value,
+    /// See [`FacetPut::announce`].
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub announce: bool,
 }
 
 /// Body of `POST /v1/facets/batch`: up to 1,000 facets, all or nothing.

@@ -77,6 +77,10 @@ impl Content for WebDav {
         lacking("facets")
     }
 
+    async fn create_facet(&self, _: &FacetPut) -> Result<()> {
+        lacking("facets")
+    }
+
     async fn facet(&self, _: &str, _: u64, _: &str) -> Result<Option<Facet>> {
         lacking("facets")
     }

@@ -47,7 +47,7 @@ pub fn get(view: &View<'_>) -> Outcome {
 pub fn put(tx: &mut Tx<'_, '_, '_>) -> Outcome {
     tx.authorize_alone()?;
     let (item_id, version, name) = named(tx)?;
-    let FacetInput { value } = tx.call.json()?;
+    let FacetInput { value, announce } = tx.call.json()?;
     let before = find(tx, &item_id, version, &name)?;
     match &before {
         Some(_) if tx.call.creates_only() => return Err(Refusal::etag_mismatch()),
@@ -55,7 +55,7 @@ pub fn put(tx: &mut Tx<'_, '_, '_>) -> Outcome {
         None if tx.call.headers.contains_key(http::header::IF_MATCH) => return Err(Refusal::etag_mismatch()),
         None => {}
     }
-    let facet = FacetPut { item_id: item_id.clone(), version, name: name.clone(), value: Some(value), announce: false };
+    let facet = FacetPut { item_id: item_id.clone(), version, name: name.clone(), value: Some(value), announce };
     store(tx, &facet)?;
     let after = find(tx, &item_id, version, &name)?.ok_or_else(|| Refusal::invalid("/value", "A facet is not null."))?;
     Ok(Answer::json(if before.is_some() { 200 } else { 201 }, &after)?.tagged(&after.etag))

@@ -9,7 +9,11 @@ use crate::file360::IdempotencyKey;
 use crate::file360::connector::Connector;
 use crate::file360::connector::workspaces::found;
 use crate::file360::exchange::{Call, segment};
-use crate::file360::model::{Facet, FacetBatch, FacetPut, Page};
+use crate::file360::model::{Facet, FacetBatch, FacetInput, FacetPut, Page};
+
+fn facet_path(item: &str, version: u64, name: &str) -> String {
+    format!("{}/versions/{version}/facets/{}", item_path(item), segment(name))
+}
 
 impl Connector {
     pub(super) async fn batch_facets(&self, facets: &[FacetPut], key: &IdempotencyKey) -> Result<()> {
@@ -18,10 +22,19 @@ impl Connector {
         self.transport.call(call).await.map(|_| ())
     }
 
+    pub(super) async fn put_new_facet(&self, facet: &FacetPut) -> Result<()> {
+        let path = facet_path(&facet.item_id, facet.version, &facet.name);
+        let input = FacetInput { value: facet.value.clone().unwrap_or_default(), announce: facet.announce };
+        let mut call = Call::new("make a facet", Method::PUT, path).json(&input)?.mutating();
+        call.create_only = true;
+        self.transport.call(call).await.map(|_| ())
+    }
+
     pub(super) async fn get_facet(&self, item: &str, version: u64, name: &str) -> Result<Option<Facet>> {
         let operation = "read a facet";
-        let path = format!("{}/versions/{version}/facets/{}", item_path(item), segment(name));
-        found(self.get(operation, path, &[]).await)?.map(|answer| answer.json(operation)).transpose()
+        found(self.get(operation, facet_path(item, version, name), &[]).await)?
+            .map(|answer| answer.json(operation))
+            .transpose()
     }
 
     pub(super) async fn query_facets(
