@@ -10,6 +10,7 @@ mod refusals;
 pub mod register;
 mod thing;
 mod tickets;
+mod verify;
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -40,6 +41,7 @@ use crate::routes::build;
 use crate::session::Session;
 use refusals::Refusals;
 use register::{Declared, Register};
+use verify::Unverified;
 
 /// How often it is looked whether a Connection has a new session.
 const LOOK: Duration = Duration::from_millis(500);
@@ -76,6 +78,8 @@ struct Tenant {
     /// The same for those who talk to other systems.
     wake_tickets: Notify,
     found: Mutex<Found>,
+    /// Gates that have to be looked at.
+    unverified: Mutex<Unverified>,
     /// Decisions that File 360 refuses.
     refusals: Refusals<String>,
     keeper: Mutex<Option<AbortOnDropHandle<()>>>,
@@ -224,6 +228,7 @@ impl Gates {
                     wake: Notify::new(),
                     wake_tickets: Notify::new(),
                     found: Mutex::new(found),
+                    unverified: Mutex::default(),
                     refusals: Refusals::default(),
                     keeper: Mutex::default(),
                 });
@@ -302,9 +307,16 @@ impl Gates {
             let heard = async {
                 loop {
                     match pages.recv().await {
-                        Ok(page) if page.items.iter().any(|change| concerns(change.kind)) => return,
-                        Ok(_) => {}
-                        Err(broadcast::error::RecvError::Lagged(_)) => return,
+                        Ok(page) => {
+                            let may_open = tenant.unverified.lock().heard(&page.items);
+                            if may_open || page.items.iter().any(|change| concerns(change.kind)) {
+                                return;
+                            }
+                        }
+                        Err(broadcast::error::RecvError::Lagged(_)) => {
+                            tenant.unverified.lock().everything();
+                            return;
+                        }
                         Err(broadcast::error::RecvError::Closed) => std::future::pending().await,
                     }
                 }

@@ -139,6 +139,8 @@ pub struct Metrics {
     pub report_pending: Gauge<i64, AtomicI64>,
     /// Things that gates hold back until a decision.
     pub approvals_awaited: Gauge<i64, AtomicI64>,
+    /// Gates that somebody had opened and that were closed again.
+    pub gates_restored: Counter,
     /// Jobs that a leader put on the queue.
     pub queue_jobs: Counter,
     /// Answers that a leader read.
@@ -200,6 +202,7 @@ impl Default for Metrics {
             report_missed: Counter::default(),
             report_pending: Gauge::default(),
             approvals_awaited: Gauge::default(),
+            gates_restored: Counter::default(),
             queue_jobs: Counter::default(),
             queue_answers: Counter::default(),
             queue_lost: Counter::default(),
@@ -252,6 +255,11 @@ impl Metrics {
             self.feed_lag_seconds.clone(),
         );
         registry.register("feeds_connected", "Connections whose change feed is being read", self.feeds_connected.clone());
+        registry.register(
+            "gates_restored",
+            "Gates that somebody else had opened and that were closed again",
+            self.gates_restored.clone(),
+        );
         registry.register(
             "approvals_awaited",
             "Things that gates hold back until a decision",

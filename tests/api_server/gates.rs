@@ -599,3 +599,47 @@ async fn a1_only_the_actions_of_a_gate_are_held_back() {
     decided(&world, &name_of(deletion), "Rejected").await;
     assert_eq!(seen(&world, &workspace, &item).await["item"], json!([200, 1]));
 }
+
+/// The gate's policy, taken away by somebody who may.
+async fn open_gate(world: &World, folder: &str) {
+    let path = format!("/v1/items/{folder}/intake");
+    eventually("the gate's policy taken away", || async {
+        let (status, intake) = world.remote.call("PUT", &path, &[("if-match", "*")], Some(json!({"actions": []}))).await;
+        if status < 300 { Ok(()) } else { Err(intake.to_string()) }
+    })
+    .await;
+}
+
+async fn closed(world: &World, folder: &str) {
+    eventually("the closed gate", || async {
+        let intake = world.remote.get(&format!("/v1/items/{folder}/intake")).await;
+        (intake["actions"] == json!(["Upload", "Modify"])).then_some(()).ok_or_else(|| intake.to_string())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a1_a_gate_that_somebody_opens_is_closed_again_whether_the_operator_ran_or_not() {
+    let (mut world, _) = world().await;
+    let (tickets, cases) = (CaseSystem::start().await, CaseSystem::start().await);
+    let workspace = claims(&world, "pricing").await;
+    route(&world, gated(&tickets, &cases, json!({"request": null}))).await;
+    let folder = world.remote.get(&format!("/v1/workspaces/{workspace}/resolve?path=/Inbox")).await;
+    let folder = folder["id"].as_str().unwrap().to_owned();
+    closed(&world, &folder).await;
+    open_gate(&world, &folder).await;
+    closed(&world, &folder).await;
+    eventually("the Event", || async {
+        let events = world.api("Event").list(&kube::api::ListParams::default()).await.unwrap().items;
+        events.iter().any(|event| event.data["reason"] == "GateRestored").then_some(()).ok_or_else(|| format!("{events:?}"))
+    })
+    .await;
+    world.kill_operator();
+    open_gate(&world, &folder).await;
+    start(&mut world, free_port()).await;
+    closed(&world, &folder).await;
+    // What comes now waits.
+    world.remote.upload(&workspace, "/Inbox", "price.txt", b"a secret price").await;
+    approvals(&world, 1).await;
+    assert!(cases.accepted().is_empty());
+}

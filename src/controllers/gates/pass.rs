@@ -86,7 +86,9 @@ impl Gates {
                 *newest = version.max(*newest);
             }
         }
-        let mut failure = self.settle_gone(&view, &known, &pending).await;
+        // Before anything is let through: what is opened now was looked at.
+        let open = self.verify(&view).await;
+        let mut failure = open.or(self.settle_gone(&view, &known, &pending).await);
         let (orphans, unsettled) = self.orphaned(&view, &pending).await;
         failure = failure.or(unsettled);
         let looks: Vec<BoxFuture<'_, Result<Vec<ObjectKey>>>> =

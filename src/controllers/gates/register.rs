@@ -179,6 +179,34 @@ impl Register {
         self.put(tenant, &key, Some(&entry)).await
     }
 
+    /// Looks whether File 360 still holds back what it should, and puts back what is missing; whether anything was.
+    ///
+    /// A folder that was moved away is made again where the gate is declared; what no route declares is only kept closed where it is.
+    pub async fn verify(&self, tenant: &dyn File360, key: &str, cause: &Cause) -> Result<bool> {
+        let Some(entry) = self.entries.lock().get(key).cloned() else { return Ok(false) };
+        // Without a folder its installation is not finished: that is done again by who declares it.
+        let Some(folder) = &entry.folder else { return Ok(false) };
+        let there = tenant.item_at(&entry.workspace, &entry.path).await?;
+        if there.is_some_and(|item| item.id == *folder) {
+            return close(tenant, folder, &entry.actions, cause).await;
+        }
+        if entry.orphaned_at.is_some() || tenant.workspace(&entry.workspace).await?.is_none() {
+            return match close(tenant, folder, &entry.actions, cause).await {
+                Err(error) if error.kind == Kind::NotFound => Ok(false),
+                other => other,
+            };
+        }
+        let declared = Declared {
+            route: entry.key(),
+            path: entry.path.clone(),
+            actions: entry.actions.clone(),
+            min_approvals: entry.min_approvals,
+            separates: entry.separates,
+        };
+        self.install(tenant, &declared, &entry.workspace, cause).await?;
+        Ok(true)
+    }
+
     /// Notes since when no route declares it, or that one does again.
     pub async fn orphan(&self, tenant: &dyn File360, key: &str, since: Option<Timestamp>) -> Result<()> {
         let Some(entry) = self.entries.lock().get(key).cloned() else { return Ok(()) };
@@ -233,8 +261,8 @@ impl Register {
     }
 }
 
-/// Adds to what a folder holds back; what others hold back stays.
-async fn close(tenant: &dyn File360, folder: &str, actions: &[GateAction], cause: &Cause) -> Result<()> {
+/// Adds to what a folder holds back; what others hold back stays. Whether anything had to be added.
+async fn close(tenant: &dyn File360, folder: &str, actions: &[GateAction], cause: &Cause) -> Result<bool> {
     for _ in 0..TRIES {
         let found = tenant.intake(folder).await?;
         let (intake, etag) = found.ok_or_else(|| Error::new(Kind::NotFound, "the folder is gone"))?;
@@ -243,11 +271,11 @@ async fn close(tenant: &dyn File360, folder: &str, actions: &[GateAction], cause
         wanted.sort_unstable();
         wanted.dedup();
         if wanted == intake.actions {
-            return Ok(());
+            return Ok(false);
         }
         match tenant.put_intake(folder, &etag, &Intake { actions: wanted }, cause).await {
             Err(error) if error.kind == Kind::Stale => {}
-            other => return other,
+            other => return other.map(|()| true),
         }
     }
     Err(Error::new(Kind::Stale, "somebody else keeps changing the folder at the same time"))
