@@ -132,8 +132,8 @@ mod tests {
     use super::*;
 
     fn change(kind: &str, workspace: Option<&str>) -> Change {
-        let change =
-            json!({"sequence": 1, "id": "c", "time": "2026-01-01T00:00:00Z", "kind": kind, "workspaceId": workspace});
+        let change = json!({"sequence": 1, "id": "c", "time": "2026-01-01T00:00:00Z", "type": kind, "workspaceId": workspace,
+            "actor": {"kind": "User", "name": "mallory"}});
         serde_json::from_value(change).expect("a change")
     }
 
