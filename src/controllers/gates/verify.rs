@@ -142,14 +142,14 @@ mod tests {
         let mut unverified = Unverified::default();
         assert_eq!(unverified.take(Instant::now()), Due::All);
         assert_eq!(unverified.take(Instant::now()), Due::Of(HashSet::new()));
-        assert!(!unverified.heard(&[change("FileUploaded", Some("a")), change("LinkChanged", Some("b"))]));
-        assert!(unverified.heard(&[change("FileUploaded", Some("a")), change("GovernanceChanged", Some("b"))]));
-        assert!(unverified.heard(&[change("FolderChanged", Some("c"))]));
+        assert!(!unverified.heard(&[change("fileUploaded", Some("a")), change("linkChanged", Some("b"))]));
+        assert!(unverified.heard(&[change("fileUploaded", Some("a")), change("governanceChanged", Some("b"))]));
+        assert!(unverified.heard(&[change("folderChanged", Some("c"))]));
         let due = unverified.take(Instant::now());
         assert!(!due.has("a") && due.has("b") && due.has("c"));
         unverified.again("b".into());
         assert!(unverified.take(Instant::now()).has("b"), "one that could not be looked at");
-        assert!(unverified.heard(&[change("GovernanceChanged", None)]));
+        assert!(unverified.heard(&[change("governanceChanged", None)]));
         assert_eq!(unverified.take(Instant::now()), Due::All, "nobody says where");
         unverified.everything();
         assert_eq!(unverified.take(Instant::now()), Due::All, "a page was missed");
