@@ -37,6 +37,7 @@ step 'Format' cargo fmt --check
 step 'Lints' cargo clippy --quiet --all-targets -- -D warnings
 step 'Generated files' generated
 step 'Samples' samples
+step 'Places of the seeded faults' tests/seeded_faults.py --places
 step 'Control plane' tests/controlplane/build.sh
 wait $helm || { cat /tmp/file360-helm-build.$$ >&2; exit 1; }
 rm -f /tmp/file360-helm-build.$$
