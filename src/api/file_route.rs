@@ -9,7 +9,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::common::{ConnectionRef, LabelSelector, SecretKeyRef, conditions, date_time};
+use super::common::{ConnectionRef, LabelSelector, SecretKeyRef, conditions, date_time, is_default};
 use super::documents::DocumentState;
 use super::gate::Gate;
 use super::http_target::{HttpTarget, expression_map};
@@ -621,15 +621,10 @@ pub struct RouteCounts {
     /// Deliveries that turned out to be there already.
     pub duplicates: u64,
     /// What is held back until a decision; absent: nothing.
-    #[serde(default, skip_serializing_if = "is_none")]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub awaiting_approval: u64,
     /// Bytes of content that were delivered.
     pub bytes: u64,
-}
-
-#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde asks with a reference")]
-fn is_none(count: &u64) -> bool {
-    *count == 0
 }
 
 /// How many files a rule took.

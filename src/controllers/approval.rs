@@ -18,6 +18,7 @@ use kube::api::{Api, Patch, PatchParams, PostParams};
 use kube::core::ObjectMeta;
 use kube::runtime::watcher::Event;
 use parking_lot::Mutex;
+use serde::Serialize;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use tokio::sync::broadcast;
@@ -219,9 +220,11 @@ impl Approvals {
         is_believed
     }
 
-    /// Notes that the decision has been carried out, with what the audit log says about it.
-    pub async fn carried_out(&self, key: &ObjectKey, evidence: &Evidence) -> Result<Arc<Approval>> {
+    /// Notes that the decision has been carried out, with the digest of what File 360 keeps about it.
+    pub async fn carried_out(&self, key: &ObjectKey, kept: &(impl Serialize + Sync)) -> Result<Arc<Approval>> {
         let now = self.ctx.now();
+        let text = serde_json::to_vec(kept).unwrap_or_default();
+        let evidence = Evidence { sha256: hex(&Sha256::digest(text)), recorded_at: Some(now) };
         self.write(key, |object, status| {
             status.evidence.get_or_insert_with(|| evidence.clone());
             status.refusal = None;
@@ -413,6 +416,11 @@ pub async fn write_once(
     let params = PatchParams { field_manager: Some(MANAGER.into()), ..PatchParams::default() };
     let written = api.patch_status(&key.name, &params, &Patch::Merge(&patch)).await;
     Ok(Some(written.map_err(|error| Error::from(error).while_doing("write an Approval"))?))
+}
+
+/// Whether an Approval could not be made because its namespace is gone or going: nobody can vote there.
+pub fn nobody_can_be_asked(error: &Error) -> bool {
+    error.kind == Kind::NotFound || error.code == "Forbidden"
 }
 
 /// Whether two specs ask the same: when it was asked, until when, and where the file was then do not matter.

@@ -22,6 +22,7 @@ use super::attempts::Receipt;
 use super::delivery::{Origin, RouteId, key};
 use super::window::Token;
 use super::work::Concerns;
+use crate::api::common::is_default;
 use crate::error::{Error, Kind, Result};
 use crate::file360::content::{Content, IdempotencyKey};
 use crate::file360::model::{ClientStatePut, FacetPut};
@@ -111,10 +112,10 @@ pub struct Entry {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub at: Option<Timestamp>,
     /// Tries that failed because of this file; what is given up is decided by them.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub attempts: u32,
     /// All tries that failed; the wait grows with them.
-    #[serde(default, skip_serializing_if = "is_zero")]
+    #[serde(default, skip_serializing_if = "is_default")]
     pub tries: u32,
     /// Why the last try failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -128,11 +129,6 @@ pub struct Entry {
     /// Somebody else knows that it has answered since.
     #[serde(skip)]
     pub others_answered: bool,
-}
-
-#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde fixes the signature")]
-fn is_zero(number: &u32) -> bool {
-    *number == 0
 }
 
 /// Work that waits or was given up, as a restart finds it.

@@ -12,7 +12,7 @@ use super::pass::View;
 use super::refusals::is_for_good;
 use super::thing::{Thing, thing_of};
 use crate::api::Approval;
-use crate::api::approval::{ApprovalDecision, Evidence, SubjectKind, VoteDecision};
+use crate::api::approval::{ApprovalDecision, SubjectKind, VoteDecision};
 use crate::api::gate::OnApproved;
 use crate::controllers::approval::tally::Made;
 use crate::controllers::approval::{decision_of, is_carried_out};
@@ -154,10 +154,8 @@ impl Gates {
     }
 
     async fn note(&self, approval: &Approval, evidence: &BTreeMap<String, String>) -> Result<()> {
-        let text = serde_json::to_vec(evidence).unwrap_or_default();
-        let evidence = Evidence { sha256: hex(&Sha256::digest(text)), recorded_at: Some(self.ctx.now()) };
         let key = ObjectKey::of(approval);
-        match self.approvals.carried_out(&key, &evidence).await {
+        match self.approvals.carried_out(&key, evidence).await {
             Err(error) if error.kind == Kind::NotFound => Ok(()),
             other => {
                 info!(object = %key, decision = ?decision_of(approval), "Carried out");

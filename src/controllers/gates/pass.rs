@@ -23,7 +23,7 @@ use crate::api::connection::{GrantScope, OrphanedGate};
 use crate::api::file_route::FileEvent;
 use crate::api::gate::TimeoutThen;
 use crate::controllers::approval::tally::Made;
-use crate::controllers::approval::{decision_of, is_carried_out, name_of};
+use crate::controllers::approval::{decision_of, is_carried_out, name_of, nobody_can_be_asked};
 use crate::controllers::file_route::GatedRoute;
 use crate::error::{Error, Kind, Result, clean};
 use crate::expression::Variables;
@@ -181,8 +181,8 @@ impl Gates {
         };
         let made = self.approvals.ensure(asked, &spec).await;
         let made = match made {
-            Err(error) if error.kind == Kind::NotFound || error.code == "Forbidden" => {
-                // The namespace is gone or going: it stays held, and the Connection lists the gate.
+            Err(error) if nobody_can_be_asked(&error) => {
+                // It stays held, and the Connection lists the gate.
                 debug!(object = %key, %error, "No Approval can be made");
                 return Ok(Verdict::Hold);
             }

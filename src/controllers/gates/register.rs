@@ -17,9 +17,8 @@ use crate::file360::{Cause, File360};
 use crate::hex::hex;
 use crate::reconcile::ObjectKey;
 use crate::routes::items::ensure_folder;
+use crate::routes::ledger::read_documents;
 
-/// Pages of documents that are read at most.
-const MOST_PAGES: usize = 1_000;
 /// How often a policy is set again after somebody else changed the folder at the same time.
 const TRIES: usize = 5;
 
@@ -97,23 +96,17 @@ impl Register {
     /// Reads all of them.
     pub async fn read(tenant: &dyn File360, cluster: &str, connection: &ObjectKey) -> Result<Self> {
         let prefix = format!("gates/{cluster}/{}/{}/", connection.namespace, connection.name);
-        let mut entries = BTreeMap::new();
-        let mut cursor: Option<String> = None;
-        for _ in 0..MOST_PAGES {
-            let page = tenant.client_states(&prefix, cursor.as_deref()).await?;
-            for row in page.items {
-                let entry = serde_json::from_value(row.value);
-                // What cannot be understood may be a gate: it is not passed over.
-                let entry = entry.map_err(|_| Error::new(Kind::Malformed, "the record of a gate cannot be understood"))?;
-                entries.insert(row.key, entry);
-            }
-            match page.next_cursor {
-                Some(next) if cursor.as_ref() != Some(&next) => cursor = Some(next),
-                Some(_) => return Err(Error::new(Kind::Malformed, "the listing of gates repeats its cursor")),
-                None => return Ok(Self { prefix, entries: Mutex::new(entries) }),
-            }
-        }
-        Err(Error::new(Kind::Malformed, "the listing of gates does not end"))
+        let mut entries: serde_json::Result<BTreeMap<String, Entry>> = Ok(BTreeMap::new());
+        read_documents(tenant, &prefix, |key, value| match (&mut entries, serde_json::from_value(value)) {
+            (Ok(read), Ok(entry)) => drop(read.insert(key.to_owned(), entry)),
+            (Ok(_), Err(error)) => entries = Err(error),
+            (Err(_), _) => {}
+        })
+        .await
+        .map_err(|error| error.while_doing("read the gates"))?;
+        // What cannot be understood may be a gate: it is not passed over.
+        let entries = entries.map_err(|_| Error::new(Kind::Malformed, "the record of a gate cannot be understood"))?;
+        Ok(Self { prefix, entries: Mutex::new(entries) })
     }
 
     /// Whether nothing is gated.
@@ -182,8 +175,7 @@ impl Register {
     /// Looks whether File 360 still holds back what it should, and puts back what is missing; whether anything was.
     ///
     /// A folder that was moved away is made again where the gate is declared; what no route declares is only kept closed where it is.
-    pub async fn verify(&self, tenant: &dyn File360, key: &str, cause: &Cause) -> Result<bool> {
-        let Some(entry) = self.entries.lock().get(key).cloned() else { return Ok(false) };
+    pub async fn verify(&self, tenant: &dyn File360, entry: &Entry, cause: &Cause) -> Result<bool> {
         // Without a folder its installation is not finished: that is done again by who declares it.
         let Some(folder) = &entry.folder else { return Ok(false) };
         let there = tenant.item_at(&entry.workspace, &entry.path).await?;

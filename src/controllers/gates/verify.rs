@@ -11,6 +11,7 @@ use tokio::time::Instant;
 use tracing::warn;
 
 use super::pass::View;
+use super::register::Entry;
 use super::{AT_ONCE, Gates};
 use crate::error::{Error, Result, clean};
 use crate::file360::Cause;
@@ -90,11 +91,11 @@ impl Gates {
     /// again and keeps no other waiting.
     pub(super) async fn verify(&self, view: &View<'_>) -> Option<Error> {
         let due = view.tenant.unverified.lock().take(Instant::now());
-        let gates = view.register.all().into_iter().filter(|(_, entry)| due.has(&entry.workspace));
+        let gates = view.register.all().into_iter().map(|(_, entry)| entry).filter(|entry| due.has(&entry.workspace));
         let looks: Vec<BoxFuture<'_, Option<Error>>> = gates
-            .map(|(key, entry)| {
+            .map(|entry| {
                 async move {
-                    let error = self.look_at(view, &key).await.err()?;
+                    let error = self.look_at(view, &entry).await.err()?;
                     warn!(route = %entry.key(), workspace = entry.workspace, %error, "It is not known whether a gate is closed");
                     view.tenant.unverified.lock().again(entry.workspace);
                     Some(error.while_doing("look whether a gate is closed"))
@@ -105,13 +106,12 @@ impl Gates {
         futures::stream::iter(looks).buffer_unordered(AT_ONCE).filter_map(std::future::ready).collect::<Vec<_>>().await.pop()
     }
 
-    async fn look_at(&self, view: &View<'_>, key: &str) -> Result<()> {
+    async fn look_at(&self, view: &View<'_>, entry: &Entry) -> Result<()> {
         let cause = Cause("gate/verify".to_owned());
-        if !view.register.verify(&*view.tenant.session.driver, key, &cause).await? {
+        if !view.register.verify(&*view.tenant.session.driver, entry, &cause).await? {
             return Ok(());
         }
         self.ctx.metrics.gates_restored.inc();
-        let Some((_, entry)) = view.register.all().into_iter().find(|(one, _)| one == key) else { return Ok(()) };
         let (route, workspace, path) = (entry.key(), &entry.workspace, clean(&entry.path, 256));
         warn!(%route, workspace, path, "A gate was open and is closed again");
         if let Some(route) = view.routes.get(&route) {

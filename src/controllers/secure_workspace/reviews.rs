@@ -7,22 +7,20 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kube::ResourceExt;
-use sha2::{Digest, Sha256};
 use tokio::sync::broadcast::error::RecvError;
 use tracing::{debug, info, warn};
 
 use super::SecureWorkspaces;
 use super::pass::Pass;
 use crate::api::Approval;
-use crate::api::approval::{ApprovalDecision, ApprovalSpec, ApprovalSubject, Evidence, Requester, SubjectKind};
+use crate::api::approval::{ApprovalDecision, ApprovalSpec, ApprovalSubject, Requester, SubjectKind};
 use crate::controllers::approval::tally::Made as Ended;
-use crate::controllers::approval::{Approvals, decision_of, is_carried_out};
+use crate::controllers::approval::{Approvals, decision_of, is_carried_out, nobody_can_be_asked};
 use crate::documents::decisions::{self, Made};
 use crate::documents::judge::{Judgement, Library, Review};
 use crate::documents::record::{Decision, Outcome};
 use crate::documents::rules::{Rule, Rules};
-use crate::error::{Kind, Result, clean};
-use crate::hex::hex;
+use crate::error::{Result, clean};
 use crate::reconcile::ObjectKey;
 use crate::session::Session;
 
@@ -80,8 +78,7 @@ async fn one(pass: &Pass<'_>, session: &Session, rule: &Rule, approvals: &Approv
     let spec = spec_of(pass, &workspace.id, rule, review);
     let namespace = pass.object.namespace().unwrap_or_default();
     let approval = match approvals.ensure(&namespace, &spec).await {
-        // The namespace is gone or going: nobody can vote there.
-        Err(error) if error.kind == Kind::NotFound || error.code == "Forbidden" => {
+        Err(error) if nobody_can_be_asked(&error) => {
             debug!(object = %pass.key, %error, "No Approval can be made");
             return Ok(());
         }
@@ -99,9 +96,7 @@ async fn one(pass: &Pass<'_>, session: &Session, rule: &Rule, approvals: &Approv
     if let Made::Before(by) = decisions::make(&*session.driver, &review.file, review.version, &decision).await? {
         info!(object = %key, by = %clean(&by, 254), "It was decided another way before; that stands");
     }
-    let text = serde_json::to_vec(&decision).unwrap_or_default();
-    let evidence = Evidence { sha256: hex(&Sha256::digest(text)), recorded_at: Some(pass.now) };
-    approvals.carried_out(&key, &evidence).await.map(drop)
+    approvals.carried_out(&key, &decision).await.map(drop)
 }
 
 /// The Approval about a version.
