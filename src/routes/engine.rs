@@ -293,7 +293,17 @@ impl Engine {
         self.dirty.store(true, Ordering::Release);
         let file: Arc<str> = work.origin.file().into();
         self.queue.push(&file, lane_of(&work), work);
+        self.tell_mirrors(&file);
         Ok(())
+    }
+
+    /// While a version waits for another destination, mirrors hear of the newest that stands behind it.
+    fn tell_mirrors(&self, file: &Arc<str>) {
+        if self.route.mirrors()
+            && let Some(ahead) = self.queue.newest_behind(file, Work::ahead).flatten()
+        {
+            self.queue.push(file, Lane::Mirrors, ahead);
+        }
     }
 
     async fn work_on(&self, file: &Arc<str>, lane: Lane, mut work: Work) {
@@ -301,6 +311,7 @@ impl Engine {
         let is_first = !work.is_parked && work.attempts == 0 && work.to.is_empty();
         let Some(outcome) = self.attempt(lane, &mut work).await else {
             self.queue.push(file, Lane::Versions, work);
+            self.tell_mirrors(file);
             return self.queue.done(file);
         };
         let counts = work.concerns == Concerns::All && !work.is_gone;
@@ -332,6 +343,7 @@ impl Engine {
                 self.count_deliveries(&finished);
                 let result = self.park(&mut work, &finished).await;
                 self.queue.later(file, lane, work, at);
+                self.tell_mirrors(file);
                 if let Err(error) = result {
                     debug!(%error, "What waits could not be recorded");
                 }

@@ -115,22 +115,31 @@ impl<T> FileQueue<T> {
         self.changed.notify_one();
     }
 
-    /// Everything that waits for its time is due now.
+    /// Everything that waits for its time is due now, also behind what is being worked on.
     pub fn hurry(&self) {
         let mut state = self.state.lock();
+        let State { files, turns, .. } = &mut *state;
         let now = Instant::now();
-        let turns = std::mem::take(&mut state.turns);
-        for file in turns.into_values() {
-            if let Some(line) = state.files.get_mut(&file) {
-                line.turn = None;
-                for ((at, _), _) in [&mut line.versions, &mut line.mirrors].into_iter().filter_map(VecDeque::front_mut) {
-                    *at = now.min(*at);
-                }
+        for (file, line) in files {
+            for ((at, _), _) in [&mut line.versions, &mut line.mirrors].into_iter().filter_map(VecDeque::front_mut) {
+                *at = now.min(*at);
             }
-            state.schedule(&file);
+            if let Some(before) = line.turn {
+                turns.remove(&before);
+                line.turn = line.next().map(|(turn, _)| turn);
+                turns.extend(line.turn.map(|turn| (turn, file.clone())));
+            }
         }
         drop(state);
         self.changed.notify_one();
+    }
+
+    /// Shows the last version that stands behind one that waits for its time, if there is one.
+    pub fn newest_behind<R>(&self, file: &str, show: impl FnOnce(&mut T) -> R) -> Option<R> {
+        let mut state = self.state.lock();
+        let versions = &mut state.files.get_mut(file)?.versions;
+        let ((due, _), _) = versions.front()?;
+        (versions.len() > 1 && *due > Instant::now()).then(|| versions.back_mut().map(|(_, work)| show(work)))?
     }
 
     /// Ends the queue: every worker gets `None`.
@@ -275,6 +284,22 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn r7_the_newest_version_is_shown_only_while_it_stands_behind_one_that_waits() {
+        let queue = FileQueue::default();
+        let a: Arc<str> = "a".into();
+        let newest = || queue.newest_behind("a", |work| *work);
+        queue.push(&a, Versions, 1);
+        queue.push(&a, Versions, 2);
+        assert_eq!(newest(), None, "it is due");
+        let (_, _, one) = queue.next().await.unwrap();
+        queue.push(&a, Versions, 3);
+        assert_eq!(newest(), None, "what is in hand is not waiting");
+        queue.later(&a, Versions, one, Instant::now() + Duration::from_secs(5));
+        assert_eq!(newest(), Some(3));
+        assert_eq!(queue.newest_behind("b", |work| *work), None);
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn what_waits_can_be_hurried_and_closing_frees_everybody() {
         let queue = Arc::new(FileQueue::default());
         let file: Arc<str> = "a".into();
@@ -284,6 +309,20 @@ mod tests {
         assert_eq!(queue.next().await.unwrap().2, 1);
         queue.done(&file);
         assert_eq!(queue.next().await.unwrap().2, 2);
+        // One lane is in hand when the other is hurried.
+        let start = Instant::now();
+        queue.later(&file, Mirrors, 2, start);
+        assert_eq!(queue.next().await.unwrap().2, 2);
+        queue.push(&file, Versions, 3);
+        queue.done(&file);
+        assert_eq!(queue.next().await.unwrap().2, 3);
+        queue.push(&file, Mirrors, 4);
+        queue.later(&file, Versions, 3, start + Duration::from_hours(1));
+        assert_eq!(queue.next().await.unwrap().2, 4);
+        queue.hurry();
+        queue.done(&file);
+        assert_eq!(queue.next().await.unwrap().2, 3);
+        assert_eq!(start.elapsed(), Duration::ZERO);
         let waiting = tokio::spawn({
             let queue = queue.clone();
             async move { queue.next().await }

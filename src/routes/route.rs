@@ -57,12 +57,30 @@ pub struct Route {
     pub dead_letter_folder: Option<String>,
 }
 
+/// A file may be sent as long as this is held.
+#[must_use]
+pub struct Turn<'a>(#[expect(dead_code, reason = "held, not read")] Option<SemaphorePermit<'a>>);
+
 impl Route {
-    /// Waits until a file of this size may be sent; it may as long as the turn is held.
-    pub async fn turn(&self, size: u64) -> Option<SemaphorePermit<'_>> {
-        let large = self.large.as_ref().filter(|_| size > LARGE)?;
-        // It is never closed.
-        large.acquire().await.ok()
+    /// Waits until a file of this size may be sent.
+    pub async fn turn(&self, size: u64) -> Turn<'_> {
+        match self.turns_for(size) {
+            // It is never closed.
+            Some(large) => Turn(large.acquire().await.ok()),
+            None => Turn(None),
+        }
+    }
+
+    /// The same, if it needs no waiting.
+    pub fn turn_at_once(&self, size: u64) -> Option<Turn<'_>> {
+        match self.turns_for(size) {
+            Some(large) => large.try_acquire().ok().map(|permit| Turn(Some(permit))),
+            None => Some(Turn(None)),
+        }
+    }
+
+    fn turns_for(&self, size: u64) -> Option<&Semaphore> {
+        self.large.as_ref().filter(|_| size > LARGE)
     }
 
     /// Every destination.

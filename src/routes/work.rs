@@ -15,7 +15,7 @@ use super::attempts::Receipt as Kept;
 use super::delivery::{Content, Delivery, File, Origin, Receipt, key};
 use super::environment::Facts;
 use super::ledger::{Entry, Record, State};
-use super::route::{Route, Target, Unmatched, slot};
+use super::route::{Route, Target, Turn, Unmatched, slot};
 use super::rules::{UNMATCHED, Verdict};
 use super::window::Token;
 use crate::api::file_route::FileEvent;
@@ -61,6 +61,8 @@ pub struct Work {
     pub attempts: u32,
     /// It is gone at the source: destinations that mirror forget it.
     pub is_gone: bool,
+    /// Destinations that mirror were told ahead of it; see [`Work::ahead`].
+    pub is_told: bool,
     /// It may have been worked on before: whoever has a record already is left alone.
     pub may_be_recorded: bool,
     /// A document says that it waits.
@@ -90,6 +92,7 @@ impl Work {
             to: BTreeMap::new(),
             attempts: 0,
             is_gone: false,
+            is_told: false,
             may_be_recorded: false,
             is_parked: false,
             token: None,
@@ -97,6 +100,17 @@ impl Work {
             sent: 0,
             receipt: None,
         }
+    }
+
+    /// Work that tells destinations that mirror about this version while it stands behind one that waits; once.
+    pub fn ahead(&mut self) -> Option<Self> {
+        if std::mem::replace(&mut self.is_told, true) || self.is_gone || self.concerns == Concerns::Mirrors {
+            return None;
+        }
+        let mut ahead = Self::new(self.origin.clone(), self.path.clone(), self.event, self.event_at, self.actor.clone());
+        "ahead".clone_into(&mut ahead.occasion);
+        ahead.concerns = Concerns::Mirrors;
+        Some(ahead)
     }
 }
 
@@ -180,25 +194,31 @@ pub struct Finished {
     pub errors: Vec<(String, Error)>,
 }
 
-/// Works on one file, one try.
+/// Works on one file, one try. `now` is when it is looked at.
 pub async fn attempt(route: &Route, source: &dyn Source, work: &mut Work, now: Timestamp) -> Outcome {
-    let look = source.look(work).await;
-    if work.is_gone {
-        return match look {
-            Ok(Look::NotOurs) => withdraw(route, work, now).await,
-            // It is back: what came with it tells.
-            Ok(_) => Outcome::Nothing,
-            Err(error) => hold(route, work, error),
+    let (mut turn, mut now) = (None, now);
+    loop {
+        let look = source.look(work).await;
+        if work.is_gone {
+            return match look {
+                Ok(Look::NotOurs) => withdraw(route, work, now).await,
+                // It is back: what came with it tells.
+                Ok(_) => Outcome::Nothing,
+                Err(error) => hold(route, work, error),
+            };
+        }
+        let loaded = match look {
+            Ok(Look::Here(loaded)) => *loaded,
+            Ok(Look::NotOurs) if route.mirrors() => return withdraw(route, work, now).await,
+            Ok(Look::NotOurs | Look::Superseded) => return Outcome::Nothing,
+            Ok(Look::Later(at)) => return Outcome::Hold(at, Error::new(Kind::Conflict, "the file is not complete yet")),
+            Err(error) => return hold(route, work, error),
         };
+        if let Some(outcome) = deliver(route, source, work, loaded, &mut turn, now).await {
+            return outcome;
+        }
+        now = Timestamp::now();
     }
-    let loaded = match look {
-        Ok(Look::Here(loaded)) => *loaded,
-        Ok(Look::NotOurs) => return if route.mirrors() { withdraw(route, work, now).await } else { Outcome::Nothing },
-        Ok(Look::Superseded) => return Outcome::Nothing,
-        Ok(Look::Later(at)) => return Outcome::Hold(at, Error::new(Kind::Conflict, "the file is not complete yet")),
-        Err(error) => return hold(route, work, error),
-    };
-    deliver(route, source, work, loaded, now).await
 }
 
 /// The source does not answer, or answers wrongly: nothing can be said about the file.
@@ -208,20 +228,34 @@ pub(super) fn hold(route: &Route, work: &mut Work, error: Error) -> Outcome {
     Outcome::Hold(Instant::now() + delay, error)
 }
 
-async fn deliver(route: &Route, source: &dyn Source, work: &mut Work, mut loaded: Loaded, now: Timestamp) -> Outcome {
+/// Something at the source failed after the rules decided: for good, or for now.
+fn failed(route: &Route, work: &mut Work, rule: &str, error: Error, now: Timestamp) -> Outcome {
+    match error.disposition() {
+        Disposition::Terminal => dead_at_once(route, work, rule, error, now),
+        _ => hold(route, work, error),
+    }
+}
+
+/// Lets the rules decide and delivers. `None`: the file is large and waited for its `turn`, which it has now; what was seen of it before that
+/// may have changed.
+async fn deliver<'r>(
+    route: &'r Route,
+    source: &dyn Source,
+    work: &mut Work,
+    mut loaded: Loaded,
+    turn: &mut Option<Turn<'r>>,
+    now: Timestamp,
+) -> Option<Outcome> {
     work.path.clone_from(&loaded.facts.file.path);
     let variables = loaded.facts.variables(now);
     let verdict = match route.rules.decide(&variables) {
         Ok(verdict) => verdict,
         // That was told when the version was routed.
-        Err(_) if work.recorded.as_ref().is_some_and(|record| record.state == State::Dead) => return Outcome::Nothing,
-        Err(failed) => return dead_at_once(route, work, "", Error::new(Kind::Rejected, failed.message), now),
+        Err(_) if work.recorded.as_ref().is_some_and(|record| record.state == State::Dead) => return Some(Outcome::Nothing),
+        Err(failed) => return Some(dead_at_once(route, work, "", Error::new(Kind::Rejected, failed.message), now)),
     };
     if let Err(error) = set(source, &mut loaded, &verdict).await {
-        return match error.disposition() {
-            Disposition::Terminal => dead_at_once(route, work, &verdict.name, error.while_doing("set metadata"), now),
-            _ => hold(route, work, error),
-        };
+        return Some(failed(route, work, &verdict.name, error.while_doing("set metadata"), now));
     }
     let targets: &[Arc<Target>] = match (verdict.rule, &route.unmatched) {
         (Some(rule), _) => route.targets.get(rule).map_or(&[], Vec::as_slice),
@@ -230,12 +264,7 @@ async fn deliver(route: &Route, source: &dyn Source, work: &mut Work, mut loaded
         (None, Unmatched::MoveTo(_)) if work.concerns != Concerns::All => &[],
         (None, Unmatched::MoveTo(folder)) => {
             if let Err(error) = source.move_to(&work.origin, folder).await {
-                return match error.disposition() {
-                    Disposition::Terminal => {
-                        dead_at_once(route, work, UNMATCHED, error.while_doing("move to unmatched.moveTo"), now)
-                    }
-                    _ => hold(route, work, error),
-                };
+                return Some(failed(route, work, UNMATCHED, error.while_doing("move to unmatched.moveTo"), now));
             }
             &[]
         }
@@ -245,13 +274,20 @@ async fn deliver(route: &Route, source: &dyn Source, work: &mut Work, mut loaded
     if route.mirrors() {
         // A destination of another rule may still show the file as that rule had it.
         if let Some(outcome) = withdraw_elsewhere(route, work, &targets, now).await {
-            return outcome;
+            return Some(outcome);
         }
     }
     if verdict.rule.is_none() && targets.is_empty() {
-        return done(route, work, State::Unmatched, UNMATCHED, Tries::default(), now);
+        return Some(done(route, work, State::Unmatched, UNMATCHED, Tries::default(), now));
     }
-    let _turn = if targets.is_empty() { None } else { route.turn(loaded.facts.file.size).await };
+    if !targets.is_empty() && turn.is_none() {
+        let size = loaded.facts.file.size;
+        *turn = route.turn_at_once(size);
+        if turn.is_none() {
+            *turn = Some(route.turn(size).await);
+            return None;
+        }
+    }
     let variables = Arc::new(loaded.facts.variables(now));
     let chosen_by_outsider = loaded.facts.is_untrusted() && route.rules.is_chosen_by_uploader(verdict.rule);
     let rule = verdict.name.as_str().into();
@@ -259,7 +295,7 @@ async fn deliver(route: &Route, source: &dyn Source, work: &mut Work, mut loaded
     let tries = join_all(targets.iter().map(|target| base.try_target(target))).await;
     let tries = Tries::of(tries);
     let tries = write_back(source, &loaded, &targets, tries).await;
-    conclude(route, work, &verdict.name, tries, now)
+    Some(conclude(route, work, &verdict.name, tries, now))
 }
 
 /// Sets what the rule says, unless it is so already; destinations see it.

@@ -373,7 +373,8 @@ async fn r7_an_index_follows_while_another_destination_is_away_for_long() {
     };
     world.workspace("w", spec("user0")).await;
     let workspace = world.workspace_id("w").await;
-    let index = json!({"index": {"opensearch": {"url": search.url(), "index": "files"}, "properties": ["name", "path"]}});
+    let index =
+        json!({"index": {"opensearch": {"url": search.url(), "index": "files"}, "properties": ["name", "path", "version"]}});
     let mut route_spec = inboxes_to(index);
     let case = json!({"name": "case", "http": {"url": format!("{}/cases", cases.url)}, "send": "Metadata"});
     route_spec["rules"][0]["to"].as_array_mut().unwrap().push(case);
@@ -391,6 +392,15 @@ async fn r7_an_index_follows_while_another_destination_is_away_for_long() {
     readers_become(&search, "the other reader", &["user:user1"]).await;
     world.remote.change("PATCH", &format!("/v1/items/{item}"), json!({"name": "b.txt"})).await;
     becomes(&search, "the new name", &["b.txt"]).await;
+    // A version stands behind the one that waits: the index shows it all the same.
+    let path = format!("/v1/items/{item}/content");
+    let (status, answer) = world.remote.call("PUT", &path, &[("if-match", "*")], Some(json!("second"))).await;
+    assert!((200..300).contains(&status), "{status} {answer}");
+    eventually("the second version", || async {
+        let there = search.documents("files").values().next().map(|document| document["version"].clone());
+        if there == Some(json!("2")) { Ok(()) } else { Err(format!("{there:?}")) }
+    })
+    .await;
     let (status, answer) = world.remote.call("DELETE", &format!("/v1/items/{item}"), &[("if-match", "*")], None).await;
     assert!((200..300).contains(&status), "{status} {answer}");
     becomes(&search, "nothing", &[]).await;
@@ -402,7 +412,7 @@ async fn r7_an_index_follows_while_another_destination_is_away_for_long() {
     cases.answer_with(None);
     let now = json!({"metadata": {"annotations": {"reconcile.file360.io/requestedAt": "now"}}});
     world.patch("FileRoute", "search", now).await;
-    arrived(&cases, 1).await;
-    counted(&world, "search", "one file", |counts| counts["seen"] == 1).await;
-    assert_eq!((cases.accepted().len(), cases.repeated()), (1, 0));
+    arrived(&cases, 2).await;
+    counted(&world, "search", "two versions", |counts| counts["seen"] == 2).await;
+    assert_eq!((cases.accepted().len(), cases.repeated()), (2, 0));
 }
