@@ -156,7 +156,8 @@ pub struct HttpGenerator {
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct EventsGenerator {
-    /// Last segment of the address; unique in the namespace.
+    /// Last segment of the address; unique in the namespace. Of several sets with it, the oldest gets the events; the others are not ready,
+    /// with reason `InvalidSpec`, until it is gone.
     #[schemars(length(min = 1, max = 63), regex(pattern = r"^[a-z0-9]([a-z0-9-]*[a-z0-9])?$"))]
     pub path: String,
     /// Keys that requests are signed with: every key of this Secret counts, so that one can be rotated. At least 24 bytes each.

@@ -181,16 +181,22 @@ impl SecureWorkspaceSets {
                 {
                     run.forget();
                 }
-                entry.object = Arc::new(object);
+                let before = std::mem::replace(&mut entry.object, Arc::new(object));
                 if !is_news {
                     return;
                 }
                 entry.failures = 0;
+                self.tell_rivals(&sets, &key, &before);
             }
             _ => {
                 let entry = Entry { object: Arc::new(object), failures: 0, run: None, counted: (0, 0, 0) };
-                sets.insert(key.clone(), entry);
+                if let Some(before) = sets.insert(key.clone(), entry) {
+                    self.tell_rivals(&sets, &key, &before.object);
+                }
             }
+        }
+        if let Some(entry) = sets.get(&key) {
+            self.tell_rivals(&sets, &key, &entry.object);
         }
         drop(sets);
         self.queue.push(key);
@@ -198,8 +204,22 @@ impl SecureWorkspaceSets {
 
     fn gone(&self, key: &ObjectKey) {
         self.queue.cancel(key);
-        self.sets.lock().remove(key);
+        let mut sets = self.sets.lock();
+        if let Some(entry) = sets.remove(key) {
+            self.tell_rivals(&sets, key, &entry.object);
+        }
+        drop(sets);
         self.measure();
+    }
+
+    /// Other sets with a path for events that this one has, or had: whose it is may be different now.
+    fn tell_rivals(&self, sets: &HashMap<ObjectKey, Entry>, key: &ObjectKey, object: &SecureWorkspaceSet) {
+        let declared: HashSet<&str> =
+            object.spec.generators.iter().filter_map(|one| one.events.as_ref()).map(|events| events.path.as_str()).collect();
+        let others = sets.iter().filter(|(other, _)| other.namespace == key.namespace && other.name != key.name);
+        for (other, _) in others.filter(|(_, entry)| paths(&entry.object).any(|path| declared.contains(path))) {
+            self.queue.push(other.clone());
+        }
     }
 
     async fn pass(&self, key: &ObjectKey) {
@@ -351,10 +371,8 @@ impl SecureWorkspaceSets {
         let others = sets.iter().filter(|(other, entry)| {
             other.namespace == key.namespace && other.name != key.name && age(&entry.object) < age(object)
         });
-        let has = |set: &SecureWorkspaceSet| {
-            set.spec.generators.iter().any(|one| one.events.as_ref().is_some_and(|events| events.path == path))
-        };
-        others.filter(|(_, entry)| has(&entry.object)).map(|(other, _)| other.name.clone()).next()
+        let mut others = others.filter(|(_, entry)| paths(&entry.object).any(|theirs| theirs == path));
+        others.next().map(|(other, _)| other.name.clone())
     }
 
     fn without_connection(&self, key: &ObjectKey) -> Result<Option<Outcome>> {
@@ -504,9 +522,15 @@ fn compile(spec: &SecureWorkspaceSetSpec, surroundings: &Surroundings) -> Result
     })
 }
 
-/// Orders sets: the elder comes first.
-fn age(object: &SecureWorkspaceSet) -> (Option<Timestamp>, String) {
-    (object.metadata.creation_timestamp.as_ref().map(|time| time.0), object.uid().unwrap_or_default())
+/// Orders the sets of a namespace: the elder comes first, and of those of one second the first by name.
+fn age(object: &SecureWorkspaceSet) -> (Option<Timestamp>, &str) {
+    (object.metadata.creation_timestamp.as_ref().map(|time| time.0), object.metadata.name.as_deref().unwrap_or_default())
+}
+
+/// Where a set takes events: nowhere any more when it is being deleted.
+fn paths(object: &SecureWorkspaceSet) -> impl Iterator<Item = &str> {
+    let generators = object.spec.generators.iter().filter(|_| object.metadata.deletion_timestamp.is_none());
+    generators.filter_map(|generator| generator.events.as_ref()).map(|events| events.path.as_str())
 }
 
 /// The Connection that an object names.

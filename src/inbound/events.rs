@@ -4,7 +4,6 @@
 //! that what the event stands for is durable in Kubernetes.
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -134,19 +133,14 @@ pub struct EventMap {
 }
 
 impl EventMap {
-    /// Opens these endpoints of a resource, and closes its others. An address that another resource has stays with it; those are returned.
-    pub fn open(&self, owner: &str, endpoints: Vec<EventEndpoint>) -> Vec<String> {
+    /// Opens these endpoints of a resource, also where another resource has the address, and closes its others.
+    pub fn open(&self, owner: &str, endpoints: Vec<EventEndpoint>) {
         let mut open = self.open.write();
         open.retain(|_, endpoint| endpoint.owner != owner);
-        let mut taken = Vec::new();
-        for endpoint in endpoints {
+        open.extend(endpoints.into_iter().map(|endpoint| {
             let address = format!("{}/{}", endpoint.namespace, endpoint.path);
-            match open.entry(address) {
-                Entry::Vacant(free) => drop(free.insert(Arc::new(endpoint))),
-                Entry::Occupied(_) => taken.push(endpoint.path.clone()),
-            }
-        }
-        taken
+            (address, Arc::new(endpoint))
+        }));
     }
 
     /// Says that every endpoint has been opened that there is.

@@ -275,4 +275,9 @@ async fn a_suspended_set_a_missing_key_and_a_taken_path_are_told() {
     apply(&world, "keyless", keyless).await;
     world.reason("SecureWorkspaceSet", "keyless", "Ready", "ReferenceNotFound").await;
     assert!(!children(&world, "younger").await.contains_key("b"));
+    // The path goes to whom it belongs next, and back to none.
+    world.delete("SecureWorkspaceSet", "deals").await;
+    world.reason("SecureWorkspaceSet", "younger", "Ready", "Generated").await;
+    until_taken(&Push::won(&url, "e3", &deal("c"))).await;
+    assert!(children(&world, "younger").await.contains_key("c"));
 }

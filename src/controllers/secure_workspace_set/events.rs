@@ -1,7 +1,7 @@
 //! Opens the endpoints for events that sets declare, and takes events. Runs in every replica, leader or not: an event makes or changes one
 //! SecureWorkspace under a name that its key gives, whoever takes it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -82,7 +82,7 @@ pub async fn keep(ctx: Arc<Context>, map: Arc<Map>) {
 }
 
 fn has_endpoint(object: &SecureWorkspaceSet) -> bool {
-    object.metadata.deletion_timestamp.is_none() && object.spec.generators.iter().any(|generator| generator.events.is_some())
+    super::paths(object).next().is_some()
 }
 
 fn saw(sets: &mut HashMap<ObjectKey, Arc<SecureWorkspaceSet>>, object: SecureWorkspaceSet) -> bool {
@@ -96,13 +96,21 @@ fn saw(sets: &mut HashMap<ObjectKey, Arc<SecureWorkspaceSet>>, object: SecureWor
     is_news
 }
 
+#[derive(PartialEq)]
+struct Opened {
+    uid: String,
+    generation: i64,
+    /// Those of its paths that no elder set has.
+    paths: Vec<String>,
+}
+
 struct Keeper {
     ctx: Arc<Context>,
     map: Arc<Map>,
     references: Arc<ReferenceStore>,
     clients: Arc<Clients>,
-    /// Uid and generation of what is open.
-    opened: HashMap<ObjectKey, (String, i64)>,
+    /// What is open.
+    opened: HashMap<ObjectKey, Opened>,
 }
 
 impl Keeper {
@@ -111,11 +119,14 @@ impl Keeper {
         let gone: Vec<ObjectKey> = self.opened.keys().filter(|key| !sets.contains_key(*key)).cloned().collect();
         gone.iter().for_each(|key| self.close(key));
         let mut complete = true;
-        // The elder has the address.
+        // The elder has the address, open or not.
         let mut in_order: Vec<_> = sets.iter().collect();
         in_order.sort_by_key(|(_, object)| super::age(object));
+        let mut taken = HashSet::new();
         for (key, object) in in_order {
-            if let Err(error) = self.open(key, object).await {
+            let own = super::paths(object).filter(|path| taken.insert((&key.namespace, *path)));
+            let own = own.map(str::to_owned).collect();
+            if let Err(error) = self.open(key, object, own).await {
                 complete = false;
                 debug!(object = %key, %error, "The endpoint for events is not open yet");
                 // What may not be used any more is closed; an outage closes nothing.
@@ -128,19 +139,21 @@ impl Keeper {
     }
 
     fn close(&mut self, key: &ObjectKey) {
-        if let Some((uid, _)) = self.opened.remove(key) {
-            self.map.events.open(&uid, Vec::new());
+        if let Some(opened) = self.opened.remove(key) {
+            self.map.events.open(&opened.uid, Vec::new());
             info!(object = %key, "The endpoints for events are closed");
         }
     }
 
-    async fn open(&mut self, key: &ObjectKey, object: &Arc<SecureWorkspaceSet>) -> Result<()> {
+    /// Opens these paths of a set, and no others.
+    async fn open(&mut self, key: &ObjectKey, object: &Arc<SecureWorkspaceSet>, paths: Vec<String>) -> Result<()> {
         self.check_grant(key, object).await?;
-        let identity = (object.uid().unwrap_or_default(), object.metadata.generation.unwrap_or_default());
-        if self.opened.get(key) == Some(&identity) {
+        let generation = object.metadata.generation.unwrap_or_default();
+        let opened = Opened { uid: object.uid().unwrap_or_default(), generation, paths };
+        if self.opened.get(key) == Some(&opened) {
             return Ok(());
         }
-        if self.opened.get(key).is_some_and(|(uid, _)| *uid != identity.0) {
+        if self.opened.get(key).is_some_and(|before| before.uid != opened.uid) {
             self.close(key);
         }
         let references = self.references.of(&key.namespace);
@@ -148,7 +161,9 @@ impl Keeper {
         let program = Arc::new(compile(&object.spec, &surroundings)?);
         let mut endpoints = Vec::new();
         for generator in &object.spec.generators {
-            let Some(events) = &generator.events else { continue };
+            let Some(events) = generator.events.as_ref().filter(|events| opened.paths.contains(&events.path)) else {
+                continue;
+            };
             let every = self.ctx.tuning.secret_interval;
             let keys = Keyring::open(references.clone(), events.hmac_ref.name.clone(), every).await;
             let receiver = Arc::new(SetReceiver {
@@ -159,14 +174,11 @@ impl Keeper {
                 generator: format!("events/{}", generator.name),
                 locks: std::array::from_fn(|_| tokio::sync::Mutex::default()),
             });
-            endpoints.push(EventEndpoint::new(&identity.0, &key.namespace, &events.path, keys, receiver));
+            endpoints.push(EventEndpoint::new(&opened.uid, &key.namespace, &events.path, keys, receiver));
         }
-        let taken = self.map.events.open(&identity.0, endpoints);
-        if !taken.is_empty() {
-            debug!(object = %key, paths = taken.join(", "), "Paths belong to other sets");
-        }
-        self.opened.insert(key.clone(), identity);
-        info!(object = %key, "The endpoints for events are open");
+        self.map.events.open(&opened.uid, endpoints);
+        info!(object = %key, paths = opened.paths.join(", "), "The endpoints for events are open");
+        self.opened.insert(key.clone(), opened);
         Ok(())
     }
 
