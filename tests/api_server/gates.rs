@@ -22,10 +22,15 @@ pub async fn world() -> (World, String) {
     let mut world = World::without_operator(kubernetes::shared().await).await;
     let inbound = start(&mut world, free_port()).await;
     world.connect().await;
+    with_key(&world).await;
+    (world, inbound)
+}
+
+/// The Secret that callbacks are signed with.
+pub async fn with_key(world: &World) {
     let secret =
         json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "callbacks"}, "stringData": {"current": KEY}});
     kubernetes::apply(&world.client, &world.namespace, &secret).await.unwrap();
-    (world, inbound)
 }
 
 /// Starts the operator with an inbound endpoint on this port.
@@ -83,11 +88,11 @@ pub async fn approvals(world: &World, count: usize) -> Vec<Value> {
     all
 }
 
-fn name_of(approval: &Value) -> String {
+pub fn name_of(approval: &Value) -> String {
     approval["metadata"]["name"].as_str().unwrap().to_owned()
 }
 
-async fn decided(world: &World, name: &str, decision: &str) -> Value {
+pub async fn decided(world: &World, name: &str, decision: &str) -> Value {
     let holds = |object: &Value| object["status"]["decision"] == decision && !object["status"]["evidence"].is_null();
     world.until("Approval", name, decision, holds).await
 }
@@ -98,7 +103,7 @@ async fn ticket(tickets: &CaseSystem) -> Accepted {
 }
 
 /// What people and outsiders see of a file: nothing at all, or this version.
-async fn seen(world: &World, workspace: &str, item: &str) -> BTreeMap<&'static str, Value> {
+pub async fn seen(world: &World, workspace: &str, item: &str) -> BTreeMap<&'static str, Value> {
     let person = world.remote.principal("User", "user0").await;
     let headers = [("On-Behalf-Of", person.as_str())];
     let mut seen = BTreeMap::new();
@@ -120,13 +125,18 @@ async fn seen(world: &World, workspace: &str, item: &str) -> BTreeMap<&'static s
     seen
 }
 
-async fn let_in(world: &World, workspace: &str) {
+pub async fn let_in(world: &World, workspace: &str) {
     let person = world.remote.principal("User", "user0").await;
     world.remote.change("PUT", &format!("/v1/workspaces/{workspace}/members/{person}"), json!({"role": "Viewer"})).await;
 }
 
 /// Sends a signed callback about the Approval of the address, unless the body names one; the status and the body.
 pub async fn call_back(url: &str, key: &str, id: &str, at: i64, body: &Value) -> (u16, Value) {
+    try_call_back(url, key, id, at, body).await.unwrap()
+}
+
+/// The same, to an operator that may be away.
+pub async fn try_call_back(url: &str, key: &str, id: &str, at: i64, body: &Value) -> Result<(u16, Value), reqwest::Error> {
     let mut body = body.clone();
     if body["approval"].is_null() {
         body["approval"] = json!(url.split_once("/callbacks/").unwrap().1);
@@ -137,13 +147,13 @@ pub async fn call_back(url: &str, key: &str, id: &str, at: i64, body: &Value) ->
     let signature = format!("v1,{}", STANDARD.encode(mac.finalize().into_bytes()));
     let request = reqwest::Client::builder().no_proxy().build().unwrap().post(url);
     let request = request.header("webhook-id", id).header("webhook-timestamp", at.to_string());
-    let answer = request.header("webhook-signature", signature).body(body).send().await.unwrap();
+    let answer = request.header("webhook-signature", signature).body(body).send().await?;
     let status = answer.status().as_u16();
-    (status, serde_json::from_str(&answer.text().await.unwrap()).unwrap_or_default())
+    Ok((status, serde_json::from_str(&answer.text().await?).unwrap_or_default()))
 }
 
 /// Every event of the audit log with this action; of all actions if it is empty.
-async fn audited(world: &World, action: &str) -> Vec<Value> {
+pub async fn audited(world: &World, action: &str) -> Vec<Value> {
     let (mut all, mut cursor) = (Vec::new(), "earliest".to_owned());
     loop {
         let filter = if action.is_empty() { String::new() } else { format!("&type={action}") };
@@ -156,7 +166,7 @@ async fn audited(world: &World, action: &str) -> Vec<Value> {
     }
 }
 
-fn now() -> i64 {
+pub fn now() -> i64 {
     jiff::Timestamp::now().as_second()
 }
 
@@ -392,7 +402,7 @@ async fn what_is_refused_for_good_is_said_and_goes_on_when_its_cause_is_gone() {
     assert_eq!(seen(&world, &workspace, &item).await["item"][0], 404, "deleted");
 }
 
-async fn put(world: &World, path: &str, content: &str) -> (u16, Value) {
+pub async fn put(world: &World, path: &str, content: &str) -> (u16, Value) {
     // Content is no JSON: the call is made by hand.
     let token = reqwest::Client::builder().no_proxy().build().unwrap();
     let form = [("grant_type", "client_credentials"), ("client_id", "people"), ("client_secret", "people-secret")];

@@ -20,6 +20,7 @@ mod fields;
 mod fields_routes;
 mod fields_sets;
 mod gates;
+mod gates_crash_points;
 mod gates_votes;
 mod leadership;
 mod moving;

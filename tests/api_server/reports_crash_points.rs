@@ -23,16 +23,6 @@ fn told(cases: &CaseSystem) -> Vec<String> {
     cases.accepted().iter().map(types).collect()
 }
 
-async fn quiet(script: &Script) {
-    loop {
-        let before = script.count.load(Ordering::SeqCst);
-        tokio::time::sleep(QUIET).await;
-        if script.count.load(Ordering::SeqCst) == before {
-            return;
-        }
-    }
-}
-
 /// One run: a workspace is made, something happens, it is deleted. What was told, and what was asked.
 async fn run(crash: Option<(usize, Moment)>) -> (Vec<String>, Vec<String>) {
     let script = Script::new(crash);
@@ -60,7 +50,7 @@ async fn run(crash: Option<(usize, Moment)>) -> (Vec<String>, Vec<String>) {
     };
     if crash.is_none() {
         life.await;
-        quiet(&script).await;
+        script.quiet(QUIET).await;
     } else {
         // The operator dies somewhere in this life; the number of requests differs a little from run to run.
         let mut life = std::pin::pin!(life);

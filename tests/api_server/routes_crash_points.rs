@@ -203,16 +203,6 @@ impl Kind {
 }
 
 /// Waits until nothing was asked for a while.
-async fn quiet(script: &Script) {
-    loop {
-        let before = script.count.load(Ordering::SeqCst);
-        tokio::time::sleep(QUIET).await;
-        if script.count.load(Ordering::SeqCst) == before {
-            return;
-        }
-    }
-}
-
 /// One run: `expected` is the end of the undisturbed one. The end, and what was asked.
 async fn run(
     kind: Kind,
@@ -232,7 +222,7 @@ async fn run(
     let workspace = world.workspace_id("w").await;
     let spec = kind.spec(&world, &ends, &script).await;
     kind.arrive(&world, &ends, &workspace, "first").await;
-    quiet(&script).await;
+    script.quiet(QUIET).await;
     script.arm();
     apply(&world, "r", spec).await;
     kind.arrive(&world, &ends, &workspace, "second").await;
@@ -246,7 +236,7 @@ async fn run(
     // The number of requests differs a little from run to run: the last ones may not come.
     let done = async {
         arrived(2).await;
-        quiet(&script).await;
+        script.quiet(QUIET).await;
     };
     tokio::select! { () = script.die.notified() => {}, () = done => {} }
     let lines = script.lines.lock().clone();
@@ -270,7 +260,7 @@ async fn run(
                 .await;
             };
             all.await;
-            quiet(&script).await;
+            script.quiet(QUIET).await;
             kind.state(&world, &ends, &workspace).await
         }
         Some(expected) => {

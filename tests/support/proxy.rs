@@ -59,6 +59,17 @@ impl Script {
         self.armed.store(true, Ordering::SeqCst);
     }
 
+    /// Waits until nothing was counted for this long.
+    pub async fn quiet(&self, long: std::time::Duration) {
+        loop {
+            let before = self.count.load(Ordering::SeqCst);
+            tokio::time::sleep(long).await;
+            if self.count.load(Ordering::SeqCst) == before {
+                return;
+            }
+        }
+    }
+
     /// Nothing is counted any more.
     pub fn disarm(&self) {
         self.armed.store(false, Ordering::SeqCst);
