@@ -89,7 +89,9 @@ versions() {
   for file in "$chart/Chart.yaml" "$crds_chart/Chart.yaml"; do
     [[ $(grep -cxE "(version|appVersion): $version" "$file") == 2 ]] || { echo "$file is not at $version"; return 1; }
   done
-  grep -qxF "  newTag: $version" "$root/config/manager/kustomization.yaml" || { echo "config/manager is not at $version"; return 1; }
+  for base in manager workers; do
+    grep -qxF "  newTag: $version" "$root/config/$base/kustomization.yaml" || { echo "config/$base is not at $version"; return 1; }
+  done
 }
 check "charts and kustomize base have the program's version" versions
 
@@ -230,7 +232,8 @@ comparable() {
           .metadata.annotations["helm.sh/resource-policy"])
     | if .kind == "CustomResourceDefinition" then del(.metadata.labels) else . end
     | if .metadata.annotations == {} then del(.metadata.annotations) else . end
-    | if .kind == "Deployment" then .spec.template.spec.containers[] |= (.env |= sort_by(.name) | .ports |= sort_by(.name)) else . end' "$1" |
+    | if .kind == "Deployment" then .spec.template.spec |= (.volumes |= sort_by(.name)
+        | .containers[] |= (.env |= sort_by(.name) | .ports |= sort_by(.name) | .volumeMounts |= sort_by(.name))) else . end' "$1" |
     jq -s 'sort_by(.kind, .metadata.name)[]'
 }
 default_equal() {
@@ -250,17 +253,19 @@ namespaced_equal() {
 }
 check "config/namespaced is what the chart renders with watchNamespace" namespaced_equal
 
-inbound_equal() { # the component does to the base what inbound.enabled does to the chart
-  mkdir -p "$scratch/with-inbound"
-  cp -r "$root/config" "$root/crds" "$scratch/with-inbound/"
-  printf 'namespace: file360-system\nresources: [config/default]\ncomponents: [config/inbound]\n' >"$scratch/with-inbound/kustomization.yaml"
-  build kustomize-inbound "$scratch/with-inbound" &&
-    helm template file360-operator "$chart" --namespace file360-system --set inbound.enabled=true >"$scratch/inbound.yaml" &&
-    to_json "$scratch/inbound.yaml" >"$scratch/inbound.json" &&
-    cat "$scratch/kustomize-inbound.json" "$scratch/admission.json" >"$scratch/kustomize-both.json" &&
-    same <(comparable "$scratch/inbound.json") <(comparable "$scratch/kustomize-both.json")
+component_equal() { # component, values: it does to the base what the values do to the chart
+  mkdir -p "$scratch/with-$1"
+  cp -r "$root/config" "$root/crds" "$scratch/with-$1/"
+  printf 'namespace: file360-system\nresources: [config/default]\ncomponents: [config/%s]\n' "$1" >"$scratch/with-$1/kustomization.yaml"
+  build "kustomize-$1" "$scratch/with-$1" &&
+    helm template file360-operator "$chart" --namespace file360-system --set "$2" >"$scratch/$1.yaml" &&
+    to_json "$scratch/$1.yaml" >"$scratch/$1.json" &&
+    cat "$scratch/kustomize-$1.json" "$scratch/admission.json" >"$scratch/kustomize-both.json" &&
+    same <(comparable "$scratch/$1.json") <(comparable "$scratch/kustomize-both.json")
 }
-check "config/inbound is what the chart renders with inbound.enabled" inbound_equal
+check "config/inbound is what the chart renders with inbound.enabled" component_equal inbound inbound.enabled=true
+check "config/workers is what the chart renders with a queue and workers" component_equal workers \
+  queue.url=nats://nats.file360-system:4222,queue.secretName=file360-operator-queue,worker.replicas=2
 
 moved() { # an overlay in another namespace takes everything along
   local base
@@ -308,7 +313,7 @@ accepted() { # the API server takes the manifests, and warns of nothing
   output=$(kubectl apply --server-side --dry-run=server --validate=strict -f "$1" 2>&1) || { echo "$output"; return 1; }
   ! grep -i warning <<<"$output"
 }
-for name in default namespaced all single queue inbound crds kustomize-default kustomize-namespaced kustomize-inbound; do
+for name in default namespaced all single queue inbound crds kustomize-default kustomize-namespaced kustomize-inbound workers kustomize-workers; do
   check "the API server accepts $name without a warning" accepted "$scratch/$name.yaml"
 done
 

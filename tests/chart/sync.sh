@@ -59,7 +59,7 @@ for file in manager cluster worker worker-cluster leader-election; do
 done
 
 cp "$root/config/admission/approvals.yaml" "$files/approvals-policy.yaml"
-mkdir -p "$out/config/crd/bases" "$out/config/namespaced"
+mkdir -p "$out/config/crd/bases" "$out/config/namespaced" "$out/config/workers"
 cp "$root"/crds/file360.io_*.yaml "$out/config/crd/bases/"
 {
   printf '# Written by tests/chart/sync.sh.\napiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources:\n'
@@ -71,6 +71,10 @@ cp "$root"/crds/file360.io_*.yaml "$out/config/crd/bases/"
   echo ---
   role file360-operator-leader-election <"$files/leader-election-rules.yaml"
 } >"$out/config/namespaced/role.yaml"
+{
+  echo '# Written by tests/chart/sync.sh.'
+  sed 's|\(app.kubernetes.io/name\): file360-operator$|\1: file360-operator-worker|' "$root/config/rbac/worker-role.yaml"
+} >"$out/config/workers/role.yaml"
 
 # CRDs of kinds that are gone.
 stale() {
