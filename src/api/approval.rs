@@ -88,6 +88,10 @@ pub struct ApprovalSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(schema_with = "date_time")]
     pub expires_at: Option<Timestamp>,
+    /// How many seconds after its decision took effect the operator deletes it. Default: never.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(range(min = 1))]
+    pub ttl_after_decision_seconds: Option<u32>,
 }
 
 impl ApprovalSpec {

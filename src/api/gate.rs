@@ -37,6 +37,11 @@ pub struct Gate {
     /// What follows a rejection or a timeout. Default: nothing; the rejected version never becomes visible.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub on_rejected: Option<OnRejected>,
+    /// How long an Approval is kept after its decision took effect, such as `30d`; then the operator deletes it. The audit log of File 360 keeps
+    /// what was decided. While its ticket cannot be closed it stays. Default: as long as its namespace.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(min = 2, max = 16), regex(pattern = r"^([0-9]{1,5}(s|m|h|d))+$"))]
+    pub ttl_after_decision: Option<String>,
 }
 
 /// The system that is asked.

@@ -12,7 +12,7 @@ pub fn manager() -> Vec<PolicyRule> {
         // What sets generate.
         rule(GROUP, &["secureworkspaces"], &["create", "delete"]),
         rule(GROUP, &["fileroutes"], &["get", "list", "watch"]),
-        rule(GROUP, &["approvals"], &["get", "list", "watch", "create"]),
+        rule(GROUP, &["approvals"], &["get", "list", "watch", "create", "delete"]),
         rule(
             GROUP,
             &[

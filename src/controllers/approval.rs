@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use futures::StreamExt;
 use kube::ResourceExt;
-use kube::api::{Api, Patch, PatchParams, PostParams};
+use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::core::ObjectMeta;
 use kube::runtime::watcher::Event;
 use parking_lot::Mutex;
@@ -39,6 +39,7 @@ use tally::{Electorate, Made};
 use verified::Verifier;
 
 const KIND: &str = "Approval";
+const DAY: Duration = Duration::from_hours(24);
 /// Passes at once.
 const WORKERS: usize = 4;
 /// How often a status is written again after somebody else wrote at the same time.
@@ -332,7 +333,15 @@ impl Approvals {
             return;
         }
         let started = Instant::now();
-        let outcome = match self.judge(key, &object).await {
+        let result = match status::kept_until(&object) {
+            Some(at) if at <= self.ctx.now() => self.clean_up(key, &object).await.map(|()| None),
+            // A long wait is looked at anew once a day.
+            Some(at) => {
+                self.judge(key, &object).await.map(|_| Some(until(at, self.ctx.now()).min(DAY) + Duration::from_millis(50)))
+            }
+            None => self.judge(key, &object).await,
+        };
+        let outcome = match result {
             Ok(again) => {
                 if let Some(again) = again {
                     self.queue.push_after(key.clone(), again);
@@ -346,6 +355,21 @@ impl Approvals {
             }
         };
         self.ctx.metrics.pass_ended(KIND, outcome, started.elapsed());
+    }
+
+    /// Deletes one whose decision took effect long enough ago, as it was looked at. The audit log of File 360 keeps the decision.
+    async fn clean_up(&self, key: &ObjectKey, object: &Approval) -> Result<()> {
+        let preconditions = Preconditions { uid: object.uid(), resource_version: object.resource_version() };
+        let params = DeleteParams { preconditions: Some(preconditions), ..DeleteParams::background() };
+        match self.api(key).delete(&key.name, &params).await {
+            Ok(_) => {
+                info!(object = %key, "Its decision took effect long enough ago: deleted");
+                Ok(())
+            }
+            // It changed in the meantime: the watch brings it, and it is looked at again.
+            Err(kube::Error::Api(refused)) if matches!(refused.code, 404 | 409) => Ok(()),
+            Err(error) => Err(Error::from(error).while_doing("delete an Approval after ttlAfterDecision")),
+        }
     }
 
     /// Counts, looks at the clock, decides; returns when to look again.
@@ -428,6 +452,7 @@ fn asks_the_same(found: &ApprovalSpec, wanted: &ApprovalSpec) -> bool {
     let mut same = found.clone();
     same.requested_at = wanted.requested_at;
     same.expires_at = wanted.expires_at;
+    same.ttl_after_decision_seconds = wanted.ttl_after_decision_seconds;
     same.subject.path.clone_from(&wanted.subject.path);
     same == *wanted
 }

@@ -271,7 +271,11 @@ impl Gates {
                     match connection {
                         Some(connection) => self.wake(&connection),
                         // It is gone: whoever asked asks again.
-                        None => self.wake_all(),
+                        None => {
+                            self.polled.lock().remove(&key);
+                            self.later.lock().remove(&key);
+                            self.wake_all();
+                        }
                     }
                 }
                 Err(broadcast::error::RecvError::Lagged(_)) => self.wake_all(),

@@ -43,6 +43,8 @@ pub struct Gate {
     pub locks: bool,
     /// Where rejected new files go.
     pub rejected_to: Option<String>,
+    /// How long its Approvals are kept after their decision took effect.
+    pub ttl: Option<Duration>,
     /// How another system is asked.
     pub request: Option<Request>,
 }
@@ -139,6 +141,7 @@ impl Gate {
             }),
             None => None,
         };
+        let ttl = gate.ttl_after_decision.as_deref().map(|text| lasts("gate.ttlAfterDecision", text)).transpose()?;
         let after = gate.on_approved.as_deref().unwrap_or(&[OnApproved::Release]);
         if !after.contains(&OnApproved::Release) {
             return Err(InvalidField::value("gate.onApproved", "needs Release: what is approved takes effect"));
@@ -156,6 +159,7 @@ impl Gate {
             timeout,
             locks: after.contains(&OnApproved::LockVersion),
             rejected_to: gate.on_rejected.as_ref().map(|rejected| rejected.move_to.clone()),
+            ttl,
             request: request.map_err(|invalid| invalid.below("gate.request"))?,
         }))
     }

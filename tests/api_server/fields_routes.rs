@@ -72,7 +72,7 @@ impl Case {
 }
 
 /// Fields whose difference another test shows: what it takes is not at hand here.
-const ELSEWHERE: [(&str, &str); 34] = [
+const ELSEWHERE: [(&str, &str); 35] = [
     ("rules[].gate.actions", "api_server/gates.rs a1_only_the_actions_of_a_gate_are_held_back"),
     (
         "rules[].gate.minApprovals",
@@ -93,6 +93,7 @@ const ELSEWHERE: [(&str, &str); 34] = [
         "api_server/gates.rs a2_a_change_supersedes_and_asks_again_while_the_earlier_version_stays_visible",
     ),
     ("rules[].gate.onRejected.moveTo", "api_server/gates.rs a4_a_timeout_rejects_and_closes_the_ticket_and_a_poll_decides"),
+    ("rules[].gate.ttlAfterDecision", "api_server/gates.rs an_approval_goes_when_it_is_declared_and_its_file_stays"),
     ("rules[].gate.request.ticket", "api_server/gates.rs what_a_gate_asks_and_tells_is_what_its_fields_say"),
     ("rules[].gate.request.ticketUrl", "api_server/gates.rs what_a_gate_asks_and_tells_is_what_its_fields_say"),
     (

@@ -653,3 +653,35 @@ async fn a1_a_gate_that_somebody_opens_is_closed_again_whether_the_operator_ran_
     approvals(&world, 1).await;
     assert!(cases.accepted().is_empty());
 }
+
+#[tokio::test]
+async fn an_approval_goes_when_it_is_declared_and_its_file_stays() {
+    let (world, inbound) = world().await;
+    let (tickets, cases) = (CaseSystem::start().await, CaseSystem::start().await);
+    let workspace = claims(&world, "pricing").await;
+    let_in(&world, &workspace).await;
+    route(&world, gated(&tickets, &cases, json!({"ttlAfterDecision": "2s"}))).await;
+    let item = world.remote.upload(&workspace, "/Inbox", "price.txt", b"a price").await;
+    let open = world.remote.upload(&workspace, "/Inbox", "price2.txt", b"another price").await;
+    let decided_about = |one: &&Value| one["spec"]["subject"]["fileId"] == item.as_str();
+    let name = name_of(approvals(&world, 2).await.iter().find(decided_about).unwrap());
+    arrived(&tickets, 2).await;
+    let url = format!("{inbound}/callbacks/{}/{name}", world.namespace);
+    // While the ticket cannot be closed, it stays.
+    tickets.answer_with(Some(503));
+    assert_eq!(call_back(&url, KEY, "d-1", now(), &json!({"decision": "Approved"})).await.0, 200);
+    let object = decided(&world, &name, "Approved").await;
+    let held = |object: &Value| object["status"]["ticket"]["error"].is_string();
+    world.until("Approval", &name, "a ticket that is not closed", held).await;
+    tokio::time::sleep(std::time::Duration::from_secs(3)).await;
+    assert_eq!(world.get("Approval", &name).await["metadata"]["uid"], object["metadata"]["uid"]);
+    tickets.answer_with(None);
+    let left = approvals(&world, 1).await;
+    assert_eq!(left[0]["spec"]["subject"]["fileId"], open.as_str(), "what is not decided stays");
+    // Nothing is asked again, what was decided stays in force, and what decided is not known any more.
+    assert_eq!(call_back(&url, KEY, "d-2", now(), &json!({"decision": "Rejected"})).await.0, 401);
+    tokio::time::sleep(std::time::Duration::from_secs(2)).await;
+    assert_eq!(approvals(&world, 1).await.len(), 1);
+    assert_eq!(seen(&world, &workspace, &item).await["item"], json!([200, 1]));
+    assert_eq!(audited(&world, "decide").await.iter().filter(|event| event["outcome"] == "Success").count(), 1);
+}

@@ -219,6 +219,7 @@ async fn values_that_cannot_be_are_refused_by_the_name_of_their_field() {
         (with(&[("/rules/0/gate", json!({"actions": ["Read"]}))]), "spec.rules[0].gate.actions[0]"),
         (with(&[("/rules/0/gate", json!({"actions": ["Upload"], "minApprovals": 0}))]), "gate.minApprovals"),
         (with(&[("/rules/0/gate", json!({"actions": ["Upload"], "timeout": {"after": "soon"}}))]), "gate.timeout.after"),
+        (with(&[("/rules/0/gate", json!({"actions": ["Upload"], "ttlAfterDecision": "30"}))]), "gate.ttlAfterDecision"),
         (
             with(&[("/rules/0/gate", json!({"actions": ["Upload"], "onRejected": {"moveTo": "Rejected"}}))]),
             "onRejected.moveTo",

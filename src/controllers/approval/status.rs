@@ -61,6 +61,15 @@ pub fn asks(spec: &ApprovalSpec) -> String {
     format!("{what}{of} {path}, brought by {who}, needs {} approval(s); rule {}", spec.required(), spec.rule)
 }
 
+/// Until when it is kept: for good unless its decision took effect, and as long as its ticket waits to be closed.
+pub fn kept_until(object: &Approval) -> Option<Timestamp> {
+    let ttl = jiff::SignedDuration::from_secs(object.spec.ttl_after_decision_seconds?.into());
+    let status = object.status.as_ref()?;
+    let waits = status.ticket.as_ref().is_some_and(|ticket| ticket.error.is_some() && ticket.closed_at.is_none());
+    let done_at = status.evidence.as_ref()?.recorded_at?;
+    if waits { None } else { done_at.checked_add(ttl).ok() }
+}
+
 /// How it ended, for people.
 pub fn tells(object: &Approval) -> String {
     let Some(status) = &object.status else { return String::new() };

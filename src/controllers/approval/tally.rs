@@ -162,6 +162,7 @@ mod tests {
             requested_by: Requester { kind: "User".into(), id: "p1".into(), name: "Alice".into() },
             requested_at: Timestamp::UNIX_EPOCH,
             expires_at: None,
+            ttl_after_decision_seconds: None,
         }
     }
 

@@ -234,6 +234,7 @@ impl Gates {
             min_approvals: Some(gate.min_approvals),
             separation_of_duties: Some(gate.separates),
             expires_at: timeout.and_then(|timeout| view.now.checked_add(timeout.after).ok()),
+            ttl_after_decision_seconds: gate.ttl.map(|ttl| u32::try_from(ttl.as_secs()).unwrap_or(u32::MAX)),
             ..spec
         })))
     }
@@ -473,6 +474,7 @@ fn spec_of(view: &View<'_>, entry: &Entry, thing: &Thing) -> ApprovalSpec {
         requested_by: requested_by.unwrap_or_default(),
         requested_at: view.now,
         expires_at: None,
+        ttl_after_decision_seconds: None,
     }
 }
 
@@ -500,6 +502,7 @@ fn reduction_of(view: &View<'_>, entry: &Entry, since: Timestamp) -> ApprovalSpe
         requested_by: Requester::default(),
         requested_at: view.now,
         expires_at: None,
+        ttl_after_decision_seconds: None,
     }
 }
 

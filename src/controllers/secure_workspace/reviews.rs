@@ -129,6 +129,7 @@ fn spec_of(pass: &Pass<'_>, workspace: &str, rule: &Rule, review: &Review) -> Ap
         requested_by: requested_by.unwrap_or_default(),
         requested_at: pass.now,
         expires_at: None,
+        ttl_after_decision_seconds: None,
     }
 }
 
