@@ -137,6 +137,8 @@ impl SecureWorkspaces {
     /// Looks again at what failed for a reason that may be gone, such as an unknown group.
     pub fn retry_failed(&self, connection: &ObjectKey) {
         self.wake(self.store.keys_where(|_, entry| entry.failures > 0 && entry.connection == *connection));
+        // One that is worked on may be about to fail for that reason.
+        self.queue.repeat(self.store.keys_where(|_, entry| entry.connection == *connection));
     }
 
     /// A new session took over: it learns which workspace belongs to which resource; whoever differs is looked at.
@@ -157,8 +159,7 @@ impl SecureWorkspaces {
                 self.remote_changed(&key, None);
             }
         }
-        let failed = self.store.keys_where(|_, entry| entry.failures > 0 && entry.connection == *connection);
-        self.wake(failed);
+        self.retry_failed(connection);
     }
 
     /// How many resources of a Connection have a finalizer; `None` before the first listing.

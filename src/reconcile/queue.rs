@@ -132,6 +132,13 @@ impl Queue {
         self.changed.notify_one();
     }
 
+    /// Those of `keys` that are worked on now come once more afterwards: what they are worked on with is out of date.
+    pub fn repeat(&self, keys: impl IntoIterator<Item = ObjectKey>) {
+        let mut state = self.state.lock();
+        let State { running, again, .. } = &mut *state;
+        again.extend(keys.into_iter().filter(|key| running.contains(key)));
+    }
+
     /// Forgets the time that is set for `key`.
     pub fn cancel(&self, key: &ObjectKey) {
         let mut state = self.state.lock();
@@ -206,6 +213,19 @@ mod tests {
 
     fn key(namespace: &str, name: &str) -> ObjectKey {
         ObjectKey::new(namespace, name)
+    }
+
+    #[tokio::test]
+    async fn what_is_worked_on_is_repeated_before_a_time_that_its_pass_sets() {
+        let queue = Queue::new(8);
+        let (busy, idle) = (key("a", "busy"), key("a", "idle"));
+        queue.push(busy.clone());
+        assert_eq!(queue.next().await, Some(busy.clone()));
+        queue.repeat([busy.clone(), idle]);
+        queue.push_after(busy.clone(), Duration::from_hours(1));
+        queue.done(&busy);
+        assert_eq!(queue.next().await, Some(busy));
+        assert_eq!(queue.len(), 0, "what rests is left alone");
     }
 
     #[tokio::test]
